@@ -1,0 +1,1 @@
+"""A person's hand on the relay: one file a command group."""

@@ -1,0 +1,1 @@
+"""Keys: DKIM signatures, TLS contexts, password hashes."""

@@ -1,0 +1,1 @@
+"""The wing through which mail goes out."""

@@ -1,0 +1,1 @@
+"""Words: the types that everything else speaks in; pure, and imports nothing of ours."""

@@ -1,0 +1,59 @@
+"""Entry: the recipients of one message that travel together, and why they wait."""
+
+from enum import StrEnum
+
+import msgspec
+
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.message import Message
+
+
+class Why(StrEnum):
+    """Why an entry waits; each has a sentence in `policy.waiting`."""
+
+    NEW = "new"
+    RETRY = "retry"
+    AMBIGUOUS = "ambiguous"
+    SITE_THROTTLED = "site_throttled"
+    SITE_BUSY = "site_busy"
+    RATE_LIMITED = "rate_limited"
+    LOGIN_PAUSED = "login_paused"
+    UNRESOLVED = "unresolved"
+    SCHEDULED = "scheduled"
+    HELD = "held"
+    REPORT_FAILED = "report_failed"
+    INTERNAL_ERROR = "internal_error"
+    CONTENT_LOST = "content_lost"
+
+
+# An entry in one of these states has no due time: it waits for a person.
+PARKED = frozenset({Why.HELD, Why.REPORT_FAILED, Why.INTERNAL_ERROR, Why.CONTENT_LOST})
+
+
+class Entry(msgspec.Struct, gc=False):
+    """Recipients of one message in one queue. Mutable: only `delivery.settle` and `queue.operate` change it.
+
+    (`message.id`, `number`) is its key, kept for life. `attempts` counts attempts that were spent. `due` is the Unix
+    time of the next attempt (infinite while parked); `expires` of giving up; `deadline` is the earlier of the expiry and
+    the next delay warning (infinite while parked); `warned` counts the delay warnings that were sent.
+    `last` is the last outcome's "code status text (host)" for people, "" before the first. `hosts_tried` names hosts
+    that failed this entry in a row (HOST scope), so that the next attempt starts behind them.
+    """
+
+    message: Message
+    number: int
+    queue: str
+    recipients: tuple[Recipient, ...]
+    due: float
+    expires: float
+    deadline: float
+    attempts: int = 0
+    warned: int = 0
+    why: Why = Why.NEW
+    last: str = ""
+    hosts_tried: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entry's identity: message id and number."""
+        return self.message.id, self.number

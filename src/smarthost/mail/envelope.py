@@ -1,0 +1,69 @@
+"""Envelope and its recipients: what the client asked for (RFC 5321, RFC 3461)."""
+
+from enum import IntFlag, StrEnum
+
+import msgspec
+
+
+class Ret(StrEnum):
+    """What a failure report shall return: the whole message or its header only (RFC 3461 4.3)."""
+
+    FULL = "FULL"
+    HDRS = "HDRS"
+
+
+class Body(StrEnum):
+    """What the client declared about the content's octets (RFC 6152, RFC 3030)."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT_MIME = "8BITMIME"
+
+
+class Notify(IntFlag):
+    """When a recipient's sender wants a report (RFC 3461 4.1); 0 means that nothing was asked."""
+
+    UNSPECIFIED = 0
+    NEVER = 1
+    SUCCESS = 2
+    FAILURE = 4
+    DELAY = 8
+
+
+class Priority(StrEnum):
+    """How urgent a message is; entries of one queue with the same due time leave in this order."""
+
+    IMMEDIATE = "immediate"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+
+class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """One forward-path, as asked; it never changes.
+
+    `address` is the mailbox, complete with a domain, in the client's own spelling; `domain` is the A-label form of
+    its domain, lower case, or an address literal; `orcpt` is the decoded ORCPT value "type;address" or "".
+    """
+
+    address: str
+    domain: str
+    notify: int = 0
+    orcpt: str = ""
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """What MAIL and RCPT said. `reverse_path` "" is the null reverse-path, everywhere.
+
+    `envid` is the decoded ENVID or ""; `body` and `smtputf8` are what the client declared, not what was measured;
+    `hold_until` is a Unix time in seconds or 0.
+    """
+
+    reverse_path: str
+    recipients: tuple[Recipient, ...]
+    ret: Ret | None = None
+    envid: str = ""
+    body: Body = Body.SEVEN_BIT
+    smtputf8: bool = False
+    requiretls: bool = False
+    hold_until: float = 0.0
+    priority: Priority = Priority.MEDIUM

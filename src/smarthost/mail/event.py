@@ -1,0 +1,54 @@
+"""Events: what happened to a message, as the history, the mail log and the metrics hear it."""
+
+from enum import StrEnum
+
+import msgspec
+
+from smarthost.mail.outcome import Stage
+
+
+class Kind(StrEnum):
+    """What an event says; the mail log's `event`."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    ATTEMPTED = "attempted"
+    RELAYED = "relayed"
+    DELAYED = "delayed"
+    FAILED = "failed"
+    REPORTED = "reported"
+    HELD = "held"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True):
+    """One line of a message's story. Its fields are the mail log's; "" and 0 mean that there is nothing to say.
+
+    `time` is a Unix time in seconds; `message` is the id as a number, 0 for a rejection; `seconds` are the queued,
+    connecting and transferring times of an attempt.
+    """
+
+    time: float
+    event: Kind
+    message: int = 0
+    envid: str = ""
+    sender: str | None = None
+    recipient: str = ""
+    route: str = ""
+    site: str = ""
+    host: str = ""
+    address: str = ""
+    code: int = 0
+    status: str = ""
+    reply: str = ""
+    stage: Stage | None = None
+    attempt: int = 0
+    tls: str = ""
+    size: int = 0
+    user: str = ""
+    client: str = ""
+    listener: str = ""
+    signed: tuple[str, ...] = ()
+    seconds: tuple[float, float, float] | None = None

@@ -1,0 +1,84 @@
+"""Route: policy's choice of a next hop; Site and Host: who really answers, which is resolution's finding."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class TlsLevel(StrEnum):
+    """How much TLS must prove on the way to a next hop."""
+
+    NONE = "none"
+    MAY = "may"
+    ENCRYPT = "encrypt"
+    VERIFY = "verify"
+    DANE = "dane"
+
+
+class Deliver(StrEnum):
+    """What a route does with a message."""
+
+    RELAYHOST = "relayhost"
+    MX = "mx"
+    DISCARD = "discard"
+    HOLD = "hold"
+    REJECT = "reject"
+
+
+class NextHop(msgspec.Struct, frozen=True):
+    """One configured next hop. `by_mx` is false for a name in brackets; `implicit_tls` means TLS on connect."""
+
+    host: str
+    port: int = 25
+    by_mx: bool = False
+    implicit_tls: bool = False
+
+    def __str__(self) -> str:
+        """Write it in Postfix's relayhost syntax."""
+        host = self.host if self.by_mx else f"[{self.host}]"
+        scheme = "smtps://" if self.implicit_tls and self.port != 465 else ""
+        return f"{scheme}{host}:{self.port}"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where mail of one kind goes, and how.
+
+    `next_hops` are tried in order (empty unless deliver is relayhost); `login` is a key into the credentials, or "";
+    `source_address` are local addresses to connect from.
+    """
+
+    name: str
+    deliver: Deliver
+    next_hops: tuple[NextHop, ...] = ()
+    tls: TlsLevel = TlsLevel.MAY
+    login: str = ""
+    allow_plaintext_auth: bool = False
+    ca_file: str = ""
+    source_address: tuple[str, ...] = ()
+
+    def queue_for(self, domain: str) -> str:
+        """Name the queue of a recipient of this route: one for a relayhost, one a destination for MX delivery."""
+        return f"{self.name}/{domain}" if self.deliver is Deliver.MX else self.name
+
+
+class Host(msgspec.Struct, frozen=True, gc=False):
+    """One machine that takes mail for a site, with the addresses to try in their order (5 at most, Postfix's number)."""
+
+    name: str
+    addresses: tuple[str, ...]
+    port: int = 25
+    implicit_tls: bool = False
+    preference: int = 0
+
+
+class Site(msgspec.Struct, frozen=True):
+    """Who really answers for a queue.
+
+    `name` is shared by all queues whose hosts are the same set, so that they share limits; `hosts` are in order of
+    trial; `expires` is the Unix time until which the finding may be used.
+    """
+
+    name: str
+    hosts: tuple[Host, ...]
+    route: Route
+    expires: float

@@ -1,0 +1,1 @@
+"""Sockets: DNS, sessions to other mail servers."""

@@ -1,0 +1,1 @@
+"""Pure decisions: words in, words out."""

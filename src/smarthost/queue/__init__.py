@@ -1,0 +1,1 @@
+"""The hall where mail that came in waits to go out."""

@@ -1,0 +1,1 @@
+"""Watchers: event feed, mail log, metrics."""

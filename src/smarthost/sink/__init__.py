@@ -1,0 +1,1 @@
+"""A test upstream that misbehaves on request."""

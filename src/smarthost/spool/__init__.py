@@ -1,0 +1,1 @@
+"""The durable store: interface, SQLite, content files, recovery."""

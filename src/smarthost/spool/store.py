@@ -1,0 +1,132 @@
+"""The durable store's interface: what the hall and the wings may ask of a spool, whatever stands behind it."""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from smarthost.mail.entry import Entry
+from smarthost.mail.event import Event
+from smarthost.mail.message import Message
+
+INLINE_LIMIT = 256 * 1024  # octets of content that live in the row; larger content has a file of its own
+
+
+class Fault(StrEnum):
+    """Why a commit did not happen."""
+
+    DISK_FULL = "disk_full"  # nothing was written; try again when there is space
+    IO_ERROR = "io_error"  # the state on disk is unknown: stop, and recover at the next start
+
+
+# Called once, on the event loop, after the commit; None means that everything is on disk.
+Done = Callable[[Fault | None], None]
+
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """What will be sent for a message, before transparency: `head`, then the octets of the file if there is one.
+
+    Small content is all in `head`; for large content `head` holds the signatures only. `file` is the file's name in
+    the spool's content folder, or "". `size` is the octets of both.
+    """
+
+    head: bytes
+    file: str = ""
+    size: int = 0
+
+
+class Accepted(msgspec.Struct, gc=False):
+    """A message with its content and entries, to be made durable in one transaction.
+
+    Whoever makes one with a content file has fsynced that file and its folder before.
+    """
+
+    message: Message
+    content: Content
+    entries: tuple[Entry, ...]
+
+
+class Settlement(msgspec.Struct, gc=False):
+    """What one attempt changed; one transaction, with the reports that it causes.
+
+    `entry` is written as it now stands (its row replaced), or its row is deleted when it has no recipients left;
+    the message goes with its last entry. `events` go to the history.
+    """
+
+    entry: Entry
+    events: tuple[Event, ...] = ()
+    reports: tuple[Accepted, ...] = ()
+
+
+class QueueHead(msgspec.Struct, frozen=True, gc=False):
+    """The earliest due time (Unix seconds) of a queue on disk, parked entries left out."""
+
+    queue: str
+    due: float
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which entries a person means; "" and 0 leave a test out. Patterns are shell globs, case-insensitive.
+
+    `older` is an age in seconds; `ids` are message ids; `why` is a `Why` value.
+    """
+
+    sender: str = ""
+    recipient: str = ""
+    destination: str = ""
+    route: str = ""
+    user: str = ""
+    tag: str = ""
+    older: float = 0.0
+    why: str = ""
+    ids: tuple[int, ...] = ()
+
+
+class Spool(Protocol):
+    """A durable store. `accept`, `settle` and `record` may be called from any thread and return at once."""
+
+    def accept(self, accepted: Accepted, done: Done) -> None:
+        """Make a message durable, with the accepts and settles that wait beside it; then call `done`."""
+
+    def settle(self, settlement: Settlement, done: Done) -> None:
+        """Make an attempt's result durable; started within 20 ms even when nothing else is to be written."""
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Add events to the history with the next transaction; nobody waits for them."""
+
+    async def heads(self) -> list[QueueHead]:
+        """Give every queue that has an entry with a due time, with the earliest one."""
+
+    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue that are due before a time, earliest first, then by arrival."""
+
+    async def next_due(self, queue: str, after: float) -> float | None:
+        """Give the earliest due time of a queue that is at or after a time; None when there is none."""
+
+    async def deadlines(self, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries whose deadline is before a time, earliest first; parked ones have none."""
+
+    async def contents(self, ids: Sequence[int]) -> dict[int, Content]:
+        """Give the contents of messages; one that is gone or corrupt is missing from the answer."""
+
+    async def read_file(self, file: str, offset: int, count: int) -> bytes:
+        """Read octets of a content file; raises FileNotFoundError or OSError."""
+
+    async def select(self, wanted: Filter, limit: int, after: tuple[int, int] = (0, 0)) -> list[Entry]:
+        """Give entries that match, by arrival, from behind a key on."""
+
+    async def entries_of(self, message: int) -> list[Entry]:
+        """Give the entries of a message that are still in the queue."""
+
+    async def events_of(self, message: int) -> list[Event]:
+        """Give the history of a message, oldest first."""
+
+    async def count(self) -> dict[str, int]:
+        """Count entries by state: "active" (they have a due time), "parked", and "total"."""
+
+    async def oldest(self) -> float | None:
+        """Give the arrival (Unix seconds) of the oldest message in the queue; None when it is empty."""
+
+    async def forget_history(self, before: float) -> int:
+        """Delete events of messages that left the queue before a time; give how many."""

@@ -1,0 +1,1 @@
+"""Bytes to words and words to bytes, without sockets or clocks."""
