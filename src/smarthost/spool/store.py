@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +22,10 @@ class Fault(StrEnum):
 
 # Called once, on the event loop, after the commit; None means that everything is on disk.
 Done = Callable[[Fault | None], None]
+
+
+class SpoolError(Exception):
+    """The spool cannot be opened; the text is a sentence for the person who starts the relay."""
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +63,16 @@ class Settlement(msgspec.Struct, gc=False):
     reports: tuple[Accepted, ...] = ()
 
 
+class Change(msgspec.Struct, gc=False):
+    """What a person changes: keys of entries that go, entries that come (splits, with new numbers), entries as they
+    now stand. A message that keeps an entry is kept; entries of a message that is gone are not added.
+    """
+
+    removed: tuple[tuple[int, int], ...] = ()
+    added: tuple[Entry, ...] = ()
+    updated: tuple[Entry, ...] = ()
+
+
 class QueueHead(msgspec.Struct, frozen=True, gc=False):
     """The earliest due time (Unix seconds) of a queue on disk, parked entries left out."""
 
@@ -83,8 +97,56 @@ class Filter(msgspec.Struct, frozen=True):
     ids: tuple[int, ...] = ()
 
 
+class Space(NamedTuple):
+    """What is left of the file system under the spool: free octets and inodes as parts of 1.0, and free octets."""
+
+    ratio: float
+    octets: int
+    inode_ratio: float
+
+
+class ContentFile(Protocol):
+    """A content file while it is written. All methods may block: they are for a worker thread."""
+
+    @property
+    def name(self) -> str:
+        """The name for `Content.file`."""
+
+    @property
+    def size(self) -> int:
+        """The octets written so far."""
+
+    def write(self, block: bytes) -> None:
+        """Append octets; raises OSError, with ENOSPC when the disk is full."""
+
+    def seal(self) -> None:
+        """Make the file and its name durable; the message may be accepted afterwards. Raises OSError."""
+
+    def discard(self) -> None:
+        """Delete the file: its message will not be accepted, or was refused. Harmless when it is gone."""
+
+
 class Spool(Protocol):
-    """A durable store. `accept`, `settle` and `record` may be called from any thread and return at once."""
+    """A durable store. `accept`, `settle`, `record`, `change` and `delete` may be called from any thread and return
+    at once; what they are given is copied before they return.
+    """
+
+    @property
+    def last_id(self) -> int:
+        """The highest message id that was ever made durable; survives the message and its history."""
+
+    @property
+    def settles_stuck(self) -> bool:
+        """Whether settles wait in memory because the disk is full: delivery shall pause meanwhile."""
+
+    def new_file(self, message: int) -> ContentFile:
+        """Start the content file of a message id; raises OSError, with ENOSPC when the disk is full."""
+
+    def free_space(self) -> Space:
+        """Measure the file system under the spool."""
+
+    async def close(self) -> None:
+        """Commit what waits, answer it and let go of the folder."""
 
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Make a message durable, with the accepts and settles that wait beside it; then call `done`."""
@@ -94,6 +156,12 @@ class Spool(Protocol):
 
     def record(self, events: Sequence[Event]) -> None:
         """Add events to the history with the next transaction; nobody waits for them."""
+
+    def change(self, change: Change, done: Done) -> None:
+        """Do what a person asked to entries, in one transaction; entries that are gone stay gone."""
+
+    def delete(self, keys: Sequence[tuple[int, int]], done: Done) -> None:
+        """Delete entries, and messages that lose their last one, in one transaction."""
 
     async def heads(self) -> list[QueueHead]:
         """Give every queue that has an entry with a due time, with the earliest one."""
@@ -112,6 +180,9 @@ class Spool(Protocol):
 
     async def read_file(self, file: str, offset: int, count: int) -> bytes:
         """Read octets of a content file; raises FileNotFoundError or OSError."""
+
+    async def verify_file(self, message: int) -> bool:
+        """Read a message's whole content file against its recorded size and CRC; true when there is no file."""
 
     async def select(self, wanted: Filter, limit: int, after: tuple[int, int] = (0, 0)) -> list[Entry]:
         """Give entries that match, by arrival, from behind a key on."""

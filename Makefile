@@ -1,0 +1,65 @@
+# make run    installs into .venv and shows one message going through the relay
+# make test   installs the tools for development too and runs every test
+#
+# PYTHON=python3.12      another interpreter (3.11 or newer)
+# DEMO_ARGS=--once       ends after the first message
+# TEST_ARGS="-k spool"   what pytest shall run
+# BENCH_ARGS="..."       handed to the benchmark
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_ARGS ?=
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help preflight run test check bench fmt clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+# Says everything that is missing in one go, in the words of apt.
+preflight:
+	@missing=; \
+	command -v make >/dev/null 2>&1 || missing="$$missing make"; \
+	if ! command -v $(PYTHON) >/dev/null 2>&1; then missing="$$missing python3 python3-venv"; \
+	elif ! $(PYTHON) -c 'import ensurepip, venv' >/dev/null 2>&1; then missing="$$missing python3-venv"; fi; \
+	if [ -n "$$missing" ]; then \
+	  echo "Missing. On Debian or Ubuntu: apt-get install$$missing" >&2; exit 69; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); smarthost needs Python 3.11 or newer (make PYTHON=python3.12 ...)" >&2; exit 69; }
+
+# Two stamps: the environment is made anew only when pyproject.toml has changed.
+$(VENV)/.installed: pyproject.toml | preflight
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(VENV)/.installed
+	$(BIN)/smarthost demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py
+
+fmt: $(VENV)/.installed-dev
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+# Measures the relay beside Postfix; see benchmarks/README.md for what it needs.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,195 @@
+"""Control verbs: what a person may ask of the running relay, with which arguments; the one table of them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from smarthost.mail.message import parse_id
+from smarthost.spool.store import Filter
+
+Row = dict[str, Any]
+
+
+class Operations(Protocol):
+    """What the relay does for a person. Rows are plain dictionaries (see `report.rows`); `bytes` become base64.
+
+    A message id is a number here. `None`, or no rows at all, means that nobody knows the message.
+    """
+
+    def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
+        """Give entries by arrival (`entry_row`), at most `limit` of them; 0 is no limit."""
+
+    async def queue_show(self, message: int) -> Row | None:
+        """Give {"message": `message_row`, "entries": [`entry_row`...], "events": [`event_row`...]}."""
+
+    async def queue_flush(self, wanted: Filter) -> Row:
+        """Make entries due now, held ones left out; give {"entries": count, "messages": count}."""
+
+    async def queue_hold(self, wanted: Filter, dry_run: bool) -> Row:
+        """Park entries until they are released; give counts as `queue_flush`."""
+
+    async def queue_release(self, wanted: Filter, dry_run: bool) -> Row:
+        """Let parked entries go on; give counts."""
+
+    async def queue_retry(self, wanted: Filter, dry_run: bool) -> Row:
+        """Route entries again, forget what hosts failed, and make them due now; give counts."""
+
+    async def queue_fail(self, wanted: Filter, dry_run: bool) -> Row:
+        """Give up entries now, with the reports that their senders asked for; give counts."""
+
+    async def queue_delete(self, wanted: Filter, dry_run: bool) -> Row:
+        """Delete entries without any report; give counts."""
+
+    def queue_export(self, wanted: Filter) -> AsyncIterator[Row]:
+        """Give whole messages, each as rows: first `message_row` with "recipients" added, then {"id", "content": bytes}
+        blocks of at most 256 KiB; the message's last row has "end": True, and "problem": text if content is missing."""
+
+    def trace(self, message: int) -> AsyncIterator[Row]:
+        """Give the events of a message (`event_row`), oldest first."""
+
+    def why(self, message: int) -> AsyncIterator[Row]:
+        """Give `entry_row` with "text" (a sentence), "since" and "until" (RFC 3339 or None) for each entry."""
+
+    async def status(self) -> Row:
+        """Give what an operator asks first: version, uptime, listeners, counts of the queue."""
+
+    async def reload(self) -> Row:
+        """Read the configuration again; give {"problems": [sentences]}, empty when the new one is in use."""
+
+
+class Refusal(Exception):
+    """A request that cannot be served; becomes a problem document (RFC 9457)."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        """Keep HTTP's status code, a short title and a sentence."""
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+
+
+class WrittenFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A filter as it travels: like `spool.store.Filter`, with message ids as text."""
+
+    sender: str = ""
+    recipient: str = ""
+    destination: str = ""
+    route: str = ""
+    user: str = ""
+    tag: str = ""
+    older: float = 0.0
+    why: str = ""
+    ids: tuple[str, ...] = ()
+
+    def read(self) -> Filter:
+        """Give the spool's filter; raises Refusal when an id is none."""
+        return Filter(
+            sender=self.sender,
+            recipient=self.recipient,
+            destination=self.destination,
+            route=self.route,
+            user=self.user,
+            tag=self.tag,
+            older=self.older,
+            why=self.why,
+            ids=tuple(read_id(text) for text in self.ids),
+        )
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of a verb that takes none."""
+
+
+class OneMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of a verb about one message."""
+
+    id: str
+
+
+class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of a verb that reads entries; `limit` 0 is no limit."""
+
+    filter: WrittenFilter = WrittenFilter()
+    limit: int = 0
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of a verb that changes entries. `everything` must be said when the filter leaves nothing out."""
+
+    filter: WrittenFilter = WrittenFilter()
+    dry_run: bool = False
+    everything: bool = False
+
+    def read(self) -> Filter:
+        """Give the spool's filter; raises Refusal when it would mean all entries by accident."""
+        if self.filter == WrittenFilter() and not self.everything:
+            raise Refusal(400, "No filter", "a verb that changes the queue wants a filter, ids, or `everything`")
+        return self.filter.read()
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One verb: the type of its arguments, and either `one` answer or `rows`."""
+
+    arguments: type[Any]
+    one: Callable[[Operations, Any], Awaitable[Row]] | None = None
+    rows: Callable[[Operations, Any], AsyncIterator[Row]] | None = None
+
+
+def read_id(text: str) -> int:
+    """Read a message id; raises Refusal when the text is none."""
+    number = parse_id(text)
+    if number is None:
+        raise Refusal(400, "Not a message id", f"{text[:80]!r} is no message id: it has 12 letters and digits")
+    return number
+
+
+async def _show(relay: Operations, asked: OneMessage) -> Row:
+    row = await relay.queue_show(read_id(asked.id))
+    if row is None:
+        raise unknown(asked.id)
+    return row
+
+
+async def _flush(relay: Operations, asked: Change) -> Row:
+    wanted = asked.read()
+    if not asked.dry_run:
+        return await relay.queue_flush(wanted)
+    messages: set[str] = set()
+    entries = 0
+    async for row in relay.queue_list(wanted, 0):
+        if row.get("due") is not None:
+            entries += 1
+            messages.add(row["id"])
+    return {"entries": entries, "messages": len(messages)}
+
+
+async def _at_least_one(rows: AsyncIterator[Row], asked: OneMessage) -> AsyncIterator[Row]:
+    found = False
+    async for row in rows:
+        found = True
+        yield row
+    if not found:
+        raise unknown(asked.id)
+
+
+def unknown(written: str) -> Refusal:
+    """Say that nobody knows a message; it left the queue long ago, or never came."""
+    return Refusal(404, "No such message", f"{written} is neither in the queue nor in the history that is kept")
+
+
+VERBS: Mapping[str, Verb] = {
+    "queue.list": Verb(Selection, rows=lambda relay, asked: relay.queue_list(asked.filter.read(), asked.limit)),
+    "queue.show": Verb(OneMessage, one=_show),
+    "queue.flush": Verb(Change, one=_flush),
+    "queue.hold": Verb(Change, one=lambda relay, asked: relay.queue_hold(asked.read(), asked.dry_run)),
+    "queue.release": Verb(Change, one=lambda relay, asked: relay.queue_release(asked.read(), asked.dry_run)),
+    "queue.retry": Verb(Change, one=lambda relay, asked: relay.queue_retry(asked.read(), asked.dry_run)),
+    "queue.fail": Verb(Change, one=lambda relay, asked: relay.queue_fail(asked.read(), asked.dry_run)),
+    "queue.delete": Verb(Change, one=lambda relay, asked: relay.queue_delete(asked.read(), asked.dry_run)),
+    "queue.export": Verb(Selection, rows=lambda relay, asked: relay.queue_export(asked.filter.read())),
+    "trace": Verb(OneMessage, rows=lambda relay, asked: _at_least_one(relay.trace(read_id(asked.id)), asked)),
+    "why": Verb(OneMessage, rows=lambda relay, asked: _at_least_one(relay.why(read_id(asked.id)), asked)),
+    "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
+    "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),
+}

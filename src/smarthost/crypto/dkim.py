@@ -1,0 +1,203 @@
+"""Signs mail: canonicalises the signed header fields and the body (relaxed), and writes DKIM-Signature fields."""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from smarthost.crypto.dkim_keys import SigningKey
+
+# Fields that RFC 5322 3.6 and RFC 2045 allow once. Each that is there is named once more in h= than it occurs, so that
+# nobody can put a second one on top. An absent one is left open: a later hop may rightly add it. From never is.
+SINGLE_FIELDS = (
+    b"from",
+    b"sender",
+    b"reply-to",
+    b"subject",
+    b"date",
+    b"message-id",
+    b"to",
+    b"cc",
+    b"in-reply-to",
+    b"references",
+    b"mime-version",
+    b"content-type",
+    b"content-transfer-encoding",
+)
+# RFC 6376 5.4.1, with what else describes the content or tells programs what to do with the mail: one-click
+# unsubscription (RFC 8058 4 demands a signature over both fields), Gmail's Feedback-ID, RFC 3834, RFC 8689.
+REPEATABLE_FIELDS = (
+    b"content-id",
+    b"content-description",
+    b"content-disposition",
+    b"content-language",
+    b"resent-date",
+    b"resent-from",
+    b"resent-sender",
+    b"resent-to",
+    b"resent-cc",
+    b"resent-message-id",
+    b"list-id",
+    b"list-help",
+    b"list-unsubscribe",
+    b"list-unsubscribe-post",
+    b"list-subscribe",
+    b"list-post",
+    b"list-owner",
+    b"list-archive",
+    b"feedback-id",
+    b"auto-submitted",
+    b"tls-required",
+)
+_SIGNED = frozenset(SINGLE_FIELDS + REPEATABLE_FIELDS)
+_SINGLE = frozenset(SINGLE_FIELDS)
+_WIDTH = 76  # columns of a folded line; RFC 5322 2.1.1 advises at most 78
+_LONGEST_HELD = 4096  # octets of white space that are held as they are; more is kept as a number of empty lines
+_PADDING = PKCS1v15()
+_DIGEST = Prehashed(SHA256())
+
+
+class BodyHash:
+    """SHA-256 over a body in relaxed canonical form (RFC 6376 3.4.4), fed block by block.
+
+    The body's line ends are CRLF; blocks may be cut anywhere. White space and line ends at the end of a block are held
+    back until something else follows, so that every run is seen whole and empty lines at the body's end never count.
+    """
+
+    def __init__(self) -> None:
+        """Start with an empty body."""
+        self._sha256 = hashlib.sha256()
+        self._held = b""
+        self._empty_lines = 0  # line ends that were held before `_held`
+        self._is_empty = True
+
+    def update(self, block: bytes) -> None:
+        """Add the next octets of the body."""
+        octets = self._held + block if self._held else block
+        text = octets.rstrip(b" \t\r\n")
+        if not text:
+            self._hold(octets)
+            return
+        self._held = octets[len(text) :]
+        if self._empty_lines:
+            self._write_empty_lines()
+        if b"\t" in text:
+            text = text.replace(b"\t", b" ")
+        if b" " in text:
+            while b"  " in text:
+                text = text.replace(b"  ", b" ")
+            text = text.replace(b" \r\n", b"\r\n")
+        self._is_empty = False
+        self._sha256.update(text)
+
+    def digest(self) -> bytes:
+        """Give the hash of what was fed so far; more may follow."""
+        if self._is_empty:
+            return self._sha256.digest()
+        whole = self._sha256.copy()
+        whole.update(b"\r\n")
+        return whole.digest()
+
+    def _hold(self, octets: bytes) -> None:
+        """Keep octets that are all white space, as a number when they are many: a body may be nothing else."""
+        if len(octets) > _LONGEST_HELD:
+            octets = octets.replace(b"\t", b" ")
+            while b"  " in octets:
+                octets = octets.replace(b"  ", b" ")
+            octets = octets.replace(b" \r\n", b"\r\n")
+            lines = octets.count(b"\r\n")
+            if octets.startswith(b"\r\n" * lines):
+                self._empty_lines += lines
+                octets = octets[2 * lines :]
+        self._held = octets
+
+    def _write_empty_lines(self) -> None:
+        while self._empty_lines:
+            lines = min(self._empty_lines, 32 * 1024)
+            self._sha256.update(b"\r\n" * lines)
+            self._empty_lines -= lines
+
+
+def canonical_field(name: bytes, raw: bytes) -> bytes:
+    """Write a field in relaxed form, CRLF at its end (RFC 6376 3.4.2). `name` is its lower-case name."""
+    value = raw[raw.index(b":") + 1 :].replace(b"\r\n", b"").replace(b"\t", b" ")
+    return b"%b:%b\r\n" % (name, b" ".join(filter(None, value.split(b" "))))
+
+
+def sign(keys: Sequence[SigningKey], fields: Sequence[tuple[bytes, bytes]], body_hash: bytes, now: int) -> bytes:
+    """Give the DKIM-Signature fields of a message, one a key, each folded and with CRLF at its end; b"" without keys.
+
+    `fields` are the header as it will be sent: lower-case name, and the octets with folds and CRLF. `body_hash` is
+    `BodyHash.digest()`; `now` is a Unix time in seconds. It may run in any thread: the RSA part, 0.5 ms for 2048 bits,
+    releases the interpreter.
+    """
+    names, canonical = _select(fields)
+    digest_so_far = hashlib.sha256(canonical)
+    signed = _fold_names(names)
+    body = b64encode(body_hash)
+    signatures = []
+    for key in keys:
+        head = _unsigned(key, signed, body, now)
+        digest = digest_so_far.copy()
+        digest.update(canonical_field(b"dkim-signature", head)[:-2])
+        signatures.append(head + _fold_signature(_sign_digest(key, digest.digest())))
+    return b"".join(signatures)
+
+
+def _select(fields: Sequence[tuple[bytes, bytes]]) -> tuple[list[bytes], bytes]:
+    """Choose what is signed: the names for h=, and the canonical fields in the same order.
+
+    Fields of one name are taken from the bottom of the header up (RFC 6376 5.4.2).
+    """
+    found: dict[bytes, list[bytes]] = {b"from": []}
+    for name, raw in reversed(fields):
+        if name in _SIGNED:
+            found.setdefault(name, []).append(canonical_field(name, raw))
+    names: list[bytes] = []
+    canonical: list[bytes] = []
+    for name, instances in found.items():
+        canonical += instances
+        names += [name] * (len(instances) + (name in _SINGLE))
+    return names, b"".join(canonical)
+
+
+def _fold_names(names: Sequence[bytes]) -> bytes:
+    """Join names by colons, folded into lines (white space is allowed around a colon, RFC 6376 3.5)."""
+    lines = []
+    line = b"h=" + names[0]
+    for name in names[1:]:
+        if len(line) + len(name) + 2 > _WIDTH:
+            lines.append(line + b":")
+            line = name
+        else:
+            line += b":" + name
+    lines.append(line)
+    return b"\r\n\t".join(lines)
+
+
+def _unsigned(key: SigningKey, signed: bytes, body: bytes, now: int) -> bytes:
+    """Write a DKIM-Signature field up to an empty b=, which is the form that is signed (RFC 6376 3.7)."""
+    return b"DKIM-Signature: v=1; a=%b; c=relaxed/relaxed; t=%d;\r\n\td=%b; s=%b;\r\n\t%b;\r\n\tbh=%b;\r\n\tb=" % (
+        key.algorithm.encode("ascii"),
+        now,
+        key.domain.encode("ascii"),
+        key.selector.encode("ascii"),
+        signed,
+        body,
+    )
+
+
+def _sign_digest(key: SigningKey, digest: bytes) -> bytes:
+    private = key.private
+    if isinstance(private, Ed25519PrivateKey):
+        return private.sign(digest)  # the hash itself is the message, RFC 8463 3
+    return private.sign(digest, _PADDING, _DIGEST)
+
+
+def _fold_signature(signature: bytes) -> bytes:
+    text = b64encode(signature)
+    return b"\r\n\t".join(text[start : start + 72] for start in range(0, len(text), 72)) + b"\r\n"

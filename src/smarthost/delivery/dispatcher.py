@@ -1,0 +1,296 @@
+"""Pulls entries of one site and has sessions carry them: as many sessions as the window, the limits and the work ask for."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from smarthost.delivery.connect import Connector, Unreached, outcomes_of
+from smarthost.delivery.settle import Settler
+from smarthost.delivery.transfer import Ending, Job, Transfer
+from smarthost.mail.entry import Entry, Why
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.outcome import Outcome, Scope
+from smarthost.network.session import Session
+from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.scheduler import Scheduler
+from smarthost.spool.store import Content, Spool
+
+log = logging.getLogger(__name__)
+
+ENTRIES_PER_SESSION = 4  # waiting entries that justify one more session: pipelining carries a few without one
+WAIT_FOR_SESSION = 0.01  # seconds at the head of the queue that justify one more session
+PREFETCH = 32  # contents read from the spool at a time
+
+
+class TransferMaker(Protocol):
+    """Makes the transfer that drives a session."""
+
+    def __call__(self, session: Session, dispatcher: "Dispatcher") -> Transfer:
+        """Make one; it is not started yet."""
+
+
+class Hall(msgspec.Struct):
+    """The parts that every dispatcher shares."""
+
+    scheduler: Scheduler
+    spool: Spool
+    settler: Settler
+    connector: Connector
+    make_transfer: TransferMaker
+    clock: Callable[[], float]
+    loop: asyncio.AbstractEventLoop
+
+
+class Dispatcher:
+    """One site's sessions. Callback-driven: a message costs no task.
+
+    `queues` are the names of the queues whose entries come here, which wait together when the site does.
+    """
+
+    def __init__(self, ready: ReadyQueue, hall: Hall) -> None:
+        """Begin with no session."""
+        self.ready, self._hall = ready, hall
+        self.queues: set[str] = set()
+        self.transfers: set[Transfer] = set()
+        self.opening = 0
+        self._idle: list[Transfer] = []
+        self._partial: dict[tuple[int, int], list[Outcome]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loading = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.stopping = False
+
+    def push(self, entry: Entry) -> None:
+        """Take an entry; it leaves at once if a session is idle and the limits allow."""
+        ready = self.ready
+        ready.push(entry)
+        if self._idle:
+            self._idle[-1].wake()
+        elif not self.transfers or len(ready.todo) > ENTRIES_PER_SESSION * (len(self.transfers) + self.opening):
+            self.work()
+
+    def work(self) -> None:
+        """Wake idle sessions and open further ones, as far as there is work for them."""
+        ready, now = self.ready, self._hall.clock()
+        if self.stopping or not ready.todo:
+            return
+        while self._idle and ready.todo and self._may_send(now):
+            before = len(ready.todo)
+            self._idle[-1].wake()
+            if len(ready.todo) == before:
+                break
+        while ready.todo and self._wants_session(now):
+            if (wait := ready.opening_cells.wait(now)) > 0.0:
+                self._later(wait)
+                return
+            if not ready.window.may_open(now):
+                self._held_by_window(now)
+                return
+            ready.opening_cells.take(now)
+            ready.window.opened()
+            self.opening += 1
+            task = asyncio.ensure_future(self._open())
+            self._tasks.add(task)
+            task.add_done_callback(self._opened)
+
+    def next_job(self, transfer: Transfer) -> Job | None:
+        """Give a session its next transaction; None when there is nothing to carry just now."""
+        ready, now = self.ready, self._hall.clock()
+        if not ready.todo or self.stopping or not self._may_send(now):
+            self._rest(transfer)
+            return None
+        entry = ready.todo[0]
+        content = self._hall.scheduler.contents.get(entry.message.id)
+        if content is None:
+            self._load()
+            self._rest(transfer)
+            return None
+        ready.take()
+        ready.cells.take(now)
+        if self._idle and transfer in self._idle:
+            self._idle.remove(transfer)
+        most = ready.limits.max_recipients_per_transaction
+        recipients = entry.recipients
+        if len(recipients) > most or self._partial:
+            recipients = self._untried(entry)[:most]
+        return Job(entry, recipients, content, now)
+
+    def finished(
+        self,
+        transfer: Transfer,
+        job: Job,
+        outcomes: Sequence[Outcome],
+        again: tuple[Recipient, ...],
+        started: float,
+    ) -> None:
+        """Take the outcomes of one transaction; the recipients that it did not reach travel in the next one."""
+        ready, entry = self.ready, job.entry
+        if not transfer.lost:
+            ready.window.succeeded()
+        earlier = self._partial.pop(entry.key, None)
+        if earlier is None and not again and len(job.recipients) == len(entry.recipients):
+            ready.done()
+            self._hall.settler.attempted(entry, outcomes, (), transfer=transfer, started=started, taken=job.taken)
+            return
+        every = [*(earlier or ()), *outcomes]
+        decided = {outcome.recipient for outcome in every}
+        rest = tuple(recipient for recipient in entry.recipients if recipient not in decided)
+        if not rest or transfer.lost:
+            ready.done()
+            self._hall.settler.attempted(entry, every, rest, transfer=transfer, started=started, taken=job.taken)
+            return
+        kept = self._hall.settler.partly(entry, outcomes, transfer=transfer, started=started, taken=job.taken)
+        self._partial[entry.key] = [outcome for outcome in every if outcome.recipient in kept]
+        ready.push_back(entry)
+
+    def lost(self, transfer: Transfer, ending: Ending) -> None:
+        """Take the end of a session: what it had not tried goes to another one."""
+        ready = self.ready
+        self.transfers.discard(transfer)
+        if transfer in self._idle:
+            self._idle.remove(transfer)
+        if ending.scope >= Scope.HOST:
+            ready.window.failed(self._hall.clock())
+        ready.window.closed()
+        for job in reversed(ending.untouched):
+            ready.push_back(job.entry)
+        self.work()
+
+    def tick(self, now: float) -> None:
+        """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
+        for transfer in tuple(self.transfers):
+            transfer.check(now)
+        if self.ready.todo:
+            self.work()
+
+    def close_idle(self) -> None:
+        """Let sessions end once they carry nothing: at shutdown, or when routes changed."""
+        self.stopping = True
+        for transfer in tuple(self._idle):
+            transfer.close()
+
+    def cut(self) -> None:
+        """End every session at once, at the end of the shutdown's patience."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        for transfer in tuple(self.transfers):
+            transfer.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is in delivery."""
+        return self.ready.busy == 0 and self.opening == 0
+
+    def _untried(self, entry: Entry) -> tuple[Recipient, ...]:
+        decided = {outcome.recipient for outcome in self._partial.get(entry.key, ())}
+        return tuple(r for r in entry.recipients if r not in decided) if decided else entry.recipients
+
+    def _may_send(self, now: float) -> bool:
+        if self._hall.settler.is_stuck or self.ready.suspended_until > now:
+            return False
+        wait = self.ready.cells.wait(now)
+        if wait > 0.0:
+            self._later(wait)
+            return False
+        return True
+
+    def _rest(self, transfer: Transfer) -> None:
+        if transfer not in self._idle:
+            self._idle.append(transfer)
+
+    def _wants_session(self, now: float) -> bool:
+        """Whether one more session is worth its cost: none is there, or the work waits too long for those that are."""
+        sessions = len(self.transfers) + self.opening
+        if sessions >= self.ready.limits.max_connections or self._hall.settler.is_stuck:
+            return False
+        if sessions == 0:
+            return True
+        return not self._idle and len(self.ready.todo) > ENTRIES_PER_SESSION * sessions
+
+    def _later(self, wait: float) -> None:
+        if self._timer is None:
+            self._timer = self._hall.loop.call_later(min(wait, 60.0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.work()
+
+    def _load(self) -> None:
+        if not self._loading:
+            self._loading = True
+            task = asyncio.ensure_future(self._load_contents())
+            self._tasks.add(task)
+            task.add_done_callback(self._loaded)
+
+    async def _load_contents(self) -> None:
+        """Read the contents of the first waiting entries from the spool; an entry whose content is gone is parked."""
+        ready, contents = self.ready, self._hall.scheduler.contents
+        wanted = [e for e, _ in zip(ready.todo, range(PREFETCH), strict=False) if contents.get(e.message.id) is None]
+        found: dict[int, Content] = await self._hall.spool.contents([entry.message.id for entry in wanted])
+        for entry in wanted:
+            content = found.get(entry.message.id)
+            if content is not None:
+                contents.keep(entry.message.id, content)
+            elif ready.withdraw(entry.key):
+                self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
+
+    def _loaded(self, task: "asyncio.Task[None]") -> None:
+        self._loading = False
+        self._opened(task)
+        self.work()
+
+    async def _open(self) -> None:
+        """Open one session and start it; a failure is spent on the entry at the front."""
+        ready, hall = self.ready, self._hall
+        tried = ready.todo[0].hosts_tried if ready.todo else ()
+        try:
+            session = await hall.connector.connect(ready.site, tried)
+        except BaseException:
+            self.opening -= 1
+            ready.window.closed()
+            raise
+        self.opening -= 1
+        if isinstance(session, Unreached):
+            self._unreached(session)
+            return
+        ready.window.succeeded()
+        transfer = hall.make_transfer(session, self)
+        self.transfers.add(transfer)
+        transfer.start()
+
+    def _unreached(self, unreached: Unreached) -> None:
+        """No host answered: the first entry has had its attempt; if the site is throttled now, the others wait."""
+        ready, hall = self.ready, self._hall
+        now = hall.clock()
+        ready.window.failed(now)
+        ready.window.closed()
+        if not self.transfers and ready.todo:
+            entry = ready.take()
+            ready.done()
+            outcomes = outcomes_of(unreached, entry.recipients)
+            hall.settler.attempted(entry, outcomes, ())
+        if not ready.window.may_open(now):
+            self._held_by_window(now, unreached.reason)
+        else:
+            self.work()
+
+    def _held_by_window(self, now: float, reason: str = "") -> None:
+        """The site is throttled: its entries go back to disk until the window opens, with no attempt spent."""
+        ready = self.ready
+        if ready.window.until <= now:
+            return
+        for queue in self.queues:
+            self._hall.scheduler.block(queue, ready.window.until, reason or "the site is throttled")
+        self._hall.scheduler.unload(ready.drain())
+        self._later(ready.window.until - now)
+
+    def _opened(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery to %s failed", self.ready.site.name, exc_info=error)
+

@@ -1,0 +1,143 @@
+"""Takes due entries to the ready queue of the site that answers for them; finds the site first where it is not known."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.resolve import Sites, Unresolved
+from smarthost.delivery.settle import Settler
+from smarthost.mail.entry import Entry, Why
+from smarthost.mail.outcome import Action, Outcome, Scope, Stage
+from smarthost.mail.route import Deliver, Route, Site
+from smarthost.policy.routing import RoutingTable
+from smarthost.queue.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+UNRESOLVED_PAUSE = 60.0  # seconds before a queue whose DNS fails is looked at again, doubling to the next
+UNRESOLVED_PAUSE_MOST = 900.0
+
+
+class Promoter:
+    """From the scheduler to the dispatchers. `dispatcher_for` makes or finds the dispatcher of a site."""
+
+    def __init__(
+        self,
+        sites: Sites,
+        scheduler: Scheduler,
+        settler: Settler,
+        routing: RoutingTable,
+        dispatcher_for: Callable[[Site], Dispatcher],
+        clock: Callable[[], float],
+    ) -> None:
+        """Join the parts."""
+        self._sites, self._scheduler, self._settler = sites, scheduler, settler
+        self.routing = routing
+        self._dispatcher_for, self._clock = dispatcher_for, clock
+        self.known: dict[str, tuple[Dispatcher, float]] = {}
+        self._waiting: dict[str, list[Entry]] = {}
+        self._pauses: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, entry: Entry) -> None:
+        """Take an entry that was routed just now."""
+        known = self.known.get(entry.queue)
+        if known is not None and known[1] > self._clock():
+            known[0].push(entry)
+            return
+        waiting = self._waiting.get(entry.queue)
+        if waiting is not None:
+            waiting.append(entry)
+            return
+        self._waiting[entry.queue] = [entry]
+        task = asyncio.ensure_future(self._resolve(entry.queue, self._route_of(entry), entry.recipients[0].domain))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def reoffer(self, entry: Entry) -> None:
+        """Take an entry from disk: it may have been routed by an older configuration, so route it again."""
+        if entry.expires <= self._clock():
+            self._settler.expire(entry)
+            return
+        queues = {self._route(entry, index).queue_for(r.domain) for index, r in enumerate(entry.recipients)}
+        if queues == {entry.queue} and self._route_of(entry).deliver in (Deliver.RELAYHOST, Deliver.MX):
+            self.offer(entry)
+        else:
+            self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
+
+    def forget(self) -> None:
+        """Resolve again before the next use, as after a reload."""
+        self.known.clear()
+        self._pauses.clear()
+
+    def overdue(self, entries: Sequence[Entry]) -> None:
+        """Warn about or give up entries whose deadline has come; those in delivery are left for the next look."""
+        now = self._clock()
+        for entry in entries:
+            if not self._scheduler.claim(entry):
+                known = self.known.get(entry.queue)
+                if known is None or not known[0].ready.withdraw(entry.key):
+                    continue
+            if entry.expires <= now:
+                self._settler.expire(entry)
+            else:
+                self._settler.warn(entry)
+
+    async def stop(self) -> None:
+        """End the look-ups that run."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _route(self, entry: Entry, index: int) -> Route:
+        message = entry.message
+        return self.routing.choose(
+            message.envelope.reverse_path, entry.recipients[index], message.arrival.identity, message.tag
+        )
+
+    def _route_of(self, entry: Entry) -> Route:
+        return self._route(entry, 0)
+
+    async def _resolve(self, queue: str, route: Route, domain: str) -> None:
+        """Find the site of a queue, then hand over all entries that came meanwhile."""
+        try:
+            found = await self._sites.resolve(route, domain)
+        except BaseException:
+            self._scheduler.unload(self._waiting.pop(queue, []))
+            raise
+        entries = self._waiting.pop(queue)
+        if isinstance(found, Unresolved):
+            self._unresolved(queue, entries, found)
+            return
+        self._pauses.pop(queue, None)
+        dispatcher = self._dispatcher_for(found)
+        self.known[queue] = (dispatcher, found.expires)
+        dispatcher.queues.add(queue)
+        for entry in entries:
+            dispatcher.push(entry)
+
+    def _unresolved(self, queue: str, entries: list[Entry], found: Unresolved) -> None:
+        """A domain that cannot take mail fails its entries; a DNS fault delays the first and lets the others wait."""
+        if found.action is Action.FAILED:
+            for entry in entries:
+                self._settler.attempted(entry, _outcomes(entry, found, Scope.RECIPIENT), ())
+            return
+        pause = self._pauses.get(queue, UNRESOLVED_PAUSE)
+        self._pauses[queue] = min(pause * 2, UNRESOLVED_PAUSE_MOST)
+        first, *others = entries
+        self._scheduler.block(queue, self._clock() + pause, found.reason)
+        self._settler.attempted(first, _outcomes(first, found, Scope.SITE), (), why=Why.UNRESOLVED)
+        self._scheduler.unload(others)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("resolving failed", exc_info=error)
+
+
+def _outcomes(entry: Entry, found: Unresolved, scope: Scope) -> list[Outcome]:
+    return [
+        Outcome(recipient, found.action, scope, Stage.RESOLVE, found.status, found.reason)
+        for recipient in entry.recipients
+    ]

@@ -1,0 +1,175 @@
+"""Makes the reports that an attempt causes, and hands them to the spool in the attempt's own transaction."""
+
+import asyncio
+import logging
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from smarthost.mail.address import domain_of, to_a_label
+from smarthost.mail.entry import Entry, Why
+from smarthost.mail.envelope import Body, Envelope, Notify, Recipient
+from smarthost.mail.event import Event, Kind
+from smarthost.mail.message import format_id
+from smarthost.mail.outcome import Action
+from smarthost.policy.notification import DueReport
+from smarthost.queue.intake import Intake
+from smarthost.spool.store import Accepted, Content, Done, Fault, Settlement, Spool
+from smarthost.wire.dsn import ReportFacts, build_report
+from smarthost.wire.header import split_header
+
+log = logging.getLogger(__name__)
+
+HEADER_READ = 256 * 1024  # octets read from a content file to find its header section
+FULL_MOST = 1024 * 1024  # octets of a message that is returned whole, whatever RET asks
+
+
+class ReportTerms(msgspec.Struct, frozen=True):
+    """How reports are written: who they come from, and the reverse-path they travel with ("" is the null one)."""
+
+    hostname: str
+    postmaster: str
+    reverse_path: str = ""
+
+
+class Reporter:
+    """Builds reports off the event loop: the message's content is read, the report is signed, then all is settled."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        spool: Spool,
+        intake: Intake,
+        terms: ReportTerms,
+        clock: Callable[[], float],
+    ) -> None:
+        """Join the parts; `terms` is replaced at a reload."""
+        self._loop, self._spool, self._intake, self._clock = loop, spool, intake, clock
+        self.terms = terms
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, entry: Entry, due: Sequence[DueReport], events: tuple[Event, ...], done: Done) -> None:
+        """Settle an entry together with the reports that are due; `done` is called after the commit."""
+        task = asyncio.ensure_future(self._report(entry, due, events, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def idle(self) -> None:
+        """Wait until every report that was begun is with the spool."""
+        while self._tasks:
+            await asyncio.gather(*tuple(self._tasks), return_exceptions=True)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a report could not be made", exc_info=error)
+
+    async def _report(self, entry: Entry, due: Sequence[DueReport], events: tuple[Event, ...], done: Done) -> None:
+        made: list[Accepted] = []
+        try:
+            content = await self._content_of(entry, any(report.full for report in due))
+            for report in due:
+                made.append(await self._make(entry, report, content))
+        except Exception:
+            # Nobody would be told of the failure: the recipients stay, for a person to look at (house rule: nothing lost).
+            log.exception("a report on message %s could not be made", format_id(entry.message.id))
+            made.clear()
+            _keep_failed(entry, due)
+        self._spool.settle(
+            Settlement(entry, events, tuple(made)), lambda fault: self._settled(made, done, fault)
+        )
+
+    def _settled(self, made: Sequence[Accepted], done: Done, fault: Fault | None) -> None:
+        done(fault)
+        if fault is not None:
+            return
+        for accepted in made:
+            self._intake.feed.publish(self._told(accepted))
+            self._intake.on_accepted(accepted)
+
+    def _told(self, accepted: Accepted) -> Event:
+        message = accepted.message
+        return Event(
+            time=message.arrival.at,
+            event=Kind.REPORTED,
+            message=message.id,
+            sender=message.envelope.reverse_path,
+            recipient=message.envelope.recipients[0].address,
+            size=message.size,
+            signed=message.signatures,
+        )
+
+    async def _content_of(self, entry: Entry, whole: bool) -> bytes:
+        """Give the content, or as much of a large one as the report needs; b"" when it is lost."""
+        found: Content | None = (await self._spool.contents([entry.message.id])).get(entry.message.id)
+        if found is None:
+            return b""
+        if not found.file:
+            return found.head
+        count = found.size if whole and found.size <= FULL_MOST else HEADER_READ
+        try:
+            return found.head + await self._spool.read_file(found.file, 0, count)
+        except OSError:
+            return found.head
+
+    async def _make(self, entry: Entry, report: DueReport, content: bytes) -> Accepted:
+        now = self._clock()
+        number = self._intake.ids.mint(now)
+        message, terms = entry.message, self.terms
+        full = report.full and message.size <= len(content)
+        if not full:
+            content = content[: split_header(content)] if split_header(content) > 0 else b""
+        facts = ReportFacts(
+            kind=report.kind,
+            hostname=terms.hostname,
+            postmaster=terms.postmaster,
+            message=message,
+            outcomes=report.outcomes,
+            original=content,
+            full=full,
+            now=now,
+            report_id=format_id(number).lower(),
+            retry_until=entry.expires,
+        )
+        built = build_report(facts)
+        to = message.envelope.reverse_path
+        recipient = Recipient(to, to_a_label(domain_of(to)) or domain_of(to).lower(), int(Notify.NEVER))
+        envelope = Envelope(
+            terms.reverse_path,
+            (recipient,),
+            body=Body.SEVEN_BIT if built.isascii() else Body.EIGHT_BIT_MIME,
+            smtputf8=not to.isascii(),
+        )
+        answer: asyncio.Future[Accepted] = self._loop.create_future()
+        self._intake.signers.submit(lambda: self._sign(answer, number, built, envelope, now))
+        return await answer
+
+    def _sign(
+        self, answer: "asyncio.Future[Accepted]", number: int, built: bytes, envelope: Envelope, now: float
+    ) -> None:
+        """Signer thread: sign and hand back to the loop."""
+        try:
+            accepted = self._intake.make_report(number, built, envelope, now)
+        except Exception as error:
+            self._loop.call_soon_threadsafe(_fail, answer, error)
+        else:
+            self._loop.call_soon_threadsafe(_answer, answer, accepted)
+
+
+def _keep_failed(entry: Entry, due: Sequence[DueReport]) -> None:
+    """Put recipients that failed back into an entry and park it."""
+    failed = [o.recipient for report in due for o in report.outcomes if o.action is Action.FAILED]
+    entry.recipients = tuple(dict.fromkeys((*entry.recipients, *failed)))
+    if failed:
+        entry.why, entry.due, entry.deadline = Why.INTERNAL_ERROR, float("inf"), float("inf")
+
+
+def _answer(answer: "asyncio.Future[Accepted]", accepted: Accepted) -> None:
+    if not answer.done():
+        answer.set_result(accepted)
+
+
+def _fail(answer: "asyncio.Future[Accepted]", error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

@@ -1,0 +1,273 @@
+"""Settles attempts: what is done, what is tried again and when, who is told; each in one transaction."""
+
+import logging
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Protocol
+
+import msgspec
+
+from smarthost.delivery.reporting import Reporter
+from smarthost.mail.entry import Entry, Why
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.event import Event, Kind
+from smarthost.mail.outcome import Action, Outcome, Scope, Stage
+from smarthost.mail.reply import EnhancedStatus
+from smarthost.mail.route import Deliver, Route
+from smarthost.policy.backoff import Retry, deadline, next_attempt
+from smarthost.policy.notification import DueReport, due_reports
+from smarthost.queue.scheduler import Scheduler
+from smarthost.report.counters import Counters
+from smarthost.report.feed import Feed
+from smarthost.spool.store import Fault, Settlement, Spool
+
+log = logging.getLogger(__name__)
+
+_NEVER = float("inf")
+_EXPIRED = EnhancedStatus(5, 4, 7)
+_KIND = {Action.RELAYED: Kind.RELAYED, Action.DELAYED: Kind.DELAYED, Action.FAILED: Kind.FAILED}
+
+
+class Carrier(Protocol):
+    """What an attempt's event tells of the session that carried it."""
+
+    site: str
+    tls: str
+    offers_dsn: bool
+    connecting: float
+
+
+class Settler:
+    """The only place, beside an operator's hand, where an entry changes after it was accepted."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        scheduler: Scheduler,
+        reporter: Reporter,
+        feed: Feed,
+        counters: Counters,
+        retry: Retry,
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        """Join the parts; `retry` is replaced at a reload."""
+        self._spool, self._scheduler, self._reporter, self._feed = spool, scheduler, reporter, feed
+        self._counters, self.retry, self._clock, self._rng = counters, retry, clock, rng
+        self.pending = 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether settles wait for space on disk: delivery pauses until they are written."""
+        return self._spool.settles_stuck
+
+    def attempted(
+        self,
+        entry: Entry,
+        outcomes: Sequence[Outcome],
+        rest: tuple[Recipient, ...],
+        *,
+        transfer: Carrier | None = None,
+        started: float = 0.0,
+        taken: float = 0.0,
+        why: Why | None = None,
+    ) -> None:
+        """Settle an attempt. `rest` are recipients that were not reached; they wait with the delayed ones."""
+        now = self._clock()
+        queue = entry.queue
+        events = self._tell(entry, outcomes, transfer, started, taken, now)
+        delayed = [outcome for outcome in outcomes if outcome.action is Action.DELAYED]
+        failed = any(outcome.action is Action.FAILED for outcome in outcomes)
+        if delayed or rest:
+            keep = {outcome.recipient for outcome in delayed}
+            entry.recipients = tuple(r for r in entry.recipients if r in keep or r in rest)
+            self._delay(entry, delayed, why, now)
+        elif failed and entry.message.report:
+            self._hold_report(entry, outcomes)
+        else:
+            entry.recipients = ()
+        reports = self._reports_due(entry, outcomes, transfer)
+        self._commit(entry, queue, events, reports)
+
+    def partly(
+        self, entry: Entry, outcomes: Sequence[Outcome], *, transfer: Carrier, started: float, taken: float
+    ) -> set[Recipient]:
+        """Settle one of several transactions of an entry; gives the delayed recipients, which stay with the entry.
+
+        The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
+        """
+        now = self._clock()
+        events = self._tell(entry, outcomes, transfer, started, taken, now)
+        finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
+        entry.recipients = tuple(r for r in entry.recipients if r not in finished)
+        reports = self._reports_due(entry, outcomes, transfer)
+        if reports:
+            self._reporter.submit(entry, reports, events, self._written)
+        else:
+            self._spool.settle(Settlement(entry, events), self._written)
+        self.pending += 1
+        return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
+
+    def expire(self, entry: Entry) -> None:
+        """Give an entry up whose lifetime has passed."""
+        reason = f"the message could not be relayed within its lifetime; last: {entry.last or 'no attempt was made'}"
+        outcomes = [
+            Outcome(recipient, Action.FAILED, Scope.RECIPIENT, Stage.QUEUE, _EXPIRED, reason)
+            for recipient in entry.recipients
+        ]
+        self._tell_event(entry, Kind.EXPIRED, reason)
+        self.attempted(entry, outcomes, ())
+
+    def fail(self, entry: Entry, reason: str) -> None:
+        """Give an entry up because a person said so."""
+        status = EnhancedStatus(5, 7, 0)
+        outcomes = [
+            Outcome(recipient, Action.FAILED, Scope.RECIPIENT, Stage.QUEUE, status, reason)
+            for recipient in entry.recipients
+        ]
+        self.attempted(entry, outcomes, ())
+
+    def warn(self, entry: Entry) -> None:
+        """Tell the sender that an entry is still waiting, and set its next deadline."""
+        queue = entry.queue
+        entry.warned += 1
+        entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
+        reason = entry.last or "the message waits for its next attempt"
+        outcomes = [
+            Outcome(r, Action.DELAYED, Scope.RECIPIENT, Stage.QUEUE, EnhancedStatus(4, 4, 7), reason)
+            for r in entry.recipients
+        ]
+        reports = due_reports(entry.message, outcomes, delay_warning=True)
+        self._commit(entry, queue, (), reports)
+
+    def park(self, entry: Entry, why: Why, reason: str) -> None:
+        """Take an entry out of delivery until a person looks at it."""
+        queue = entry.queue
+        entry.why, entry.due, entry.deadline, entry.last = why, _NEVER, _NEVER, reason
+        log.error("message %s is parked: %s", entry.message.id, reason)
+        self._commit(entry, queue, (self._tell_event(entry, Kind.HELD, reason),), ())
+
+    def reroute(self, entry: Entry, routes: Sequence[Route]) -> None:
+        """Move an entry to the queues that its recipients' routes name now; each part keeps its attempts and times."""
+        groups: dict[str, tuple[Route, list[Recipient]]] = {}
+        for recipient, route in zip(entry.recipients, routes, strict=True):
+            groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(recipient)
+        parts = []
+        for queue, (route, recipients) in groups.items():
+            part = msgspec.structs.replace(entry, queue=queue, recipients=tuple(recipients))
+            if route.deliver is Deliver.HOLD:
+                part.why, part.due, part.deadline = Why.HELD, _NEVER, _NEVER
+            elif route.deliver in (Deliver.DISCARD, Deliver.REJECT):
+                part.why, part.due, part.deadline, part.last = Why.HELD, _NEVER, _NEVER, f"route {route.name} now refuses"
+            parts.append(part)
+        old_queue = entry.queue
+        self._spool.replace(entry.key, parts, lambda fault: self._rerouted(entry, old_queue, parts))
+
+    def _rerouted(self, entry: Entry, old_queue: str, parts: list[Entry]) -> None:
+        self._scheduler.forget(entry.key, old_queue)
+        for part in parts:
+            if part.due < _NEVER:
+                self._scheduler.note_due(part.queue, part.due)
+
+    def _delay(self, entry: Entry, delayed: Sequence[Outcome], why: Why | None, now: float) -> None:
+        """Set when an entry is tried again, and why it waits."""
+        if not delayed:
+            entry.due = now
+            return
+        last = delayed[-1]
+        entry.attempts += 1
+        jitter = self._rng.uniform(-1.0, 1.0)
+        entry.due = min(next_attempt(self.retry, entry.attempts, now, jitter), entry.expires)
+        entry.last = f"{last.reason} ({last.host})" if last.host else last.reason
+        ambiguous = any(outcome.ambiguous for outcome in delayed)
+        entry.why = why or (Why.AMBIGUOUS if ambiguous else Why.RETRY)
+        if last.scope is Scope.TRANSACTION and last.host:
+            entry.hosts_tried = (*entry.hosts_tried, last.host)[-4:]
+        elif ambiguous:
+            entry.hosts_tried = ()
+
+    def _hold_report(self, entry: Entry, outcomes: Sequence[Outcome]) -> None:
+        """A report that fails is never reported on: it is held for a person, logged and counted."""
+        reason = next(outcome.reason for outcome in outcomes if outcome.action is Action.FAILED)
+        failed = {outcome.recipient for outcome in outcomes if outcome.action is Action.FAILED}
+        entry.recipients = tuple(r for r in entry.recipients if r in failed)
+        entry.why, entry.due, entry.deadline, entry.last = Why.REPORT_FAILED, _NEVER, _NEVER, reason
+        log.error("a report to %s failed and is held: %s", entry.recipients[0].address, reason)
+
+    def _reports_due(self, entry: Entry, outcomes: Sequence[Outcome], transfer: Carrier | None) -> Sequence[DueReport]:
+        envelope = entry.message.envelope
+        if not envelope.reverse_path:
+            return ()
+        if all(o.action is Action.RELAYED and not o.recipient.notify for o in outcomes):
+            return ()
+        return due_reports(entry.message, outcomes, dsn_passed_on=transfer is not None and transfer.offers_dsn)
+
+    def _commit(self, entry: Entry, queue: str, events: tuple[Event, ...], reports: Sequence[DueReport]) -> None:
+        def done(fault: Fault | None) -> None:
+            self.pending -= 1
+            if fault is None:
+                self._scheduler.settled(entry, queue)
+
+        self.pending += 1
+        if reports:
+            self._reporter.submit(entry, reports, events, done)
+        else:
+            self._spool.settle(Settlement(entry, events), done)
+
+    def _written(self, fault: Fault | None) -> None:
+        self.pending -= 1
+
+    def _tell(
+        self,
+        entry: Entry,
+        outcomes: Sequence[Outcome],
+        transfer: Carrier | None,
+        started: float,
+        taken: float,
+        now: float,
+    ) -> tuple[Event, ...]:
+        """Publish one event a recipient; the same go to the history."""
+        message = entry.message
+        route = entry.queue.partition("/")[0]
+        seconds = None
+        if taken:
+            connecting = transfer.connecting if transfer is not None else 0.0
+            seconds = (round(taken - message.arrival.at, 6), round(connecting, 6), round(now - (started or taken), 6))
+        events = []
+        for outcome in outcomes:
+            reply = outcome.reply
+            klass = f"{reply.code // 100}xx" if reply is not None else "none"
+            self._counters.attempts[route, outcome.stage, klass] += 1
+            if outcome.action is Action.RELAYED:
+                self._counters.relay_seconds[message.envelope.priority].observe(now - message.arrival.at)
+            elif outcome.ambiguous:
+                self._counters.ambiguous += 1
+            event = Event(
+                time=now,
+                event=_KIND[outcome.action],
+                message=message.id,
+                envid=message.envelope.envid,
+                sender=message.envelope.reverse_path,
+                recipient=outcome.recipient.address,
+                route=route,
+                site=transfer.site if transfer is not None else "",
+                host=outcome.host,
+                address=outcome.address,
+                code=reply.code if reply is not None else 0,
+                status=str(outcome.status),
+                reply=reply.text if reply is not None else outcome.reason,
+                stage=outcome.stage,
+                attempt=entry.attempts + 1,
+                tls=transfer.tls if transfer is not None else "",
+                size=message.size,
+                user=message.arrival.identity,
+                seconds=seconds,
+            )
+            self._feed.publish(event)
+            events.append(event)
+        return tuple(events)
+
+    def _tell_event(self, entry: Entry, kind: Kind, reason: str) -> Event:
+        event = Event(time=self._clock(), event=kind, message=entry.message.id, reply=reason)
+        self._feed.publish(event)
+        return event

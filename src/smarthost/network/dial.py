@@ -1,0 +1,30 @@
+"""Dials one address: a connected TCP socket, from a chosen local address, within a time."""
+
+import asyncio
+import socket
+from ipaddress import ip_address
+
+# linux/in.h; the socket module has no name for it before 3.14. The kernel then picks the port when it connects, so that
+# one local address serves as many connections as there are peers and ports, not 28,000 in all.
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+
+async def dial(address: str, port: int, source_address: str, timeout: float) -> socket.socket:
+    """Connect to an IP address; `source_address` "" leaves the local address to the system, `timeout` is in seconds.
+
+    Raises TimeoutError or another OSError; the socket that failed is closed.
+    """
+    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source_address:
+            connection.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((source_address, 0))
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection

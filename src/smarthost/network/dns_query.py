@@ -1,0 +1,116 @@
+"""Asks name servers one question through dnspython, and turns its answers and exceptions into words of ours."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import dns.asyncresolver
+import dns.exception
+import dns.message
+import dns.name
+import dns.nameserver
+import dns.rdatatype
+import dns.resolver
+import msgspec
+
+LIFETIME = 5.0  # seconds for one question, all servers and repetitions included
+PER_TRY = 2.0  # seconds until the next server is asked, or the same one again
+EDNS_PAYLOAD = 1232  # octets; fits every path without fragments (DNS flag day 2020)
+MAX_CNAMES = 8  # that we follow ourselves when a server gives an alias without its target
+DEFAULT_SERVER = "127.0.0.1"  # what resolv.conf(5) says where no server is named
+
+
+class DnsFault(StrEnum):
+    """Why there is no answer. Only NO_NAME, BAD_NAME and NO_RECORDS say something about the name asked for."""
+
+    NO_NAME = "nxdomain"  # the name does not exist
+    BAD_NAME = "bad_name"  # the text cannot be a domain name
+    NO_RECORDS = "no_records"  # the name exists, without records of this type
+    TEMPORARY = "temporary"  # servers failed, refused, did not answer, or answered nonsense
+
+
+class Records(msgspec.Struct, frozen=True):
+    """The records of one type: for MX pairs of preference and host name, for A and AAAA addresses; `ttl` in seconds.
+
+    `fault` is None where there are records. A null MX's host name is "" (RFC 7505).
+    """
+
+    mx: tuple[tuple[int, str], ...] = ()
+    addresses: tuple[str, ...] = ()
+    ttl: float = 0.0
+    fault: DnsFault | None = None
+
+
+def make_stub(servers: Sequence[str], lifetime: float = LIFETIME) -> dns.asyncresolver.Resolver:
+    """Build a stub resolver for servers as "127.0.0.1:5353", "[::1]:53" or a bare address; [] means the system's.
+
+    A missing or empty resolv.conf means the server on this machine. Raises ValueError for a server that is no address.
+    """
+    stub = dns.asyncresolver.Resolver(configure=False)
+    if servers:
+        stub.nameservers = [_parse_server(server) for server in servers]
+    else:
+        try:
+            stub.read_resolv_conf("/etc/resolv.conf")
+        except (dns.exception.DNSException, OSError):
+            pass
+        stub.nameservers = stub.nameservers or [DEFAULT_SERVER]
+    stub.lifetime = lifetime
+    stub.timeout = min(PER_TRY, lifetime)
+    stub.use_edns(0, 0, EDNS_PAYLOAD)
+    return stub
+
+
+def _parse_server(text: str) -> dns.nameserver.Nameserver:
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not port.isdecimal():
+        raise ValueError(f"{text}: not the address of a name server")
+    return dns.nameserver.Do53Nameserver(host, int(port))
+
+
+async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Records:
+    """Ask for one type ("MX", "A", "AAAA") of an absolute name, aliases followed; never raises for what DNS may do."""
+    try:
+        question = dns.name.from_text(name.rstrip(".") + ".")
+    except (dns.exception.DNSException, UnicodeError):
+        return Records(fault=DnsFault.BAD_NAME)
+    ttl = float("inf")
+    for _ in range(MAX_CNAMES):
+        found, target, found_ttl = await _ask_once(stub, question, rdtype)
+        ttl = min(ttl, found_ttl)
+        if found is not DnsFault.NO_RECORDS or target == question:
+            break
+        question = target
+    if isinstance(found, DnsFault):
+        return Records(ttl=ttl, fault=found)
+    return msgspec.structs.replace(found, ttl=ttl)
+
+
+async def _ask_once(
+    stub: dns.asyncresolver.Resolver, question: dns.name.Name, rdtype: str
+) -> tuple[Records | DnsFault, dns.name.Name, float]:
+    """Give what one question brought, the name at the end of the aliases, and the seconds that this holds."""
+    try:
+        answer = await stub.resolve(question, rdtype, raise_on_no_answer=False, search=False)
+    except dns.resolver.NXDOMAIN as absent:
+        return DnsFault.NO_NAME, question, _negative_ttl(absent)
+    except (dns.exception.DNSException, OSError, EOFError, ValueError):
+        return DnsFault.TEMPORARY, question, 0.0
+    target, ttl = answer.canonical_name, float(answer.chaining_result.minimum_ttl)
+    if answer.rrset is None:
+        return DnsFault.NO_RECORDS, target, ttl
+    if rdtype == "MX":
+        pairs = ((record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in answer.rrset)
+        mx = tuple((preference, "" if host in (".", "@") else host) for preference, host in pairs)
+        return Records(mx=mx), target, ttl
+    return Records(addresses=tuple(record.address for record in answer.rrset)), target, ttl
+
+
+def _negative_ttl(absent: dns.resolver.NXDOMAIN) -> float:
+    """Give the seconds that a name stays absent (RFC 2308 5): the shortest of the responses."""
+    responses: dict[dns.name.Name, dns.message.QueryMessage] = absent.responses()  # type: ignore[no-untyped-call]
+    return min((float(response.resolve_chaining().minimum_ttl) for response in responses.values()), default=0.0)

@@ -1,0 +1,128 @@
+"""Decides how long to wait before one more may go: pacing cells for seconds and minutes, quotas for hours and days."""
+
+import re
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_RATE = re.compile(r"(\d+)\s*/\s*(\d*)\s*([a-z]+)(?:\s*,\s*max_burst\s*=\s*(\d+))?", re.IGNORECASE)
+_QUOTA_FROM = 3600.0  # seconds; a period this long or longer is a quota, a shorter one is paced
+_BUCKETS = 64  # a power of two, so that the width of a bucket times their number is the period exactly
+_GRAIN = 1e-6  # seconds; Unix time as a float is no finer than a quarter of this
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """At most `count` in `period` seconds; `burst` of them may come at once where the rate is paced."""
+
+    count: int
+    period: float
+    burst: int = 1
+
+    @property
+    def is_quota(self) -> bool:
+        """Whether it is counted in a sliding window (an hour or longer) rather than paced."""
+        return self.period >= _QUOTA_FROM
+
+
+def parse_rate(text: str) -> Rate:
+    """Read "100/min", "100/30min", "5/s,max_burst=10" or "10000/d"; raises ValueError with a sentence."""
+    found = _RATE.fullmatch(text.strip())
+    unit = _UNITS.get(found.group(3).lower()) if found else None
+    if found is None or unit is None:
+        raise ValueError(f'{text!r} is no rate; write N/period[,max_burst=M] as in "100/min", period in s, min, h or d')
+    count, number, burst = int(found.group(1)), int(found.group(2) or 1), int(found.group(4) or 1)
+    if not (count and number and burst):
+        raise ValueError(f"{text!r} is no rate; its numbers must be 1 or more")
+    rate = Rate(count, float(number * unit), burst)
+    if rate.is_quota and found.group(4):
+        raise ValueError(f"{text!r} is a quota of an hour or more, which has no max_burst; that is for s and min")
+    return rate
+
+
+class Cell:
+    """The generic cell rate algorithm (ITU-T I.371): spaces events by period/count, less a burst.
+
+    Mutable; one for each limited thing. `wait` asks, `take` counts; taking before the wait is over pushes the next
+    one further away.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        """Start full: the first `burst` may go at once."""
+        self._interval = rate.period / rate.count
+        self._tolerance = self._interval * (rate.burst - 1)
+        self._arrival = float("-inf")  # theoretical arrival time of the next event
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until one may go; 0.0 means at once."""
+        left = self._arrival - self._tolerance - now
+        return left if left > _GRAIN else 0.0
+
+    def take(self, now: float) -> None:
+        """Count one that goes at `now`."""
+        self._arrival = max(self._arrival, now) + self._interval
+
+
+class Quota:
+    """A count in a sliding window that is never exceeded, wherever the window is laid.
+
+    Events are counted in 64 buckets a period; the bucket of now and the 64 before it cover every window that ends
+    now, so the count is conservative by one bucket at most. A clock that goes back counts into the newest bucket.
+    Mutable.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        """Start empty: the whole count may go at once."""
+        self._count = rate.count
+        self._width = rate.period / _BUCKETS
+        self._buckets: deque[tuple[int, int]] = deque()  # (number of the bucket since 1970, events in it)
+        self._total = 0
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until one may go; 0.0 means at once."""
+        self._forget(now)
+        excess = self._total - self._count
+        if excess < 0:
+            return 0.0
+        for bucket, events in self._buckets:
+            excess -= events
+            if excess < 0:
+                return max((bucket + _BUCKETS + 1) * self._width - now, _GRAIN)
+        raise AssertionError("a full quota has events to forget")
+
+    def take(self, now: float) -> None:
+        """Count one that goes at `now`."""
+        self._forget(now)
+        bucket = int(now // self._width)
+        if self._buckets and self._buckets[-1][0] >= bucket:
+            bucket, events = self._buckets.pop()
+            self._buckets.append((bucket, events + 1))
+        else:
+            self._buckets.append((bucket, 1))
+        self._total += 1
+
+    def _forget(self, now: float) -> None:
+        oldest = int(now // self._width) - _BUCKETS
+        while self._buckets and self._buckets[0][0] < oldest:
+            self._total -= self._buckets.popleft()[1]
+
+
+class Cells:
+    """Several rates that apply together. Mutable; the longest wait counts."""
+
+    def __init__(self, rates: Iterable[Rate]) -> None:
+        """Make a cell or a quota for each rate; no rate never waits."""
+        self._cells = tuple(Quota(rate) if rate.is_quota else Cell(rate) for rate in rates)
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until one may go; 0.0 means at once."""
+        longest = 0.0
+        for cell in self._cells:
+            longest = max(longest, cell.wait(now))
+        return longest
+
+    def take(self, now: float) -> None:
+        """Count one that goes at `now` in every rate."""
+        for cell in self._cells:
+            cell.take(now)

@@ -1,0 +1,27 @@
+"""Says in one sentence why an entry waits, for `queue list`, `why` and the mail log."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from smarthost.mail.entry import Why
+
+SENTENCES: Mapping[Why, str] = MappingProxyType(
+    {
+        Why.NEW: "It has just arrived and waits for its first attempt.",
+        Why.RETRY: "The last attempt was refused for now; it is tried again on the retry schedule.",
+        Why.AMBIGUOUS: "The session was lost after the content had been sent, so the peer may have taken it; "
+        "it is tried again on the retry schedule.",
+        Why.SITE_THROTTLED: "The site could not be reached or refused us, so all its mail is paused; "
+        "one probe goes first, and no attempt is spent.",
+        Why.SITE_BUSY: "All the connections that the site may have are in use; it goes as soon as one is free.",
+        Why.RATE_LIMITED: "A rate limit of the configuration has been reached; it goes when the limit allows.",
+        Why.LOGIN_PAUSED: "The next hop refused our login; that login is paused for some minutes.",
+        Why.UNRESOLVED: "DNS gave no answer about where to deliver; it is asked again on the retry schedule.",
+        Why.SCHEDULED: "Its sender asked that it be sent later.",
+        Why.HELD: "It is held until somebody releases it.",
+        Why.REPORT_FAILED: "It is a report that could not be delivered; reports are never reported on, "
+        "so it waits for a person.",
+        Why.INTERNAL_ERROR: "An error of ours stopped it, which is in the log; it waits for a person.",
+        Why.CONTENT_LOST: "Its content is missing or damaged in the spool; it waits for a person.",
+    }
+)

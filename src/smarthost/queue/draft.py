@@ -1,0 +1,395 @@
+"""Draft: one message on its way in, from its first octet to the commit."""
+
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from smarthost.crypto.dkim import BodyHash, Keyring, SigningKey, sign
+from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import Envelope
+from smarthost.mail.event import Event, Kind
+from smarthost.mail.message import Arrival, Message, MessageIds, format_id
+from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply
+from smarthost.policy.admission import LongLines
+from smarthost.policy.backoff import Retry
+from smarthost.policy.routing import RoutingTable
+from smarthost.queue.edit import Edited, EditRules, edit_header
+from smarthost.queue.rework import reencoded
+from smarthost.queue.signing import Workers
+from smarthost.spool.content import ContentFile
+from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, Fault, Spool
+from smarthost.wire.data import LongLineScan
+from smarthost.wire.header import split_header
+
+HEADER_LIMIT = 256 * 1024  # octets of a header section; twice what Postfix keeps (header_size_limit 102400)
+_QUEUED = EnhancedStatus(2, 0, 0)
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What intake follows; replaced as a whole at a reload."""
+
+    edit: EditRules
+    routing: RoutingTable
+    retry: Retry
+    keyring: Keyring
+
+
+class FileSpool(Spool, Protocol):
+    """A spool that also keeps large contents in files."""
+
+    def new_file(self, number: int) -> ContentFile:
+        """Open a new content file for a message id."""
+
+
+class IntakeCounters(Protocol):
+    """What intake counts; plain integers that metrics read."""
+
+    def signed(self, seconds: float) -> None:
+        """Count a signing and its time."""
+
+    def unsigned(self) -> None:
+        """Count a message whose From domain has no key."""
+
+
+class Way(Protocol):
+    """What a draft needs of the intake that began it."""
+
+    loop: AbstractEventLoop
+    spool: FileSpool
+    rules: Rules
+    ids: MessageIds
+    counters: IntakeCounters
+    signers: Workers
+    files: Workers
+
+    def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
+        """Route the recipients of a message into entries."""
+
+    def accepted(self, accepted: Accepted) -> None:
+        """Take a message that is on disk."""
+
+
+class Draft:
+    """A message on its way in. Used by one session, on the event loop.
+
+    `refused` is set as soon as a refusal is known. `backlog` counts octets that were handed over and are not yet on
+    disk (large content only); `on_drained` is called when it has fallen below a quarter of a MiB.
+    """
+
+    __slots__ = (
+        "_body_hash",
+        "_body_size",
+        "_done",
+        "_edited",
+        "_eight_bit",
+        "_file",
+        "_intake",
+        "_keys",
+        "_long",
+        "_number",
+        "_parts",
+        "_waiting",
+        "arrival",
+        "backlog",
+        "envelope",
+        "on_drained",
+        "refused",
+    )
+
+    def __init__(self, intake: "Way", arrival: Arrival, envelope: Envelope) -> None:
+        """Begin empty."""
+        self._intake, self.arrival, self.envelope = intake, arrival, envelope
+        self.refused: Reply | None = None
+        self.backlog = 0
+        self.on_drained: Callable[[], None] | None = None
+        self._waiting = b""
+        self._edited: Edited | None = None
+        self._number = 0
+        self._parts: list[bytes] = []
+        self._body_size = 0
+        self._eight_bit = False
+        self._long = LongLineScan()
+        self._keys: tuple[SigningKey, ...] = ()
+        self._file: ContentFile | None = None
+        self._body_hash: BodyHash | None = None
+        self._done: Callable[[Reply], None] | None = None
+
+    def write(self, block: bytes) -> None:
+        """Take a block of clean content: CRLF line ends, without transparency dots."""
+        if self.refused is not None:
+            return
+        if self._edited is not None:
+            self._push(block)
+            return
+        self._waiting = self._waiting + block if self._waiting else block
+        end = split_header(self._waiting)
+        if end >= 0:
+            self._take_header(end)
+        elif len(self._waiting) > HEADER_LIMIT:
+            self.refused = HEADER_TOO_BIG
+
+    def commit(self, done: Callable[[Reply], None]) -> None:
+        """Make the message durable; `done` is called once, on the loop, with 250 and the id or with a refusal."""
+        if self._edited is None and self.refused is None:
+            self._take_header(len(self._waiting))
+        if self.refused is not None:
+            self.abandon()
+            done(self.refused)
+            return
+        self._done = done
+        edited = self._edited
+        assert edited is not None
+        if self._long.found and self._intake.rules.edit.submission.long_lines is LongLines.ENCODE:
+            self._intake.files.submit(self._rework)
+        elif self._file is not None:
+            self._intake.files.submit(self._seal)
+        elif self._keys:
+            self._intake.signers.submit(self._sign_inline)
+        else:
+            self._intake.counters.unsigned()
+            self._store(b"")
+
+    def abandon(self) -> None:
+        """Forget the draft and its file; nothing of it stays."""
+        self._parts.clear()
+        self._waiting = b""
+        if self._file is not None:
+            self._intake.files.submit(self._file.discard)
+            self._file = None
+
+    def _take_header(self, end: int) -> None:
+        """Edit the header section that ends at `end` and go on with what stands behind it as the body."""
+        whole, self._waiting = self._waiting, b""
+        if end > HEADER_LIMIT:
+            self.refused = HEADER_TOO_BIG
+            return
+        intake = self._intake
+        self._number = intake.ids.mint(self.arrival.at)
+        header = whole[: end - 2] if whole[end - 4 : end] == b"\r\n\r\n" or whole[:end] == b"\r\n" else whole[:end]
+        edited = edit_header(header, self._number, self.arrival, self.envelope, intake.rules.edit)
+        if isinstance(edited, Reply):
+            self.refused = edited
+            return
+        self._edited, self.envelope = edited, edited.envelope
+        self._keys = intake.rules.keyring.for_domain(edited.from_domain) if edited.from_domain else ()
+        octets = edited.octets
+        self._long.feed(octets)
+        self._parts.append(octets)
+        if end < len(whole):
+            self._push(whole[end:])
+
+    def _push(self, block: bytes) -> None:
+        """Take a block of the body; beyond the inline limit it goes to a file by the content thread."""
+        self._body_size += len(block)
+        if not self._eight_bit and not block.isascii():
+            self._eight_bit = True
+        if not self._long.found:
+            self._long.feed(block)
+            if self._long.found and self._intake.rules.edit.submission.long_lines is LongLines.REJECT:
+                self.refused = LONG_LINE
+                return
+        if self._file is None and self._body_size <= INLINE_LIMIT - len(self._parts[0]):
+            self._parts.append(block)
+            return
+        if self._file is None:
+            self._open_file()
+        self._to_file(block)
+
+    def _open_file(self) -> None:
+        try:
+            self._file = self._intake.spool.new_file(self._number)
+        except OSError:
+            self.refused = DISK_FULL
+            return
+        if self._keys:
+            self._body_hash = BodyHash()
+        header, *blocks = self._parts
+        self._parts = [header]
+        self._to_file(header, part_of_body=False)
+        for block in blocks:
+            self._to_file(block)
+
+    def _to_file(self, block: bytes, part_of_body: bool = True) -> None:
+        if self._file is None:
+            return
+        self.backlog += len(block)
+        body_hash = self._body_hash if part_of_body else None
+        self._intake.files.submit(partial(self._write_block, self._file, block, body_hash))
+
+    def _write_block(self, file: ContentFile, block: bytes, body_hash: BodyHash | None) -> None:
+        """Content thread: write one block, hash it, tell the loop."""
+        try:
+            file.write(block)
+            failed = False
+        except OSError:
+            failed = True
+        if body_hash is not None:
+            body_hash.update(block)
+        self._intake.loop.call_soon_threadsafe(self._written, len(block), failed)
+
+    def _written(self, octets: int, failed: bool) -> None:
+        self.backlog -= octets
+        if failed and self.refused is None:
+            self.refused = DISK_FULL
+        if self.backlog < INLINE_LIMIT and self.on_drained is not None:
+            self.on_drained()
+
+    def _sign_inline(self) -> None:
+        """Signer thread: hash the body, sign, store."""
+        try:
+            body_hash = BodyHash()
+            for block in self._parts[1:]:
+                body_hash.update(block)
+            self._sign_and_store(body_hash)
+        except Exception:
+            self._fail(INTERNAL_ERROR)
+            raise
+
+    def _sign_and_store(self, body_hash: BodyHash | None) -> None:
+        assert self._edited is not None
+        signature = b""
+        if self._keys and body_hash is not None:
+            started = time.perf_counter()
+            signature = sign(self._keys, self._edited.fields, body_hash.digest(), int(self.arrival.at))
+            self._intake.counters.signed(time.perf_counter() - started)
+        else:
+            self._intake.counters.unsigned()
+        self._store(signature)
+
+    def _seal(self) -> None:
+        """Content thread: put the file on disk, then sign and store."""
+        assert self._file is not None
+        try:
+            if self.refused is not None:
+                self._file.discard()
+                self._fail(self.refused)
+                return
+            self._file.seal()
+        except OSError:
+            self._file.discard()
+            self._fail(DISK_FULL)
+            return
+        self._intake.signers.submit(self._sign_file)
+
+    def _sign_file(self) -> None:
+        try:
+            self._sign_and_store(self._body_hash)
+        except Exception:
+            self._fail(INTERNAL_ERROR)
+            raise
+
+    def _rework(self) -> None:
+        """Content thread: re-encode what has lines over 998 octets, as a new draft of the same message."""
+        assert self._edited is not None
+        try:
+            self._replace_content()
+        except OSError:
+            self._fail(DISK_FULL)
+            return
+        except Exception:
+            self._fail(INTERNAL_ERROR)
+            raise
+        if self._file is not None:
+            self._seal()
+        else:
+            self._sign_inline()
+
+    def _replace_content(self) -> None:
+        """Content thread: run the content through the re-encoder into new parts or a new file."""
+        assert self._edited is not None
+        old = self._file
+        if old is not None:
+            old.seal()
+        self._edited.fields, blocks = reencoded(list(self._parts), old)
+        self._file, self._parts, self._body_size, self._eight_bit = None, [self._edited.octets], 0, False
+        self._body_hash = BodyHash() if self._keys else None
+        if old is not None:
+            self._file = self._intake.spool.new_file(self._intake.ids.mint(self.arrival.at))
+            self._file.write(self._parts[0])
+        for block in blocks:
+            self._body_size += len(block)
+            self._eight_bit = self._eight_bit or not block.isascii()
+            if self._file is None:
+                self._parts.append(block)
+            else:
+                self._file.write(block)
+                if self._body_hash is not None:
+                    self._body_hash.update(block)
+        if old is not None:
+            old.discard()
+
+    def _store(self, signature: bytes) -> None:
+        """Any thread: hand message, content and entries to the spool as one transaction."""
+        edited, intake = self._edited, self._intake
+        assert edited is not None
+        if self._file is None:
+            head = b"".join([signature, *self._parts])
+            content = Content(head, "", len(head))
+        else:
+            content = Content(signature, self._file.name, len(signature) + len(self._parts[0]) + self._body_size)
+        message = Message(
+            self._number,
+            self.arrival,
+            self.envelope,
+            content.size,
+            eight_bit=self._eight_bit,
+            utf8_header=edited.utf8,
+            tag=edited.tag,
+            signatures=signature_names(self._keys),
+        )
+        entries = intake.entries_for(message, max(edited.send_at, self.envelope.hold_until))
+        if isinstance(entries, Reply):
+            if self._file is not None:
+                self._file.discard()
+            self._fail(entries)
+            return
+        accepted = Accepted(message, content, entries)
+        intake.spool.accept(accepted, partial(self._committed, accepted))
+        intake.spool.record((accepted_event(message),))
+
+    def _fail(self, reply: Reply) -> None:
+        """Any thread: answer with a refusal."""
+        assert self._done is not None
+        self._intake.loop.call_soon_threadsafe(self._done, reply)
+
+    def _committed(self, accepted: Accepted, fault: Fault | None) -> None:
+        """On the loop, after the commit: answer, and let the queue know."""
+        assert self._done is not None
+        if fault is not None:
+            if self._file is not None:
+                self._intake.files.submit(self._file.discard)
+            if fault is Fault.DISK_FULL:
+                self._done(DISK_FULL)
+            return
+        self._done(Reply(250, _QUEUED, (f"queued as {format_id(accepted.message.id)}",)))
+        self._intake.accepted(accepted)
+
+
+def accepted_event(message: Message) -> Event:
+    """Tell of a message's acceptance."""
+    arrival, envelope = message.arrival, message.envelope
+    return Event(
+        time=arrival.at,
+        event=Kind.ACCEPTED,
+        message=message.id,
+        envid=envelope.envid,
+        sender=envelope.reverse_path,
+        recipient=envelope.recipients[0].address if len(envelope.recipients) == 1 else "",
+        size=message.size,
+        user=arrival.identity,
+        client=arrival.client,
+        listener=arrival.door,
+        tls=arrival.tls,
+        signed=message.signatures,
+    )
+
+
+def signature_names(keys: tuple[SigningKey, ...]) -> tuple[str, ...]:
+    """Name the keys as a log shows them: "d=example.org s=s2026a"."""
+    return tuple(f"d={key.domain} s={key.selector}" for key in keys) if keys else ()
+
+

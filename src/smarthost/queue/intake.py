@@ -1,0 +1,113 @@
+"""The only way into the queue: begins drafts, routes what they hold into entries, and signs our own reports."""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
+from smarthost.crypto.dkim import BodyHash, sign
+from smarthost.mail.entry import Entry, Why
+from smarthost.mail.envelope import Envelope
+from smarthost.mail.message import Arrival, Message, MessageIds
+from smarthost.mail.reply import Reply, make_reply
+from smarthost.mail.route import Deliver, Route
+from smarthost.policy.backoff import deadline, lifetime
+from smarthost.queue.draft import Draft, FileSpool, IntakeCounters, Rules, accepted_event, signature_names
+from smarthost.queue.signing import Workers
+from smarthost.report.feed import Feed
+from smarthost.spool.store import Accepted, Content
+from smarthost.wire.header import Field, parse_fields, split_header
+
+_REJECTED = make_reply(550, "5.7.1", "Mail of this kind is not relayed here")
+_NEVER = float("inf")
+
+
+class Intake:
+    """The way into the queue: `begin` a draft, `write` content, `commit`; and `make_report` for our own reports."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        spool: FileSpool,
+        rules: Rules,
+        ids: MessageIds,
+        feed: Feed,
+        counters: IntakeCounters,
+    ) -> None:
+        """Join the parts; the caller sets `on_accepted` before the first draft."""
+        self.loop, self.spool, self.rules, self.ids, self.feed, self.counters = loop, spool, rules, ids, feed, counters
+        self.signers = Workers(2, "signer")
+        self.files = Workers(1, "content")
+        self.on_accepted: Callable[[Accepted], None] = lambda accepted: None
+
+    def begin(self, arrival: Arrival, envelope: Envelope) -> Draft:
+        """Start a draft for a transaction whose envelope is complete."""
+        return Draft(self, arrival, envelope)
+
+    def close(self) -> None:
+        """Finish what the worker threads have begun."""
+        self.files.close()
+        self.signers.close()
+
+    def accepted(self, accepted: Accepted) -> None:
+        """Tell of a message that is on disk, and let the queue have it."""
+        self.feed.publish(accepted_event(accepted.message))
+        self.on_accepted(accepted)
+
+    def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
+        """Route each recipient and group those that travel together; a Reply when a route rejects the message."""
+        envelope, at = message.envelope, message.arrival.at
+        rules = self.rules
+        groups: dict[str, tuple[Route, list[int]]] = {}
+        for index, recipient in enumerate(envelope.recipients):
+            route = rules.routing.choose(envelope.reverse_path, recipient, message.arrival.identity, message.tag)
+            if route.deliver is Deliver.REJECT:
+                return _REJECTED
+            groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(index)
+        expires = max(at, hold_until) + lifetime(rules.retry, message.report)
+        entries = []
+        for number, (queue, (route, indices)) in enumerate(groups.items(), 1):
+            recipients = envelope.recipients
+            if len(groups) > 1:
+                recipients = tuple(recipients[index] for index in indices)
+            entry = Entry(message, number, queue, recipients, at, expires, deadline(rules.retry, at, expires, 0))
+            if route.deliver is Deliver.HOLD:
+                entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
+            elif hold_until > at:
+                entry.why, entry.due = Why.SCHEDULED, hold_until
+                entry.deadline = max(hold_until, entry.deadline)
+            entries.append(entry)
+        return tuple(entries)
+
+    def make_report(self, number: int, content: bytes, envelope: Envelope, now: float) -> Accepted:
+        """Sign a report of ours and give it ready for the spool; may run in any thread."""
+        end = split_header(content)
+        fields = parse_fields(content[: end - 2])
+        keys = self.rules.keyring.for_domain(_domain(fields))
+        signature = b""
+        if keys:
+            body = BodyHash()
+            body.update(content[end:])
+            signature = sign(keys, fields, body.digest(), int(now))
+        whole = signature + content
+        arrival = Arrival(at=now, door="report", protocol="")
+        message = Message(
+            number,
+            arrival,
+            envelope,
+            len(whole),
+            eight_bit=not content[end:].isascii(),
+            utf8_header=not content[:end].isascii(),
+            report=True,
+            signatures=signature_names(keys),
+        )
+        entries = self.entries_for(message, 0.0)
+        return Accepted(message, Content(whole, "", len(whole)), () if isinstance(entries, Reply) else entries)
+
+
+def _domain(fields: list[Field]) -> str:
+    """Give the From domain of a report of ours."""
+    for name, raw in fields:
+        if name == b"from":
+            return raw.decode("utf-8", "replace").strip().rstrip(">").rpartition("@")[2].lower()
+    return ""
+
+

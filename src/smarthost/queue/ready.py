@@ -1,0 +1,66 @@
+"""Ready queue: the entries that may go to one site now, and how many sessions may carry them."""
+
+from collections import deque
+
+from smarthost.mail.entry import Entry
+from smarthost.mail.route import Site
+from smarthost.policy.limits import SiteLimits
+from smarthost.policy.rate import Cells
+from smarthost.policy.window import Window
+
+
+class ReadyQueue:
+    """What waits in memory for one site. Mutable; `scheduler` and `promoter` fill it, the site's dispatcher empties it.
+
+    `busy` counts entries that a dispatcher has taken and not settled.
+    """
+
+    __slots__ = ("busy", "cells", "limits", "opening_cells", "site", "suspended_until", "todo", "window")
+
+    def __init__(self, site: Site, limits: SiteLimits) -> None:
+        """Begin empty, with the limits of the site."""
+        self.site = site
+        self.limits = limits
+        self.todo: deque[Entry] = deque()
+        self.busy = 0
+        self.window = Window(limits.max_connections)
+        self.cells = Cells(limits.message_rate)
+        self.opening_cells = Cells(limits.max_connection_rate)
+        self.suspended_until = 0.0
+
+    def push(self, entry: Entry) -> None:
+        """Put an entry at the end."""
+        self.todo.append(entry)
+
+    def push_back(self, entry: Entry) -> None:
+        """Put an entry that was taken and not tried back at the front."""
+        self.busy -= 1
+        self.todo.appendleft(entry)
+
+    def take(self) -> Entry:
+        """Take the entry at the front; raises IndexError when there is none."""
+        entry = self.todo.popleft()
+        self.busy += 1
+        return entry
+
+    def done(self) -> None:
+        """Note that a taken entry has been settled."""
+        self.busy -= 1
+
+    def withdraw(self, key: tuple[int, int]) -> bool:
+        """Take one waiting entry out by its key; False when it does not wait here (it may be in delivery)."""
+        for index, entry in enumerate(self.todo):
+            if entry.key == key:
+                del self.todo[index]
+                return True
+        return False
+
+    def drain(self) -> list[Entry]:
+        """Take out all that waits; what is in delivery stays."""
+        entries = list(self.todo)
+        self.todo.clear()
+        return entries
+
+    def __repr__(self) -> str:
+        """Tell the state in a line, for logs and tests."""
+        return f"<ReadyQueue {self.site.name} todo={len(self.todo)} busy={self.busy} {self.window.state}>"

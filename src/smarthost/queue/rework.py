@@ -1,0 +1,49 @@
+"""Re-encodes content with lines over 998 octets, as a new content in the place of the old (RFC 5322 2.1.1)."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from smarthost.spool.content import ContentFile
+from smarthost.wire.header import Field, parse_fields
+from smarthost.wire.mime import reencode
+
+BLOCK = 64 * 1024  # octets that are joined before they are handed on
+
+
+def reencoded(parts: list[bytes], file: ContentFile | None) -> tuple[list[Field], Iterator[bytes]]:
+    """Give the header fields and the body's blocks of content after re-encoding; reads the content twice.
+
+    The content is in `parts`, or in `file` if there is one (then it is closed for writing).
+    """
+    lines = reencode(partial(_lines_of_file, file) if file is not None else partial(_lines_of_parts, parts))
+    header: list[bytes] = []
+    for line in lines:
+        if line == b"\r\n":
+            break
+        header.append(line)
+    return parse_fields(b"".join(header)), _blocks(lines)
+
+
+def _lines_of_parts(parts: list[bytes]) -> Iterator[bytes]:
+    """Give the lines of content that is in memory, with their line ends."""
+    return iter(b"".join(parts).splitlines(keepends=True))
+
+
+def _lines_of_file(file: ContentFile) -> Iterator[bytes]:
+    """Give the lines of a content file, read again from its start."""
+    with open(file.path, "rb") as stream:
+        yield from stream
+
+
+def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Join lines to blocks of about 64 KiB."""
+    gathered: list[bytes] = []
+    octets = 0
+    for line in lines:
+        gathered.append(line)
+        octets += len(line)
+        if octets >= BLOCK:
+            yield b"".join(gathered)
+            gathered, octets = [], 0
+    if gathered:
+        yield b"".join(gathered)

@@ -1,0 +1,41 @@
+"""Worker threads that sign messages on their way to the spool, so that no signature is made on the event loop."""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+log = logging.getLogger(__name__)
+
+
+class Workers:
+    """A few threads that run what they are given, first come first served.
+
+    RSA signing releases the interpreter lock, so two threads keep two cores busy. A task must hand on its own result
+    and its own failure; one that raises is a bug and is logged.
+    """
+
+    def __init__(self, count: int = 2, name: str = "signer") -> None:
+        """Start `count` threads."""
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._run, name=f"{name}-{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Have a task run by the next free thread."""
+        self._tasks.put(task)
+
+    def close(self) -> None:
+        """Run what was submitted, then end the threads."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except Exception:
+                log.exception("a task of the signing threads failed")

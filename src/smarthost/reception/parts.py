@@ -1,0 +1,59 @@
+"""What the door is given by the assembly: where mail goes, who may come in, who listens to what happened."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from smarthost.crypto.tls import ServerTls
+from smarthost.mail.envelope import Envelope, Recipient
+from smarthost.mail.message import Arrival
+from smarthost.mail.reply import Reply
+from smarthost.reception.credentials import Credentials
+from smarthost.report.counters import Counters
+from smarthost.report.feed import Feed
+
+
+class Draft(Protocol):
+    """A message that is coming in, as the door sees it (`queue.draft`).
+
+    `refused` is set as soon as a refusal is known; `backlog` counts octets that are not yet on disk, and `on_drained`
+    is called when it has fallen.
+    """
+
+    refused: Reply | None
+    backlog: int
+    on_drained: Callable[[], None] | None
+
+    def write(self, block: bytes) -> None:
+        """Take clean content."""
+
+    def commit(self, done: Callable[[Reply], None]) -> None:
+        """Make it durable; calls `done` once, on the loop, maybe at once."""
+
+    def abandon(self) -> None:
+        """Forget it."""
+
+
+class Intake(Protocol):
+    """Where drafts begin, as the door sees it (`queue.intake`)."""
+
+    def begin(self, arrival: Arrival, envelope: Envelope) -> Draft:
+        """Begin a message."""
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a session needs from outside.
+
+    `route_refusal` (reverse-path, recipient, identity) gives the refusal of a route that rejects; `has_space` is false
+    when the disk is nearly full; `clock` gives Unix seconds; `tls` is None where no listener uses TLS.
+    """
+
+    intake: Intake
+    credentials: Credentials
+    feed: Feed
+    counters: Counters
+    clock: Callable[[], float]
+    route_refusal: Callable[[str, Recipient, str], Reply | None]
+    has_space: Callable[[], bool]
+    tls: ServerTls | None = None

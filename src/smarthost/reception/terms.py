@@ -1,0 +1,58 @@
+"""Terms: the settings that a session follows from its greeting to its end, and the fixed texts made from them."""
+
+from smarthost.policy.admission import Networks, Submission
+from smarthost.wire.extensions import Extensions, format_ehlo
+
+IDLE_TIMEOUT = 300.0  # seconds, RFC 5321 4.5.3.2.7
+HANDSHAKE_TIMEOUT = 30.0  # seconds for a TLS handshake
+MECHANISMS = ("PLAIN", "LOGIN")
+
+
+class Terms:
+    """Settings of sessions; never changed, but replaced as a whole for sessions that come after a reload.
+
+    `default_domain` completes addresses without a domain; `greeting` is the whole 220 reply.
+    """
+
+    __slots__ = ("_ehlo", "default_domain", "greeting", "handshake_timeout", "hostname", "idle_timeout", "networks", "submission")
+
+    def __init__(
+        self,
+        hostname: str,
+        default_domain: str,
+        submission: Submission,
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        """Prepare the texts once; timeouts are in seconds."""
+        self.hostname = hostname
+        self.default_domain = default_domain or hostname
+        self.submission = submission
+        self.idle_timeout = idle_timeout
+        self.handshake_timeout = handshake_timeout
+        self.networks = Networks(submission.trusted_networks)
+        self.greeting = f"220 {hostname} ESMTP smarthost\r\n".encode()
+        self._ehlo = {
+            (starttls, auth): self._format_ehlo(starttls, auth) for starttls in (False, True) for auth in (False, True)
+        }
+
+    def ehlo(self, starttls: bool, auth: bool) -> bytes:
+        """Give the whole reply to EHLO, with or without STARTTLS and AUTH offered."""
+        return self._ehlo[starttls, auth]
+
+    def _format_ehlo(self, starttls: bool, auth: bool) -> bytes:
+        offered = Extensions(
+            pipelining=True,
+            size=self.submission.max_message_size,
+            eight_bit_mime=True,
+            smtputf8=True,
+            enhanced_status_codes=True,
+            dsn=True,
+            starttls=starttls,
+            auth=MECHANISMS if auth else (),
+        )
+        # HELP is a keyword of the original list (RFC 5321 4.1.1.1) and nothing that a client uses: so it is not part of
+        # Extensions, and stands right behind our name.
+        name, _, keywords = format_ehlo(self.hostname, offered).partition(b"\r\n")
+        return name + b"\r\n250-HELP\r\n" + keywords

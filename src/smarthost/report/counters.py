@@ -1,0 +1,91 @@
+"""Counters: plain integers and lists that the parts bump; what scrapes them pays for the looks."""
+
+from bisect import bisect_left
+from collections import defaultdict
+
+from smarthost.mail.envelope import Priority
+from smarthost.mail.event import Event, Kind
+
+# Seconds; from a memory copy to a slow disk, and on to a slow upstream.
+FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Seconds from accepted to relayed: the first attempt, then the steps of the usual retry schedule.
+RELAY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800, 3600, 14400, 43200, 86400)
+COMMIT_MESSAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+_ACTIONS = {
+    Kind.RELAYED: "relayed",
+    Kind.DELAYED: "delayed",
+    Kind.FAILED: "failed",
+    Kind.EXPIRED: "failed",
+}
+
+
+class Histogram:
+    """Counts values into buckets: `counts[i]` holds what is at most `bounds[i]`, the last one everything above."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        """Start empty; the bounds go up."""
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value, in the unit of the bounds."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class Counters:
+    """What the relay has counted since its start. Only the event loop's thread writes; scraping copies.
+
+    Events count `accepted`, `rejected`, `recipients`, `attempts` and `reports` (this object is a listener of the feed);
+    nothing else may bump these five. All the rest is bumped by the part that knows: there is no event for it.
+    """
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.accepted: defaultdict[tuple[str, str], int] = defaultdict(int)  # listener, user
+        self.rejected: defaultdict[tuple[str, str], int] = defaultdict(int)  # listener, enhanced status
+        self.recipients: defaultdict[tuple[str, str], int] = defaultdict(int)  # route, action
+        self.attempts: defaultdict[tuple[str, str, str], int] = defaultdict(int)  # route, stage, class
+        self.tls_sessions: defaultdict[tuple[str, str], int] = defaultdict(int)  # "in" or "out", version
+        self.logins: defaultdict[str, int] = defaultdict(int)  # "ok", "refused", "busy"
+        self.sessions: defaultdict[str, int] = defaultdict(int)  # listener
+        self.open_sessions: defaultdict[str, int] = defaultdict(int)  # listener; goes up and down
+        self.reports = 0
+        self.reports_failed = 0
+        self.unsigned = 0
+        self.ambiguous = 0
+        self.internal_errors: defaultdict[str, int] = defaultdict(int)  # part
+        self.accept_seconds = Histogram(FAST_SECONDS)
+        self.commit_seconds = Histogram(FAST_SECONDS)
+        self.commit_messages = Histogram(COMMIT_MESSAGES)
+        self.dkim_seconds = Histogram(FAST_SECONDS)
+        self.relay_seconds = {str(priority): Histogram(RELAY_SECONDS) for priority in Priority}
+        self.dns_seconds: dict[tuple[str, str], Histogram] = {}  # type, result
+
+    def __call__(self, event: Event) -> None:
+        """Count what an event says."""
+        kind = event.event
+        action = _ACTIONS.get(kind)
+        if action is not None:
+            self.recipients[(event.route, action)] += 1
+        elif kind is Kind.ATTEMPTED:
+            klass = f"{event.code // 100}xx" if event.code else "none"
+            self.attempts[(event.route, event.stage or "", klass)] += 1
+        elif kind is Kind.ACCEPTED:
+            self.accepted[(event.listener, event.user)] += 1
+        elif kind is Kind.REJECTED:
+            self.rejected[(event.listener, event.status)] += 1
+        elif kind is Kind.REPORTED:
+            self.reports += 1
+
+    def observe_dns(self, record_type: str, result: str, seconds: float) -> None:
+        """Count one DNS question on the wire, by record type ("MX") and result ("ok", "timeout", ...)."""
+        key = (record_type, result)
+        histogram = self.dns_seconds.get(key)
+        if histogram is None:
+            histogram = self.dns_seconds[key] = Histogram(FAST_SECONDS)
+        histogram.observe(seconds)

@@ -1,0 +1,106 @@
+"""Batch: the rows that wait for the next transaction, and how they are applied."""
+
+import sqlite3
+from collections.abc import Iterable
+
+from smarthost.mail.entry import Entry
+from smarthost.mail.event import Event
+from smarthost.spool import record, schema
+from smarthost.spool.store import Change, Content, Done, Settlement
+
+
+class Part:
+    """Rows that are committed or refused together, and whoever waits for them.
+
+    The order within a part is inserts, updates, deletes: whatever order they were asked in, an entry that one of them
+    deletes ends deleted. The order of two updates of one entry is kept.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.messages: list[record.Row] = []
+        self.entries: list[record.Row] = []
+        self.splits: list[record.Row] = []
+        self.updates: list[record.Row] = []
+        self.deletes: list[tuple[int, int]] = []
+        self.left: list[tuple[int]] = []  # messages that lost an entry
+        self.events: list[record.Row] = []
+        self.forgotten: list[tuple[int, int]] = []
+        self.dones: list[Done] = []
+        self.octets = 0  # of content, to judge how long the write-ahead log has become
+        self.last_id = 0
+        self.forgot = 0  # event rows deleted, after `apply`
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to write or to answer."""
+        return bool(self.dones or self.events)
+
+    def add_message(self, row: record.Row, content: Content, entries: Iterable[Entry]) -> None:
+        """Add a message and its entries."""
+        self.messages.append(row)
+        self.octets += len(content.head)
+        self.last_id = max(self.last_id, row[0])
+        self.entries.extend(map(record.entry_row, entries))
+
+    def settle(self, settlement: Settlement) -> None:
+        """Add what an attempt did to its entry; events and reports are added apart."""
+        entry = settlement.entry
+        if entry.recipients:
+            self.updates.append(record.update_row(entry))
+        else:
+            self.remove(entry.key)
+
+    def remove(self, key: tuple[int, int]) -> None:
+        """Delete an entry, and its message if that was the last one."""
+        self.deletes.append(key)
+        self.left.append((key[0],))
+
+    def change(self, change: Change) -> None:
+        """Add what a person asked for."""
+        self.splits.extend(map(record.entry_row, change.added))
+        self.updates.extend(map(record.update_row, change.updated))
+        for key in change.removed:
+            self.remove(key)
+
+    def add_event(self, event: Event, sequence: int) -> None:
+        """Add a line of history."""
+        self.events.append(record.event_row(event, sequence))
+
+    def forget(self, histories: Iterable[tuple[int, int]]) -> None:
+        """Delete histories: message ids, each with the sequence number up to which its events go."""
+        self.forgotten.extend(histories)
+
+    def extend(self, later: "Part") -> None:
+        """Take over the rows and the waiting of a later part."""
+        for name in ("messages", "entries", "splits", "updates", "deletes", "left", "events", "forgotten", "dones"):
+            getattr(self, name).extend(getattr(later, name))
+        self.octets += later.octets
+        self.last_id = max(self.last_id, later.last_id)
+
+    def apply(self, cursor: sqlite3.Cursor) -> int:
+        """Write the rows within the open transaction; gives by how many the entries grew. Raises sqlite3.Error."""
+        grown = 0
+        for sql, rows, sign in (
+            (schema.INSERT_MESSAGE, self.messages, 0),
+            (schema.INSERT_ENTRY, self.entries, 1),
+            (schema.ADD_ENTRY, self.splits, 1),
+            (schema.UPDATE_ENTRY, self.updates, 0),
+            (schema.DELETE_ENTRY, self.deletes, -1),
+            (schema.DELETE_MESSAGE, self.left, 0),
+            (schema.INSERT_EVENT, self.events, 0),
+        ):
+            if rows:
+                cursor.executemany(sql, rows)
+                grown += sign * cursor.rowcount
+        if self.forgotten:
+            self.forgot = cursor.executemany(schema.DELETE_EVENTS, self.forgotten).rowcount
+        return grown
+
+
+class Batch:
+    """Everything that waits for one transaction. On a full disk the settles are tried without the accepts."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.settles = Part()
+        self.accepts = Part()

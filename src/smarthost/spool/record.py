@@ -1,0 +1,104 @@
+"""Rows: how messages, entries and events are written into columns and read back."""
+
+import math
+import zlib
+from typing import Any
+
+import msgspec
+
+from smarthost.mail.entry import Entry, Why
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.event import Event
+from smarthost.mail.message import Message
+from smarthost.spool.store import Content
+
+Row = tuple[Any, ...]
+
+
+class _State(msgspec.Struct, array_like=True, gc=False):
+    """The fields of an entry that no query asks for. Fields are only ever appended, with a default.
+
+    No recipients means all of the envelope's, which is the usual case and saves their octets.
+    """
+
+    recipients: tuple[Recipient, ...]
+    expires: float
+    attempts: int = 0
+    warned: int = 0
+    last: str = ""
+    hosts_tried: tuple[str, ...] = ()
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_message = msgspec.msgpack.Decoder(Message).decode
+_decode_state = msgspec.msgpack.Decoder(_State).decode
+_decode_event = msgspec.msgpack.Decoder(Event).decode
+
+
+def message_row(message: Message, content: Content, sealed: tuple[int, int]) -> Row:
+    """Write a message; `sealed` is the size and CRC-32 of its content file, zeros without one."""
+    head = content.head
+    return (message.id, _encode(message), content.file, content.size, zlib.crc32(head), *sealed, head)
+
+
+def entry_row(entry: Entry) -> Row:
+    """Write an entry for `schema.INSERT_ENTRY`; infinite times become NULL."""
+    message_id = entry.message.id
+    return (message_id, entry.number, entry.queue, _finite(entry.due), _finite(entry.deadline), entry.why, _state(entry))
+
+
+def update_row(entry: Entry) -> Row:
+    """Write an entry for `schema.UPDATE_ENTRY`, whose key comes last."""
+    return (*entry_row(entry)[2:], entry.message.id, entry.number)
+
+
+def event_row(event: Event, sequence: int) -> Row:
+    """Write an event; `sequence` orders the events of a message and is close to its time in microseconds."""
+    return event.message, sequence, _encode(event)
+
+
+def _finite(when: float) -> float | None:
+    return None if when == math.inf else when
+
+
+def _state(entry: Entry) -> bytes:
+    recipients = () if entry.recipients == entry.message.envelope.recipients else entry.recipients
+    return _encode(
+        _State(recipients, entry.expires, entry.attempts, entry.warned, entry.last, entry.hosts_tried),
+    )
+
+
+def read_message(meta: bytes) -> Message:
+    """Read a message back."""
+    return _decode_message(meta)
+
+
+def read_entry(row: Row, message: Message) -> Entry:
+    """Read an entry back from the columns `schema.ENTRY_COLUMNS`."""
+    _, number, queue, due, deadline, why, blob = row
+    state = _decode_state(blob)
+    return Entry(
+        message=message,
+        number=number,
+        queue=queue,
+        recipients=state.recipients or message.envelope.recipients,
+        due=math.inf if due is None else due,
+        expires=state.expires,
+        deadline=math.inf if deadline is None else deadline,
+        attempts=state.attempts,
+        warned=state.warned,
+        why=Why(why),
+        last=state.last,
+        hosts_tried=state.hosts_tried,
+    )
+
+
+def read_event(data: bytes) -> Event:
+    """Read an event back."""
+    return _decode_event(data)
+
+
+def read_content(row: Row) -> Content | None:
+    """Read a content back from (head, crc, file, size); None when its octets are not the ones that were written."""
+    head, crc, file, size = row
+    return Content(head, file, size) if zlib.crc32(head) == crc else None

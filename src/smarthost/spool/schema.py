@@ -1,0 +1,125 @@
+"""The database: its tables, how it grows from version to version, and how a connection to it is set up."""
+
+import sqlite3
+from pathlib import Path
+
+from smarthost.spool.store import SpoolError
+
+DATABASE = "spool.db"
+APPLICATION_ID = 0x736D6874  # "smht"; lets `file` and us tell a spool from another program's database
+# Measured with 2 KB and 10 KB contents in batches of 8 to 64: 4096 and 8192 cost the same CPU a message, 16384 a tenth
+# more; with 8192 three 2 KB messages share a page (2.7 KB each), with 4096 each fills one.
+PAGE_SIZE = 8192
+# Measured: 16 MB of log cost least. Less syncs the database more often, more falls out of the processor's caches.
+WAL_OCTETS = 16 * 1024 * 1024
+CACHE_KIB = 8 * 1024
+
+# `head` stands last: reading the columns before it does not touch the overflow pages of a long content. `crc` is of
+# `head`; the file has its own. Parked entries have no due time, so `entry_parked` is small and counts them.
+_SCHEMA_1 = (
+    "CREATE TABLE message (id INTEGER PRIMARY KEY, meta BLOB NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL, "
+    "crc INTEGER NOT NULL, file_size INTEGER NOT NULL, file_crc INTEGER NOT NULL, head BLOB NOT NULL)",
+    "CREATE INDEX message_file ON message (file, file_size) WHERE file <> ''",
+    "CREATE TABLE entry (message INTEGER NOT NULL, number INTEGER NOT NULL, queue TEXT NOT NULL, due REAL, "
+    "deadline REAL, why TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (message, number)) WITHOUT ROWID",
+    "CREATE INDEX entry_due ON entry (queue, due) WHERE due IS NOT NULL",
+    "CREATE INDEX entry_deadline ON entry (deadline) WHERE deadline IS NOT NULL",
+    "CREATE INDEX entry_parked ON entry (message) WHERE due IS NULL",
+    "CREATE TABLE event (message INTEGER NOT NULL, sequence INTEGER NOT NULL, data BLOB NOT NULL, "
+    "PRIMARY KEY (message, sequence)) WITHOUT ROWID",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('schema', 0), ('last_id', 0), ('entries', 0)",
+)
+# One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1,)
+
+ENTRY_COLUMNS = "e.message, e.number, e.queue, e.due, e.deadline, e.why, e.state"
+INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
+# A split entry comes later than its message, which may have left meanwhile.
+ADD_ENTRY = "INSERT INTO entry SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM message WHERE id = ?1)"
+# UPDATE and not REPLACE: what a person deleted meanwhile must not come back.
+UPDATE_ENTRY = "UPDATE entry SET queue = ?, due = ?, deadline = ?, why = ?, state = ? WHERE message = ? AND number = ?"
+DELETE_ENTRY = "DELETE FROM entry WHERE message = ? AND number = ?"
+DELETE_MESSAGE = "DELETE FROM message WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = id)"
+INSERT_EVENT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?)"
+DELETE_EVENTS = "DELETE FROM event WHERE message = ? AND sequence < ?"
+SET_META = "UPDATE meta SET value = ? WHERE key = ?"
+IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database for the writer; makes it when it is missing. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        # The first two take effect in an empty file only, before it becomes a WAL database.
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # The writer checkpoints by itself, after it has answered. No other connection ever does: in SQLite before
+        # 3.51.3 a checkpoint beside a commit can lose the log's tail.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {4 * WAL_OCTETS}")
+        connection.execute("PRAGMA secure_delete = OFF")
+        _bound_memory(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open the database for reading, beside a writer that has it open. Raises sqlite3.Error."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    _bound_memory(connection)
+    return connection
+
+
+def _bound_memory(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute("PRAGMA mmap_size = 0")
+    connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def migrate(connection: sqlite3.Connection) -> int:
+    """Bring a database to this program's version, in one transaction; gives the version it had, 0 for a new one.
+
+    Raises SpoolError for a database of another program or of a newer version, and sqlite3.Error.
+    """
+    version = _version(connection)
+    if version > len(MIGRATIONS):
+        raise SpoolError(
+            f"the spool was written by a newer smarthost (schema {version}; this one knows {len(MIGRATIONS)}): "
+            "start the newer program, or let it deliver the queue first"
+        )
+    if version == len(MIGRATIONS):
+        return version
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(SET_META, (len(MIGRATIONS), "schema"))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return version
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if not tables:
+        return 0
+    if "meta" not in tables or connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise SpoolError(f"{DATABASE} in the spool folder belongs to another program")
+    return read_meta(connection, "schema")
+
+
+def read_meta(connection: sqlite3.Connection, key: str) -> int:
+    """Read a number of the meta table; 0 when it is not there."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return int(row[0]) if row else 0

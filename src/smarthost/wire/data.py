@@ -1,0 +1,171 @@
+"""Reads and writes content as DATA carries it: dot transparency, the end of data, line ends (RFC 5321 4.5.2)."""
+
+import re
+from enum import StrEnum
+from io import IncrementalNewlineDecoder
+
+_END = b"\r\n.\r\n"
+_END_STARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+_NEWLINE = re.compile(rb"\r\n|\r|\n")
+# A literal; but the expression engine looks for its first octet and so is faster over lines than bytes.find.
+_find_dotted_line = re.compile(rb"\r\n\.").search
+
+MAX_TEXT_LINE = 998  # octets without CRLF, RFC 5322 2.1.1
+
+
+class DataFault(StrEnum):
+    """Why content cannot be taken."""
+
+    BARE_NEWLINE = "bare newline"
+    NUL = "nul"
+
+
+class DataReader:
+    """Takes what follows a 354 reply, in chunks of any size, and gives clean content in blocks.
+
+    Only CRLF "." CRLF ends content (or "." CRLF at its very start), so no other ending can smuggle a second message.
+    A bare CR or LF becomes CRLF, or is the fault BARE_NEWLINE if `reject_bare`. A dot is taken off only behind a CRLF
+    that was really sent. NUL is always a fault. After a fault nothing more is given, but the end is still searched for.
+
+    `ended` says that the end was seen; `rest` are the octets behind it; `fault` is the worst that was found (NUL
+    before BARE_NEWLINE, however the octets were cut); `raw_size` counts octets that were taken, the end included.
+    """
+
+    __slots__ = ("_at_start", "_held", "_reject_bare", "ended", "fault", "raw_size", "rest")
+
+    def __init__(self, reject_bare: bool) -> None:
+        """Start before the first octet of the content."""
+        self._reject_bare = reject_bare
+        # The CRLF that ended the DATA command counts as the one before the first line; it is never given out.
+        self._held = b"\r\n"
+        self._at_start = True
+        self.ended = False
+        self.rest = b""
+        self.fault: DataFault | None = None
+        self.raw_size = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take a chunk; give no block or one, un-stuffed, with CRLF line ends only.
+
+        The few octets that may be the beginning of the end are held back until it is clear.
+        Raises ValueError after the end.
+        """
+        if self.ended:
+            raise ValueError("content has ended")
+        self.raw_size += len(chunk)
+        block = self._held + chunk
+        dotted = _find_dotted_line(block)
+        start = dotted.start() if dotted is not None else -1
+        end = block.find(_END, start) if dotted is not None else -1
+        if end >= 0:
+            self.ended = True
+            self._held = b""
+            self.rest = block[end + 5 :]
+            self.raw_size -= len(self.rest)
+            block = block[: end + 2]
+        else:
+            self._held = held = _start_of_end(block)
+            if held:
+                block = block[: -len(held)]
+        # Nothing that is cut off here can make or unmake a pair of CR and LF, or a dot behind one, in what is left.
+        return self._clean(block, 0 <= start < len(block) - 2) if block else []
+
+    def _clean(self, block: bytes, is_dotted: bool) -> list[bytes]:
+        """Un-stuff and normalise a block; give nothing where there is a fault."""
+        if b"\0" in block:
+            self.fault = DataFault.NUL
+        if self.fault is not None:
+            return []
+        if is_dotted:
+            block = block.replace(b"\r\n.", b"\r\n")
+        if _has_bare_newline(block):
+            if self._reject_bare:
+                self.fault = DataFault.BARE_NEWLINE
+                return []
+            block = _NEWLINE.sub(b"\r\n", block)
+        if self._at_start:
+            self._at_start = False
+            block = block[2:]
+        return [block] if block else []
+
+
+class Stuffer:
+    """Makes content, block by block, ready to be sent behind a 354 reply."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        """Start before the first octet of the content."""
+        self._tail = b"\r\n"
+
+    def feed(self, block: bytes) -> bytes:
+        """Give a block with a second dot before each line that begins with one."""
+        tail = self._tail
+        block = tail + block
+        self._tail = block[-2:]
+        if _find_dotted_line(block) is not None:
+            block = block.replace(b"\r\n.", b"\r\n..")
+        return block[len(tail) :]
+
+    def end(self) -> bytes:
+        """Give the end of data, with a CRLF before it if the content did not end in one."""
+        return b".\r\n" if self._tail == b"\r\n" else _END
+
+
+class LongLineScan:
+    """Looks for a line over a limit (octets without CRLF) in content that comes in blocks; `found` is the answer."""
+
+    __slots__ = ("_limit", "_open", "found")
+
+    def __init__(self, limit: int = MAX_TEXT_LINE) -> None:
+        """Start before the first octet of the content, whose line ends are CRLF."""
+        self._limit = limit
+        self._open = 0
+        self.found = False
+
+    def feed(self, block: bytes) -> None:
+        """Look through one more block; a last line without line end counts as it is."""
+        if self.found or not block:
+            return
+        window = self._limit + 2
+        rfind = block.rfind
+        # From the end of a line, jump to the last line end within reach: about one step per window, not per line.
+        position = -self._open
+        newline = rfind(b"\n", 0, max(position + window, 0))
+        while newline >= 0:
+            position = newline + 1
+            newline = rfind(b"\n", position, position + window)
+        self._open = len(block) - position
+        may_be = self._limit + block.endswith(b"\r")
+        self.found = self._open > may_be
+
+
+def stuff(content: bytes) -> bytes:
+    """Give whole content as it is sent behind a 354 reply: dots doubled at line starts, the end of data appended."""
+    stuffer = Stuffer()
+    return stuffer.feed(content) + stuffer.end()
+
+
+def has_long_line(content: bytes, limit: int = MAX_TEXT_LINE) -> bool:
+    """Tell whether content with CRLF line ends has a line over a limit, in octets without CRLF."""
+    scan = LongLineScan(limit)
+    scan.feed(content)
+    return scan.found
+
+
+def _start_of_end(block: bytes) -> bytes:
+    """Give the longest end of a block with which the end of data may begin."""
+    for start in _END_STARTS:
+        if block.endswith(start):
+            return start
+    return b""
+
+
+def _has_bare_newline(block: bytes) -> bool:
+    """Tell whether a block has a CR or LF that is not part of a CRLF.
+
+    The newline decoder notes which kinds it saw in one pass; counting each kind takes three, at thrice the time.
+    """
+    decoder = IncrementalNewlineDecoder(None, translate=False)
+    decoder.decode(block.decode("latin-1"), True)
+    return decoder.newlines not in ("\r\n", None)
