@@ -32,12 +32,17 @@ class Module(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Its folder, or its own name when it stands in the package's folder."""
-        return self.parts[0]
+        """Its folder, or its own name when it stands in the package's folder: config_read.py belongs to config."""
+        return place_of(self.parts[0])
 
     def at(self, node: ast.AST, what: str) -> str:
         """Write an offence as PATH:LINE: what."""
         return f"{self.path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {what}"
+
+
+def place_of(name: str) -> str:
+    """Give the place of a folder or top-level file: files that a larger one was split into share its first word."""
+    return name if name.startswith("__") else name.partition("_")[0]
 
 
 @cache
@@ -82,7 +87,7 @@ def our_imports(module: Module) -> Iterator[tuple[ast.AST, str]]:
     for node, name in imports(module):
         package, _, rest = name.partition(".")
         if package == "smarthost" and rest and rest != "__version__":
-            yield node, rest.split(".")[0]
+            yield node, place_of(rest.split(".")[0])
 
 
 def report(rule: str, offences: Iterable[str]) -> None:

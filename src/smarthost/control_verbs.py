@@ -24,7 +24,8 @@ class Operations(Protocol):
         """Give {"message": `message_row`, "entries": [`entry_row`...], "events": [`event_row`...]}."""
 
     async def queue_flush(self, wanted: Filter) -> Row:
-        """Make entries due now, held ones left out; give {"entries": count, "messages": count}."""
+        """Make entries due now, parked ones left out; give {"entries": count, "messages": count}, and "in_delivery"
+        when some could not be changed because they are in delivery just now."""
 
     async def queue_hold(self, wanted: Filter, dry_run: bool) -> Row:
         """Park entries until they are released; give counts as `queue_flush`."""
@@ -158,7 +159,7 @@ async def _flush(relay: Operations, asked: Change) -> Row:
     messages: set[str] = set()
     entries = 0
     async for row in relay.queue_list(wanted, 0):
-        if row.get("due") is not None:
+        if row["due"] is not None:
             entries += 1
             messages.add(row["id"])
     return {"entries": entries, "messages": len(messages)}

@@ -30,6 +30,6 @@ def need_root() -> None:
 def succeeds(*command: str) -> bool:
     """Whether a short command ends with status 0."""
     try:
-        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -97,7 +97,7 @@ class Postfix:
         if self.running is None:
             return
         command = ["/usr/sbin/postfix", "-c", str(self.folder / "etc"), "stop"]
-        subprocess.run(command, capture_output=True, timeout=30)
+        subprocess.run(command, capture_output=True, timeout=30, check=False)
         try:
             self.running.wait(10)
         except subprocess.TimeoutExpired:

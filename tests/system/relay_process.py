@@ -159,6 +159,7 @@ class Relay:
             capture_output=True,
             text=True,
             timeout=30,
+            check=False,
             cwd=self.folder,
             env=environment() | {"SMARTHOST_CONFIG": str(self.config_file)},
         )

@@ -9,7 +9,7 @@ import pytest
 from conftest import PASSWORD, USER
 from outside import need, need_command, need_root
 from postfix_process import Postfix
-from relay_process import Relay, wait_until
+from relay_process import Relay, free_port, wait_until
 from sending import submit
 from sink_process import Sink
 
@@ -77,9 +77,7 @@ def test_we_relay_to_postfix(
         f"smtpd_tls_key_file = {certificates['key']}\n",
     )
     postfix.start()
-    relay = make_relay(
-        relayhost=f"[127.0.0.1]:{postfix.port}", relayhost_tls="verify", relayhost_ca=certificates["ca"]
-    )
+    relay = make_relay(relayhost=f"[127.0.0.1]:{postfix.port}", relayhost_tls="verify", relayhost_ca=certificates["ca"])
     relay.start()
     for number in range(5):
         submit(relay.port, f"to Postfix {number}", f"250+{number}@example.com")
@@ -90,9 +88,12 @@ def test_we_relay_to_postfix(
     assert {event["tls"][:4] for event in relay.events("relayed")} == {"TLSv"}
 
 
-def test_what_postfix_refuses_is_reported(make_postfix: Callable[..., Postfix], make_relay: Callable[..., Relay]) -> None:
+def test_what_postfix_refuses_is_reported(
+    make_postfix: Callable[..., Postfix], make_relay: Callable[..., Relay]
+) -> None:
     """A recipient that Postfix refuses by 550 fails with Postfix's own words."""
-    postfix = make_postfix(1, "smtpd_recipient_restrictions = check_recipient_access inline:{nobody@example.com=550}\n")
+    refusal = "inline:{ { nobody@example.com = 550 5.1.1 unknown } }"
+    postfix = make_postfix(free_port(), f"smtpd_recipient_restrictions = check_recipient_access {refusal}\n")
     postfix.start()
     relay = make_relay(relayhost=f"[127.0.0.1]:{postfix.port}")
     relay.start()

@@ -68,7 +68,7 @@ def test_sighup_gives_waiting_mail_its_new_route(make_relay: Callable[..., Relay
     relay = make_relay(relayhost=f"[127.0.0.1]:{free_port()}")
     relay.start()
     submit(relay.port, "waited for a route", "250@example.com")
-    wait_until(lambda: relay.queue(), "the message waits")
+    wait_until(relay.queue, "the message waits")
     relay.config["relayhost"] = f"[127.0.0.1]:{sink.port}"
     relay.write_config()
     relay.signal(signal.SIGHUP)

@@ -112,10 +112,13 @@ def _keys(chosen: argparse.Namespace) -> Sequence[SigningKey]:
 def _check(keys: Sequence[SigningKey], chosen: argparse.Namespace) -> int:
     """Compare; 0 when every record fits, 75 when DNS did not answer, 78 when a record is missing or another one."""
     exit_code = os.EX_OK
+    servers = (chosen.server,) if chosen.server else ()
     for key in keys:
-        found = compare_record(key, chosen.server)
-        if found.exit_code != os.EX_OK:
-            exit_code = max(exit_code, found.exit_code)
+        try:
+            found = compare_record(key, servers)
+        except ValueError as error:
+            raise misused(str(error)) from None
+        exit_code = max(exit_code, found.exit_code)
         if chosen.json:
             print(json.dumps({"name": key.record_name, "ok": found.exit_code == os.EX_OK, "reason": found.sentence}))
         else:

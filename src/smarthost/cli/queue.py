@@ -86,7 +86,9 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("filters (all of them must fit; texts are patterns with * and ?, case ignored)")
     for name in _TEXTS:
         group.add_argument(f"--{name}", metavar="PATTERN", default="")
-    group.add_argument("--older", metavar="AGE", type=parse_age, default=0.0, help="arrived longer ago than 30min, 4h, 2d")
+    group.add_argument(
+        "--older", metavar="AGE", type=parse_age, default=0.0, help="arrived longer ago than that: 30min, 4h, 2d"
+    )
     group.add_argument("--why", choices=[str(why) for why in Why], default="", metavar="WHY", help=", ".join(Why))
 
 

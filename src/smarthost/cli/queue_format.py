@@ -42,7 +42,10 @@ def format_message(shown: Row, now: float) -> str:
                 ("queue", entry["queue"]),
                 ("attempts", entry["attempts"]),
                 ("why", entry["why"]),
-                ("next try", f"{entry['due']} ({time_left(entry['due'], now)})" if entry["due"] else "when a person acts"),
+                (
+                    "next try",
+                    _with_left(entry["due"], now) or "when a person acts",
+                ),
                 ("gives up", entry["expires"]),
                 ("last reply", entry["last"]),
             ]
@@ -50,6 +53,10 @@ def format_message(shown: Row, now: float) -> str:
     if shown["events"]:
         page += "\n" + "".join(format_event(event) + "\n" for event in shown["events"])
     return page
+
+
+def _with_left(text: str | None, now: float) -> str:
+    return f"{text} ({time_left(text, now)})" if text else ""
 
 
 def _cells(row: Row, now: float) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     """Run the command; gives the exit code."""
     done = ask_one(find_data_directory(chosen), "status", {})
-    print(json.dumps(done) if chosen.json else format_fields([(key, _write(value)) for key, value in done.items()]), end="")
     if chosen.json:
-        print()
+        print(json.dumps(done))
+    else:
+        print(format_fields([(key, _write(value)) for key, value in done.items()]), end="")
     return 0
 
 

@@ -10,7 +10,9 @@ from smarthost.cli.settings import find_data_directory
 from smarthost.cli.table import printable
 
 # What every line has in its first columns, or says in other words.
-_SHOWN = frozenset({"time", "event", "id", "recipient", "sender", "code", "status", "reply", "seconds", "signed", "host"})
+_SHOWN = frozenset(
+    {"time", "event", "id", "recipient", "sender", "code", "status", "reply", "seconds", "signed", "host"}
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

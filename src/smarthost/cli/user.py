@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "hash",
         help="print the Argon2id hash of a password",
         description="Reads a password from standard input (its first line), or asks twice on a terminal, and prints "
-        "the hash that goes into the configuration: [[user]] password = \"...\". The password is never an argument: "
+        'the hash that goes into the configuration: [[user]] password = "...". The password is never an argument: '
         "other users of the machine could read it.",
     )
     add_json(hashing)

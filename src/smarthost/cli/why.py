@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from typing import Any
 
 from smarthost.cli.parser import add_json, add_relay
 from smarthost.cli.queue_format import age_of, time_left
@@ -31,7 +32,10 @@ def run(chosen: argparse.Namespace) -> int:
             ("recipients", ", ".join(row.get("recipients", []))),
             ("waits for", row.get("text") or row.get("why")),
             ("since", f"{since} ({age_of(since, now)})" if since else None),
-            ("until", f"{until} ({time_left(until, now)})" if until else "a person acts: release, retry, fail or delete"),
+            (
+                "until",
+                f"{until} ({time_left(until, now)})" if until else _until_whom(row),
+            ),
             ("attempts", row.get("attempts")),
             ("last reply", row.get("last")),
             ("gives up", row.get("expires")),
@@ -40,3 +44,8 @@ def run(chosen: argparse.Namespace) -> int:
         print(("" if first else "\n") + format_fields(fields), end="")
         first = False
     return 0
+
+
+def _until_whom(row: dict[str, Any]) -> str:
+    """Say what ends a wait that has no time of its own."""
+    return "a person acts: release, retry, fail or delete" if row.get("due") is None else "it is its turn"

@@ -138,7 +138,7 @@ class Dispatcher:
         every = [*(earlier or ()), *outcomes]
         decided = {outcome.recipient for outcome in every}
         rest = tuple(recipient for recipient in entry.recipients if recipient not in decided)
-        if not rest or transfer.lost:
+        if not rest or self.stopping:
             ready.done()
             self._hall.settler.attempted(entry, every, rest, transfer=transfer, started=started, taken=job.taken)
             return
@@ -148,16 +148,24 @@ class Dispatcher:
 
     def lost(self, transfer: Transfer, ending: Ending) -> None:
         """Take the end of a session: what it had not tried goes to another one."""
-        ready = self.ready
+        ready, hall, now = self.ready, self._hall, self._hall.clock()
         self.transfers.discard(transfer)
         if transfer in self._idle:
             self._idle.remove(transfer)
         if ending.scope >= Scope.HOST:
-            ready.window.failed(self._hall.clock())
+            ready.window.failed(now)
+            if ending.pause:
+                hall.connector.pause(ready.site, transfer.session.host, ending.scope, now + ending.pause, ending.reason)
         ready.window.closed()
         for job in reversed(ending.untouched):
             ready.push_back(job.entry)
-        self.work()
+        if self.stopping:
+            hall.scheduler.unload(ready.drain())
+        elif ending.scope is Scope.SITE and ending.pause:
+            ready.window.pause(now + ending.pause)
+            self._held_by_window(now, ending.reason)
+        else:
+            self.work()
 
     def tick(self, now: float) -> None:
         """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
@@ -166,10 +174,11 @@ class Dispatcher:
         if self.ready.todo:
             self.work()
 
-    def close_idle(self) -> None:
-        """Let sessions end once they carry nothing: at shutdown, or when routes changed."""
+    def retire(self) -> None:
+        """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
         self.stopping = True
-        for transfer in tuple(self._idle):
+        self._hall.scheduler.unload(self.ready.drain())
+        for transfer in tuple(self.transfers):
             transfer.close()
 
     def cut(self) -> None:
@@ -180,6 +189,11 @@ class Dispatcher:
             transfer.abort()
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def idle_sessions(self) -> int:
+        """Count the sessions that wait for work."""
+        return sum(1 for transfer in self._idle if transfer.is_idle)
 
     @property
     def is_quiet(self) -> bool:
@@ -235,7 +249,7 @@ class Dispatcher:
         for entry in wanted:
             content = found.get(entry.message.id)
             if content is not None:
-                contents.keep(entry.message.id, content)
+                contents.put(entry.message.id, content)
             elif ready.withdraw(entry.key):
                 self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
 
@@ -262,6 +276,8 @@ class Dispatcher:
         transfer = hall.make_transfer(session, self)
         self.transfers.add(transfer)
         transfer.start()
+        if self.stopping:
+            transfer.close()
 
     def _unreached(self, unreached: Unreached) -> None:
         """No host answered: the first entry has had its attempt; if the site is throttled now, the others wait."""

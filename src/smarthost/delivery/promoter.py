@@ -10,7 +10,7 @@ from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
-from smarthost.policy.routing import RoutingTable
+from smarthost.queue.draft import Rules
 from smarthost.queue.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ class Promoter:
         sites: Sites,
         scheduler: Scheduler,
         settler: Settler,
-        routing: RoutingTable,
+        rules: Rules,
         dispatcher_for: Callable[[Site], Dispatcher],
         clock: Callable[[], float],
     ) -> None:
         """Join the parts."""
         self._sites, self._scheduler, self._settler = sites, scheduler, settler
-        self.routing = routing
+        self.rules = rules
         self._dispatcher_for, self._clock = dispatcher_for, clock
         self.known: dict[str, tuple[Dispatcher, float]] = {}
         self._waiting: dict[str, list[Entry]] = {}
@@ -91,10 +91,7 @@ class Promoter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _route(self, entry: Entry, index: int) -> Route:
-        message = entry.message
-        return self.routing.choose(
-            message.envelope.reverse_path, entry.recipients[index], message.arrival.identity, message.tag
-        )
+        return self.rules.route_for(entry.message, entry.recipients[index])
 
     def _route_of(self, entry: Entry) -> Route:
         return self._route(entry, 0)

@@ -19,7 +19,7 @@ from smarthost.policy.notification import DueReport, due_reports
 from smarthost.queue.scheduler import Scheduler
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
-from smarthost.spool.store import Fault, Settlement, Spool
+from smarthost.spool.store import Change, Fault, Settlement, Spool
 
 log = logging.getLogger(__name__)
 
@@ -152,16 +152,17 @@ class Settler:
         groups: dict[str, tuple[Route, list[Recipient]]] = {}
         for recipient, route in zip(entry.recipients, routes, strict=True):
             groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(recipient)
-        parts = []
-        for queue, (route, recipients) in groups.items():
-            part = msgspec.structs.replace(entry, queue=queue, recipients=tuple(recipients))
-            if route.deliver is Deliver.HOLD:
+        old_queue, parts = entry.queue, []
+        for index, (queue, (route, recipients)) in enumerate(groups.items()):
+            # Numbers of a split are made unique by the old one: entries of a message are few, and splits are rare.
+            number = entry.number if index == 0 else entry.number * 1000 + index
+            part = msgspec.structs.replace(entry, number=number, queue=queue, recipients=tuple(recipients))
+            if route.deliver in (Deliver.HOLD, Deliver.DISCARD, Deliver.REJECT):
                 part.why, part.due, part.deadline = Why.HELD, _NEVER, _NEVER
-            elif route.deliver in (Deliver.DISCARD, Deliver.REJECT):
-                part.why, part.due, part.deadline, part.last = Why.HELD, _NEVER, _NEVER, f"route {route.name} now refuses"
+                part.last = f"route {route.name} says {route.deliver}"
             parts.append(part)
-        old_queue = entry.queue
-        self._spool.replace(entry.key, parts, lambda fault: self._rerouted(entry, old_queue, parts))
+        change = Change(updated=(parts[0],), added=tuple(parts[1:]))
+        self._spool.change(change, lambda fault: self._rerouted(entry, old_queue, parts))
 
     def _rerouted(self, entry: Entry, old_queue: str, parts: list[Entry]) -> None:
         self._scheduler.forget(entry.key, old_queue)

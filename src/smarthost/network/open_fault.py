@@ -6,7 +6,7 @@ import aiosmtplib
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import Reply
-from smarthost.network.session import OpenFault
+from smarthost.network.opening import OpenFault
 from smarthost.policy.classify import NetFault
 from smarthost.wire.reply_reader import ProtocolFault, ReplyReader
 

@@ -1,66 +1,29 @@
-"""Session: a connection with EHLO, and TLS and login where they are wanted, done; and the settings that lead to one."""
+"""Opens sessions: connects, greets, starts TLS and logs in with aiosmtplib, then takes the connection from it."""
 
 import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol, cast
 
-import msgspec
+import aiosmtplib
 
 from smarthost.mail.outcome import Stage
-from smarthost.mail.reply import Reply
 from smarthost.mail.route import Host, TlsLevel
+from smarthost.network.dial import dial
+from smarthost.network.open_fault import OPENING_ERRORS, fault_at, translate
+from smarthost.network.opening import Credentials, OpenFault, SessionSettings, Timeouts
 from smarthost.policy.classify import NetFault
+from smarthost.policy.security import TlsPlan, plan
 from smarthost.wire.extensions import Extensions
 
+__all__ = ["Credentials", "OpenFault", "Session", "SessionSettings", "Timeouts", "TlsContexts", "open_session"]
 
-class Credentials(msgspec.Struct, frozen=True):
-    """A login. `mechanism` is a SASL mechanism's name, or "" to take the best that is offered."""
-
-    username: str
-    password: str
-    mechanism: str = ""
-
-    def __repr__(self) -> str:
-        """Write it without the password, for logs and tracebacks."""
-        return f"Credentials({self.username!r}, mechanism={self.mechanism!r})"
-
-
-class SessionSettings(msgspec.Struct, frozen=True):
-    """How sessions of a route are opened.
-
-    `hello` is our name in EHLO; `ca_file` an extra trust anchor or ""; a login goes over plain text only if
-    `allow_plaintext_auth`; `source_address` is the local IP address to connect from, "" for the system's choice.
-    """
-
-    hello: str
-    tls: TlsLevel = TlsLevel.MAY
-    ca_file: str = ""
-    credentials: Credentials | None = None
-    allow_plaintext_auth: bool = False
-    source_address: str = ""
-
-
-class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds to wait in each phase (RFC 5321 4.5.3.2; connect, greeting, STARTTLS and RSET are Postfix's numbers)."""
-
-    connect: float = 30.0
-    greeting: float = 60.0
-    ehlo: float = 300.0
-    starttls: float = 30.0
-    auth: float = 60.0
-    mail: float = 300.0
-    rcpt: float = 300.0
-    data: float = 120.0
-    block: float = 180.0
-    dot: float = 600.0
-    rset: float = 20.0
-
-
-class OpenFault(msgspec.Struct, frozen=True):
-    """Why a session could not be opened: `reply` if the peer said so, else `fault`; `reason` is never empty."""
-
-    stage: Stage
-    fault: NetFault | None
-    reply: Reply | None
-    reason: str
+# Under TLS the plainest goes first, since servers that store hashes can do no other; without it, the one that hides
+# the password.
+_UNDER_TLS = ("PLAIN", "LOGIN", "CRAM-MD5")
+_IN_PLAIN_TEXT = ("CRAM-MD5", "PLAIN", "LOGIN")
+_TRY_NEXT = (504, 534)  # mechanism not known, mechanism too weak (RFC 4954 6): the password was not looked at
+_PLAIN = TlsPlan(attempt=False, required=False, verify=False, retry_plain=False)
 
 
 class Session:
@@ -123,3 +86,172 @@ def describe_tls(transport: asyncio.BaseTransport) -> str:
     """Give a transport's TLS version and cipher suite, "" where there is no TLS."""
     tls = transport.get_extra_info("ssl_object")
     return f"{tls.version()} {tls.cipher()[0]}" if tls is not None else ""
+
+
+class TlsContexts(Protocol):
+    """Where client contexts come from; each is made once."""
+
+    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
+        """Give the context of a level; raises ValueError when `ca_file` cannot be read."""
+
+
+async def open_session(
+    host: Host,
+    address: str,
+    settings: SessionSettings,
+    contexts: TlsContexts,
+    timeouts: Timeouts,
+    clock: Callable[[], float],
+) -> Session | OpenFault:
+    """Open a session to one address of a host; what goes wrong is a value.
+
+    With level `may`, a handshake that fails is followed by one more connection, in plain text (RFC 7435).
+    """
+    began = clock()
+    tls = plan(settings.tls, host)
+    opened = await _Opening(host, address, settings, contexts, timeouts).run(tls)
+    if isinstance(opened, OpenFault) and tls.retry_plain and opened.stage is Stage.STARTTLS and opened.fault:
+        opened = await _Opening(host, address, settings, contexts, timeouts).run(_PLAIN)
+    if isinstance(opened, Session):
+        opened.opened_at = clock()
+        opened.opening = opened.opened_at - began
+    return opened
+
+
+class _Refusal(Exception):
+    """Carries a fault of our own finding out of the steps below."""
+
+    def __init__(self, fault: OpenFault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+class _Opening:
+    """One attempt to open a session; `stage` is where it is."""
+
+    def __init__(
+        self, host: Host, address: str, settings: SessionSettings, contexts: TlsContexts, timeouts: Timeouts
+    ) -> None:
+        self._host = host
+        self._address = address
+        self._settings = settings
+        self._contexts = contexts
+        self._timeouts = timeouts
+        self._stage = Stage.CONNECT
+        self._extensions = Extensions()
+
+    async def run(self, tls: TlsPlan) -> Session | OpenFault:
+        """Go through the stages; give the session, or the fault at the stage that was reached."""
+        client: aiosmtplib.SMTP | None = None
+        try:
+            context = self._context(tls)
+            client = await self._connect(context)
+            await self._greet(client)
+            if context is not None and not self._host.implicit_tls:
+                await self._start_tls(client, context, tls)
+            if self._settings.credentials is not None:
+                await self._log_in(client, self._settings.credentials)
+            # The library lets go by being forgotten: its protocol hears nothing more once another one is set.
+            transport = cast(asyncio.Transport, client.transport)
+            client = None
+            return Session(self._host, self._address, transport, self._extensions)
+        except _Refusal as refusal:
+            return refusal.fault
+        except OPENING_ERRORS as error:
+            return translate(self._stage, error)
+        finally:
+            if client is not None:
+                _leave(client)
+
+    def _context(self, tls: TlsPlan) -> ssl.SSLContext | None:
+        if not tls.attempt:
+            return None
+        level = TlsLevel.VERIFY if tls.verify else TlsLevel.ENCRYPT
+        try:
+            return self._contexts.for_level(level, self._settings.ca_file)
+        except ValueError as error:
+            raise _Refusal(fault_at(Stage.STARTTLS, NetFault.TLS_FAILED, str(error))) from error
+
+    async def _connect(self, context: ssl.SSLContext | None) -> aiosmtplib.SMTP:
+        host, settings, timeouts = self._host, self._settings, self._timeouts
+        connection = await dial(self._address, host.port, settings.source_address, timeouts.connect)
+        self._stage = Stage.GREETING
+        client = aiosmtplib.SMTP(
+            hostname=_tls_name(host, self._address),
+            sock=connection,
+            local_hostname=settings.hello,
+            timeout=timeouts.greeting,
+            use_tls=host.implicit_tls,
+            start_tls=False,
+            tls_context=context,
+        )
+        await client.connect()
+        return client
+
+    async def _greet(self, client: aiosmtplib.SMTP) -> None:
+        self._stage = Stage.EHLO
+        try:
+            reply = await client.ehlo(timeout=self._timeouts.ehlo)
+        except aiosmtplib.SMTPHeloError as refused:
+            # RFC 5321 3.2: HELO for those who do not know EHLO; a 4yz or a closed connection is no such case.
+            if refused.code < 500 or not client.is_connected:
+                raise
+            await client.helo(timeout=self._timeouts.ehlo)
+            self._extensions = Extensions()
+        else:
+            self._extensions = Extensions.parse(reply.message.split("\n"))
+
+    async def _start_tls(self, client: aiosmtplib.SMTP, context: ssl.SSLContext, tls: TlsPlan) -> None:
+        self._stage = Stage.STARTTLS
+        if not self._extensions.starttls:
+            if tls.required:
+                raise _Refusal(fault_at(self._stage, NetFault.TLS_MISSING, "the host does not offer STARTTLS"))
+            return
+        name = _tls_name(self._host, self._address)
+        try:
+            await client.starttls(server_hostname=name, timeout=self._timeouts.starttls)
+        except aiosmtplib.SMTPResponseException:
+            # Refused before any handshake: where TLS is only welcome, this session goes on without it.
+            if tls.required or not client.is_connected:
+                raise
+            return
+        await self._greet(client)
+
+    async def _log_in(self, client: aiosmtplib.SMTP, credentials: Credentials) -> None:
+        self._stage = Stage.AUTH
+        is_secret = client.get_transport_info("sslcontext") is not None
+        if not (is_secret or self._settings.allow_plaintext_auth):
+            raise _Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, "no login is sent over plain text"))
+        wanted = (credentials.mechanism.upper(),) if credentials.mechanism else ()
+        ours = wanted or (_UNDER_TLS if is_secret else _IN_PLAIN_TEXT)
+        usable = [mechanism for mechanism in ours if mechanism in self._extensions.auth]
+        if not usable:
+            offer = " ".join(self._extensions.auth) or "no AUTH"
+            what = f"the host offers {offer}, we can use {' '.join(ours)}"
+            raise _Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, what))
+        for mechanism in usable:
+            try:
+                await self._log_in_by(client, credentials, mechanism)
+                return
+            except aiosmtplib.SMTPAuthenticationError as refused:
+                # After a wrong password no other mechanism is tried: that would only lock the account.
+                if refused.code not in _TRY_NEXT or mechanism == usable[-1]:
+                    raise
+
+    async def _log_in_by(self, client: aiosmtplib.SMTP, credentials: Credentials, mechanism: str) -> None:
+        ways = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login, "CRAM-MD5": client.auth_crammd5}
+        if mechanism not in ways:
+            raise _Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, f"{mechanism} is not a mechanism of ours"))
+        await ways[mechanism](credentials.username, credentials.password, timeout=self._timeouts.auth)
+
+
+def _tls_name(host: Host, address: str) -> str:
+    """Give the name that the certificate must carry: the host's, or the address where the host is an address."""
+    return host.name.rstrip(".") or address
+
+
+def _leave(client: aiosmtplib.SMTP) -> None:
+    """Close a connection that led to no session; QUIT is a courtesy, its reply is not awaited."""
+    if client.is_connected:
+        cast(asyncio.Transport, client.transport).write(b"QUIT\r\n")
+    client.close()

@@ -29,19 +29,19 @@ class DueReport(msgspec.Struct, frozen=True):
 
 
 def due_reports(
-    message: Message, outcomes: Sequence[Outcome], *, delay_warning: bool = False, dsn_passed_on: bool = False
+    message: Message, outcomes: Sequence[Outcome], *, warning: bool = False, dsn_offered: bool = False
 ) -> tuple[DueReport, ...]:
     """Give the reports that an attempt's outcomes cause: one a kind, for several recipients together.
 
-    Nothing for a null reverse-path or a report of ours (RFC 3461 6.1, RFC 5321 4.5.5). `delay_warning` says that a
-    warning is due for those who are delayed; `dsn_passed_on` that the next hop offered DSN, so that it reports on
+    Nothing for a null reverse-path or a report of ours (RFC 3461 6.1, RFC 5321 4.5.5). `warning` says that a
+    warning is due for those who are delayed; `dsn_offered` that the next hop offered DSN, so that it reports on
     success itself (RFC 3461 5.2.2).
     """
     if message.report or not message.envelope.reverse_path:
         return ()
     chosen: dict[ReportKind, list[Outcome]] = {kind: [] for kind in ReportKind}
     for outcome in outcomes:
-        kind = _kind(outcome, delay_warning, dsn_passed_on)
+        kind = _kind(outcome, warning, dsn_offered)
         if kind is not None:
             chosen[kind].append(outcome)
     return tuple(
@@ -51,16 +51,16 @@ def due_reports(
     )
 
 
-def _kind(outcome: Outcome, delay_warning: bool, dsn_passed_on: bool) -> ReportKind | None:
+def _kind(outcome: Outcome, warning: bool, dsn_offered: bool) -> ReportKind | None:
     # RFC 3461 4.1: without NOTIFY the sender hears of failures, and of delays as we choose; NEVER stands alone.
     notify = outcome.recipient.notify or Notify.FAILURE | Notify.DELAY
     if notify & Notify.NEVER:
         return None
     if outcome.action is Action.FAILED and notify & Notify.FAILURE:
         return ReportKind.FAILURE
-    if outcome.action is Action.DELAYED and notify & Notify.DELAY and delay_warning:
+    if outcome.action is Action.DELAYED and notify & Notify.DELAY and warning:
         return ReportKind.DELAY
-    if outcome.action is Action.RELAYED and notify & Notify.SUCCESS and not dsn_passed_on:
+    if outcome.action is Action.RELAYED and notify & Notify.SUCCESS and not dsn_offered:
         return ReportKind.RELAYED
     return None
 

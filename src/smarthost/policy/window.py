@@ -19,10 +19,10 @@ class State(StrEnum):
 class Window:
     """The sessions of one site. Mutable, pure; times are Unix seconds.
 
-    A place is taken with `opened` when dialling starts and given back with `closed`; `open` counts places and `limit`
-    says how many there may be now. `failed` is called while the session that failed still holds its place. READY
-    becomes THROTTLED, until `until`, when a site is dead; then `may_open` allows one session, and `opened` makes it
-    PROBING; success leads to READY from anywhere, a failed probe back to THROTTLED for twice as long.
+    A place is taken with `opened` when dialling starts and given back with `closed`, before `failed` is called for
+    it; `open` counts places and `limit` says how many there may be now. READY becomes THROTTLED, until `until`, when
+    a site is dead; then `may_open` allows one session, and `opened` makes it PROBING; success leads to READY from
+    anywhere, a failed probe back to THROTTLED for twice as long.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -39,7 +39,8 @@ class Window:
         """Whether one more session may be opened now."""
         if self.state is State.READY:
             return self.open < min(self.limit, self.maximum)
-        return self.state is State.THROTTLED and now >= self.until
+        # A probe that ended without a verdict, as by a shutdown, leaves room for another one.
+        return now >= self.until and (self.state is State.THROTTLED or not self.open)
 
     def opened(self) -> None:
         """Take a place, after `may_open` said yes."""
@@ -50,9 +51,6 @@ class Window:
     def closed(self) -> None:
         """Give a place back, whatever became of the session."""
         self.open -= 1
-        if self.state is State.PROBING and not self.open:
-            # The probe ended without a verdict, as by a shutdown: the next one may go at once.
-            self.state = State.THROTTLED
 
     def succeeded(self) -> None:
         """Count a session that could be opened, or a transaction that the site answered."""
@@ -74,7 +72,7 @@ class Window:
         elif self.state is State.READY:
             self._failures += 1
             self.limit = max(1, self.limit - 1)
-            if self._failures >= DEAD_AFTER or self.open <= 1:
+            if self._failures >= DEAD_AFTER or not self.open:
                 self._throttle(now + self._pause)
 
     def pause(self, until: float) -> None:

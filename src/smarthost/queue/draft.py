@@ -10,18 +10,19 @@ import msgspec
 
 from smarthost.crypto.dkim import BodyHash, Keyring, SigningKey, sign
 from smarthost.mail.entry import Entry
-from smarthost.mail.envelope import Envelope
+from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival, Message, MessageIds, format_id
-from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply
+from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply, make_reply
+from smarthost.mail.route import Route
 from smarthost.policy.admission import LongLines
 from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import RoutingTable
 from smarthost.queue.edit import Edited, EditRules, edit_header
 from smarthost.queue.rework import reencoded
 from smarthost.queue.signing import Workers
-from smarthost.spool.content import ContentFile
-from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, Fault, Spool
+from smarthost.report.counters import Counters
+from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, ContentFile, Fault, Spool
 from smarthost.wire.data import LongLineScan
 from smarthost.wire.header import split_header
 
@@ -30,39 +31,29 @@ _QUEUED = EnhancedStatus(2, 0, 0)
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What intake follows; replaced as a whole at a reload."""
+    """What intake follows; replaced as a whole at a reload. `report_route` is where our own reports go, if set."""
 
     edit: EditRules
     routing: RoutingTable
     retry: Retry
     keyring: Keyring
+    report_route: Route | None = None
 
-
-class FileSpool(Spool, Protocol):
-    """A spool that also keeps large contents in files."""
-
-    def new_file(self, number: int) -> ContentFile:
-        """Open a new content file for a message id."""
-
-
-class IntakeCounters(Protocol):
-    """What intake counts; plain integers that metrics read."""
-
-    def signed(self, seconds: float) -> None:
-        """Count a signing and its time."""
-
-    def unsigned(self) -> None:
-        """Count a message whose From domain has no key."""
+    def route_for(self, message: Message, recipient: Recipient) -> Route:
+        """Choose the route of one recipient of a message."""
+        if message.report and self.report_route is not None:
+            return self.report_route
+        return self.routing.choose(message.envelope.reverse_path, recipient, message.arrival.identity, message.tag)
 
 
 class Way(Protocol):
     """What a draft needs of the intake that began it."""
 
     loop: AbstractEventLoop
-    spool: FileSpool
+    spool: Spool
     rules: Rules
     ids: MessageIds
-    counters: IntakeCounters
+    counters: Counters
     signers: Workers
     files: Workers
 
@@ -125,8 +116,9 @@ class Draft:
         if self._edited is not None:
             self._push(block)
             return
-        self._waiting = self._waiting + block if self._waiting else block
-        end = split_header(self._waiting)
+        searched = len(self._waiting)
+        self._waiting = self._waiting + block if searched else block
+        end = split_header(self._waiting, searched)
         if end >= 0:
             self._take_header(end)
         elif len(self._waiting) > HEADER_LIMIT:
@@ -135,7 +127,7 @@ class Draft:
     def commit(self, done: Callable[[Reply], None]) -> None:
         """Make the message durable; `done` is called once, on the loop, with 250 and the id or with a refusal."""
         if self._edited is None and self.refused is None:
-            self._take_header(len(self._waiting))
+            self._take_header(split_header(self._waiting, whole=True))
         if self.refused is not None:
             self.abandon()
             done(self.refused)
@@ -150,7 +142,7 @@ class Draft:
         elif self._keys:
             self._intake.signers.submit(self._sign_inline)
         else:
-            self._intake.counters.unsigned()
+            self._intake.counters.unsigned += 1
             self._store(b"")
 
     def abandon(self) -> None:
@@ -169,8 +161,7 @@ class Draft:
             return
         intake = self._intake
         self._number = intake.ids.mint(self.arrival.at)
-        header = whole[: end - 2] if whole[end - 4 : end] == b"\r\n\r\n" or whole[:end] == b"\r\n" else whole[:end]
-        edited = edit_header(header, self._number, self.arrival, self.envelope, intake.rules.edit)
+        edited = edit_header(whole[:end], self._number, self.arrival, self.envelope, intake.rules.edit)
         if isinstance(edited, Reply):
             self.refused = edited
             return
@@ -255,9 +246,9 @@ class Draft:
         if self._keys and body_hash is not None:
             started = time.perf_counter()
             signature = sign(self._keys, self._edited.fields, body_hash.digest(), int(self.arrival.at))
-            self._intake.counters.signed(time.perf_counter() - started)
+            self._intake.counters.dkim_seconds.observe(time.perf_counter() - started)
         else:
-            self._intake.counters.unsigned()
+            self._intake.counters.unsigned += 1
         self._store(signature)
 
     def _seal(self) -> None:
@@ -301,26 +292,24 @@ class Draft:
     def _replace_content(self) -> None:
         """Content thread: run the content through the re-encoder into new parts or a new file."""
         assert self._edited is not None
-        old = self._file
-        if old is not None:
-            old.seal()
+        old = self._file.reopen() if self._file is not None else None
         self._edited.fields, blocks = reencoded(list(self._parts), old)
-        self._file, self._parts, self._body_size, self._eight_bit = None, [self._edited.octets], 0, False
+        self._parts, self._body_size, self._eight_bit = [self._edited.octets], 0, False
         self._body_hash = BodyHash() if self._keys else None
-        if old is not None:
-            self._file = self._intake.spool.new_file(self._intake.ids.mint(self.arrival.at))
+        self._file = self._intake.spool.new_file(self._number) if old is not None else None
+        if self._file is not None:
             self._file.write(self._parts[0])
         for block in blocks:
             self._body_size += len(block)
             self._eight_bit = self._eight_bit or not block.isascii()
             if self._file is None:
                 self._parts.append(block)
-            else:
-                self._file.write(block)
-                if self._body_hash is not None:
-                    self._body_hash.update(block)
+                continue
+            self._file.write(block)
+            if self._body_hash is not None:
+                self._body_hash.update(block)
         if old is not None:
-            old.discard()
+            old.close()
 
     def _store(self, signature: bytes) -> None:
         """Any thread: hand message, content and entries to the spool as one transaction."""
@@ -342,10 +331,10 @@ class Draft:
             signatures=signature_names(self._keys),
         )
         entries = intake.entries_for(message, max(edited.send_at, self.envelope.hold_until))
-        if isinstance(entries, Reply):
+        if isinstance(entries, Reply) or not entries:
             if self._file is not None:
                 self._file.discard()
-            self._fail(entries)
+            self._fail(entries if isinstance(entries, Reply) else make_reply(250, "2.0.0", _discarded(message)))
             return
         accepted = Accepted(message, content, entries)
         intake.spool.accept(accepted, partial(self._committed, accepted))
@@ -386,6 +375,10 @@ def accepted_event(message: Message) -> Event:
         tls=arrival.tls,
         signed=message.signatures,
     )
+
+
+def _discarded(message: Message) -> str:
+    return f"accepted as {format_id(message.id)} and discarded, as its route says"
 
 
 def signature_names(keys: tuple[SigningKey, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from smarthost.wire.header import (
     field_value,
     first_address,
     format_date,
+    has_utf8,
     parse_fields,
     received,
     replace_address,
@@ -43,7 +44,7 @@ class Edited(msgspec.Struct, gc=False):
     """An edited header section and what was learned from it.
 
     `fields` are in order, trace first; `from_domain` is the A-label domain of the first From address, "" if there is
-    none; `utf8` says that the section has octets above 127; `send_at` is a Unix time or 0.
+    none; `utf8` says that the section needs SMTPUTF8; `send_at` is a Unix time or 0.
     """
 
     fields: list[Field]
@@ -81,9 +82,9 @@ def edit_header(header: bytes, number: int, arrival: Arrival, envelope: Envelope
     if user is not None and author and (refusal := check_sender(user, author)) is not None:
         return refusal
     only = envelope.recipients[0].address if len(envelope.recipients) == 1 else ""
-    trace = received(arrival, rules.hostname, format_id(number), only, rules.submission.hide_client)
+    trace = received(arrival, rules.hostname, format_id(number), only, hide_client=rules.submission.hide_client)
     fields.insert(0, (b"received", trace))
-    utf8 = any(not raw.isascii() for _, raw in fields)
+    utf8 = any(not raw.isascii() for _, raw in fields) and has_utf8(b"".join([raw for _, raw in fields]))
     return Edited(fields, envelope, to_a_label(domain_of(author)) or "", utf8, wishes[0], wishes[2])
 
 

@@ -10,13 +10,14 @@ from smarthost.mail.message import Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import deadline, lifetime
-from smarthost.queue.draft import Draft, FileSpool, IntakeCounters, Rules, accepted_event, signature_names
+from smarthost.queue.draft import Draft, Rules, accepted_event, signature_names
 from smarthost.queue.signing import Workers
+from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
-from smarthost.spool.store import Accepted, Content
+from smarthost.spool.store import Accepted, Content, Spool
 from smarthost.wire.header import Field, parse_fields, split_header
 
-_REJECTED = make_reply(550, "5.7.1", "Mail of this kind is not relayed here")
+REJECTED = make_reply(550, "5.7.1", "Mail of this kind is not relayed here")
 _NEVER = float("inf")
 
 
@@ -26,11 +27,11 @@ class Intake:
     def __init__(
         self,
         loop: AbstractEventLoop,
-        spool: FileSpool,
+        spool: Spool,
         rules: Rules,
         ids: MessageIds,
         feed: Feed,
-        counters: IntakeCounters,
+        counters: Counters,
     ) -> None:
         """Join the parts; the caller sets `on_accepted` before the first draft."""
         self.loop, self.spool, self.rules, self.ids, self.feed, self.counters = loop, spool, rules, ids, feed, counters
@@ -53,20 +54,25 @@ class Intake:
         self.on_accepted(accepted)
 
     def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
-        """Route each recipient and group those that travel together; a Reply when a route rejects the message."""
+        """Route each recipient and group those that travel together; a Reply when a route rejects the message.
+
+        Recipients of a route that discards get no entry.
+        """
         envelope, at = message.envelope, message.arrival.at
         rules = self.rules
         groups: dict[str, tuple[Route, list[int]]] = {}
         for index, recipient in enumerate(envelope.recipients):
-            route = rules.routing.choose(envelope.reverse_path, recipient, message.arrival.identity, message.tag)
+            route = rules.route_for(message, recipient)
             if route.deliver is Deliver.REJECT:
-                return _REJECTED
+                return REJECTED
+            if route.deliver is Deliver.DISCARD:
+                continue
             groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(index)
         expires = max(at, hold_until) + lifetime(rules.retry, message.report)
         entries = []
         for number, (queue, (route, indices)) in enumerate(groups.items(), 1):
             recipients = envelope.recipients
-            if len(groups) > 1:
+            if len(indices) < len(recipients):
                 recipients = tuple(recipients[index] for index in indices)
             entry = Entry(message, number, queue, recipients, at, expires, deadline(rules.retry, at, expires, 0))
             if route.deliver is Deliver.HOLD:
@@ -80,7 +86,7 @@ class Intake:
     def make_report(self, number: int, content: bytes, envelope: Envelope, now: float) -> Accepted:
         """Sign a report of ours and give it ready for the spool; may run in any thread."""
         end = split_header(content)
-        fields = parse_fields(content[: end - 2])
+        fields = parse_fields(content[:end])
         keys = self.rules.keyring.for_domain(_domain(fields))
         signature = b""
         if keys:

@@ -9,7 +9,7 @@ from smarthost.mail.event import Event, Kind
 from smarthost.policy.backoff import Retry, deadline
 from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.report.feed import Feed
-from smarthost.spool.store import Done, Fault, Filter, Spool
+from smarthost.spool.store import Change, Done, Fault, Filter, Spool
 
 PORTION = 500  # entries that are changed in one transaction
 _NEVER = float("inf")
@@ -184,7 +184,7 @@ class Operator:
         """Write a change and wait until it is on disk; raises OSError when it could not be written."""
         written: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
         done: Done = written.set_result
-        self._spool.change(removed, updated, (), done)
+        self._spool.change(Change(removed=tuple(removed), updated=tuple(updated)), done)
         fault = await written
         if fault is not None:
             raise OSError(f"the queue could not be changed: {fault}")

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import BinaryIO
 
-from smarthost.spool.content import ContentFile
 from smarthost.wire.header import Field, parse_fields
 from smarthost.wire.mime import reencode
 
 BLOCK = 64 * 1024  # octets that are joined before they are handed on
 
 
-def reencoded(parts: list[bytes], file: ContentFile | None) -> tuple[list[Field], Iterator[bytes]]:
+def reencoded(parts: list[bytes], file: BinaryIO | None) -> tuple[list[Field], Iterator[bytes]]:
     """Give the header fields and the body's blocks of content after re-encoding; reads the content twice.
 
-    The content is in `parts`, or in `file` if there is one (then it is closed for writing).
+    The content is in `parts`, or in `file` if there is one.
     """
     lines = reencode(partial(_lines_of_file, file) if file is not None else partial(_lines_of_parts, parts))
     header: list[bytes] = []
@@ -29,10 +29,10 @@ def _lines_of_parts(parts: list[bytes]) -> Iterator[bytes]:
     return iter(b"".join(parts).splitlines(keepends=True))
 
 
-def _lines_of_file(file: ContentFile) -> Iterator[bytes]:
-    """Give the lines of a content file, read again from its start."""
-    with open(file.path, "rb") as stream:
-        yield from stream
+def _lines_of_file(file: BinaryIO) -> Iterator[bytes]:
+    """Give the lines of a content file, from its start."""
+    file.seek(0)
+    yield from file
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:

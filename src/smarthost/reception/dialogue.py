@@ -92,7 +92,7 @@ class Dialogue:
 
     @property
     def offers_auth(self) -> bool:
-        """Whether AUTH is offered now: never in the clear, but for trusted peers, local sockets and by configuration."""
+        """Whether AUTH is offered now: in the clear only to trusted peers, on local sockets, or by configuration."""
         listener = self.listener
         return listener.auth is not Auth.NONE and bool(
             self.tls or self.trusted or listener.allow_plaintext_auth or not self.client

@@ -1,7 +1,8 @@
 """Counts failed logins per address and says which addresses have had too many."""
 
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
+
+from smarthost.reception.peer import block_of
 
 MOST_FAILURES = 5
 PERIOD = 600.0  # seconds
@@ -43,18 +44,3 @@ class Failures:
     def _recent(self, block: str) -> list[float]:
         start = self._clock() - PERIOD
         return [at for at in self._times.get(block, ()) if at > start]
-
-
-def block_of(address: str) -> str:
-    """Give what counts as one peer: an IPv4 address, or the /64 of an IPv6 address, which one machine can own whole."""
-    if ":" not in address:
-        return address
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(IPv6Address(int(parsed) >> 64 << 64))

@@ -1,61 +1,82 @@
-"""SmtpSession: one client's session, from the greeting to the close; content, STARTTLS, QUIT and the rare verbs."""
+"""SmtpSession: what verbs do beyond words: DATA, STARTTLS, QUIT, and those that aiosmtpd answers."""
 
-import asyncio
-import logging
-import traceback
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+from functools import partial
 
 from smarthost.mail.outcome import Stage
-from smarthost.mail.reply import BAD_SYNTAX, BYE, SESSION_TIMEOUT, UNKNOWN_COMMAND, Reply, make_reply
+from smarthost.mail.reply import BAD_SYNTAX, BYE, UNKNOWN_COMMAND, Reply, make_reply
 from smarthost.policy.admission import Tls
-from smarthost.reception.content import Content
-from smarthost.reception.pump import Mode, Pump
+from smarthost.reception.connection import Mode
+from smarthost.reception.pump import Pump
 from smarthost.reception.verbs import data
 
-GO_AHEAD = make_reply(354, "2.0.0", "End data with <CR><LF>.<CR><LF>")
-SESSION_FAILED = make_reply(421, "4.3.0", "Local error, closing")
-READY_FOR_TLS = make_reply(220, "2.0.0", "Ready to start TLS")
 NO_TLS_HERE = make_reply(502, "5.5.1", "STARTTLS is not offered here")
 TLS_ALREADY = make_reply(503, "5.5.1", "TLS is in use already")
-TLS_IN_TRANSACTION = make_reply(503, "5.5.1", "STARTTLS is not permitted during a transaction")
 SPOKE_BEFORE_TLS = make_reply(554, "5.5.1", "Nothing may follow STARTTLS before the handshake")
+NOT_HTTP = make_reply(554, "5.5.1", "This is SMTP, not HTTP")
 
 BACKLOG_LIMIT = 1024 * 1024  # octets that may wait for the disk before reading stops
 TLS_SHUTDOWN_TIMEOUT = 5.0  # seconds; some clients never answer the closing alert
-LINGER = 5  # ticks that a closing session may still take
 
-# RFC 5321 4.2.1: 354 has no enhanced status (RFC 2034 4 speaks of 2yz, 4yz and 5yz alone).
-_GO_AHEAD = b"354 " + GO_AHEAD.text.encode() + b"\r\n"
+# Neither has an enhanced status: RFC 2034 4 speaks of 2yz, 4yz and 5yz, and 354 is none of them.
+_GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
+_READY_FOR_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 _BYE = BYE.encode()
-_log = logging.getLogger(__name__)
+# A web page can make a browser post mail to a trusted local port: what speaks HTTP is not listened to.
+_HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"PATCH", b"DELETE"})
 
 
 class SmtpSession(Pump):
-    """A session on one connection. The pump reads and writes; this says what verbs beyond words do."""
+    """A session on one connection."""
 
-    # -- content
+    def open(self) -> None:
+        """Greet the client, behind a TLS handshake where TLS is implicit."""
+        if self._listener.tls is Tls.IMPLICIT:
+            self._hold_reading()
+            self.run_aside(Mode.HANDSHAKE, self._secure)
+        else:
+            super().open()
 
-    def begin_data(self, argument: bytes) -> None:
-        """DATA: answer 354 and take content, or say why not."""
+    def obey(self, verb: bytes, argument: bytes) -> None:
+        """Do a verb that is more than words; what we do not know, aiosmtpd may."""
+        if verb == b"DATA":
+            self._begin_content(argument)
+        elif verb == b"QUIT":
+            self._output.append(_BYE)
+            self.shut()
+        elif verb == b"STARTTLS":
+            self._start_tls(argument)
+        elif verb in _HTTP:
+            self.answer(NOT_HTTP)
+            self.shut()
+        elif not self.is_idle_talk():
+            self._obey_stock(verb, argument)
+
+    def _obey_stock(self, verb: bytes, argument: bytes) -> None:
+        name = verb.decode("ascii", "replace")
+        method = getattr(self, f"smtp_{name}", None) if name.isalpha() else None
+        if method is None:
+            self.answer(UNKNOWN_COMMAND)
+            return
+        self.adopt_stock()
+        text = argument.decode("utf-8", "replace").strip()
+        self.run_aside(Mode.RARE, partial(method, text or None))
+
+    # Content.
+
+    def _begin_content(self, argument: bytes) -> None:
         content = data(self.dialogue, argument)
         if isinstance(content, Reply):
             self.answer(content)
-            return
-        if content.draft.refused is not None:
-            refusal = content.draft.refused
+        elif content.draft.refused is not None:
             content.abandon()
-            self.dialogue.reject(Stage.DATA, refusal)
-            self.dialogue.reset()
-            self.answer(refusal)
-            return
-        self._content = content
-        self._mode = Mode.CONTENT
-        self._output.append(_GO_AHEAD)
+            self._refuse(Stage.DATA, content.draft.refused)
+        else:
+            self._content = content
+            self._mode = Mode.CONTENT
+            self._output.append(_GO_AHEAD)
 
     def take_content(self, chunk: bytes) -> None:
-        """Hand octets to the content; at its end ask the draft for the reply."""
+        """Hand octets to the draft; at the end of data ask it for the reply."""
         content = self._content
         assert content is not None
         if not content.feed(chunk):
@@ -64,42 +85,102 @@ class SmtpSession(Pump):
                 content.draft.on_drained = self._drained
             return
         self._content = None
-        self._is_slow = False
         self._input = content.rest
+        content.draft.on_drained = None
         refusal = content.refusal()
         if refusal is not None:
-            self.dialogue.reject(Stage.CONTENT, refusal)
-            self.dialogue.reset()
             self._mode = Mode.COMMANDS
-            self.answer(refusal)
+            self._refuse(Stage.CONTENT, refusal)
             return
         self._mode = Mode.COMMIT
-        self._ended_at = self.dialogue.parts.clock()
-        self._door.commits += 1
-        content.draft.on_drained = None
-        content.draft.commit(self._committed)
+        self._house.commits += 1
+        try:
+            content.draft.commit(partial(self._committed, self.dialogue.parts.clock()))
+        except Exception:
+            self._house.commit_ended()
+            raise
 
     def _drained(self) -> None:
-        content = self._content
-        if content is not None and self._is_slow:
-            content.draft.on_drained = None
+        if self._is_slow and self._content is not None:
+            self._content.draft.on_drained = None
             self._is_slow = False
+            self._touched = self._house.ticks
             self.pump()
 
-    def _committed(self, reply: Reply) -> None:
-        """The draft's reply, maybe after the client has gone."""
+    def _committed(self, ended_at: float, reply: Reply) -> None:
+        """Take the draft's reply, maybe after the client has gone."""
+        self._house.commit_ended()
         dialogue = self.dialogue
-        self._door.commit_ended()
         if reply.is_positive:
-            self._idle_talk = 0
-            parts = dialogue.parts
-            parts.counters.accept_seconds.observe(max(0.0, parts.clock() - self._ended_at))
-        else:
+            self.forgive()
+            dialogue.reset()
+            dialogue.parts.counters.accept_seconds.observe(max(0.0, dialogue.parts.clock() - ended_at))
+        if self._mode is Mode.COMMIT:
+            self._mode = Mode.COMMANDS
+            self._touched = self._house.ticks
+            if reply.is_positive:
+                self._output.append(reply.encode())
+            else:
+                self._refuse(Stage.CONTENT, reply)
+            self.pump()
+        elif not reply.is_positive:
             dialogue.reject(Stage.CONTENT, reply)
-        dialogue.reset()
-        if self._mode is not Mode.COMMIT:
-            return
-        self._mode = Mode.COMMANDS
-        self._touched = self._door.ticks
+
+    def _refuse(self, stage: Stage, reply: Reply) -> None:
+        """Refuse the message of this transaction, and end the transaction."""
+        self.dialogue.reject(stage, reply)
+        self.dialogue.reset()
         self.answer(reply)
-        self.pump()
+
+    # TLS.
+
+    def _start_tls(self, argument: bytes) -> None:
+        dialogue = self.dialogue
+        if argument.strip():
+            self.answer(BAD_SYNTAX)
+        elif dialogue.tls:
+            self.answer(TLS_ALREADY)
+        elif not dialogue.offers_starttls:
+            self.answer(NO_TLS_HERE)
+        elif self._has_more or self._is_eof:
+            # Somebody on the way may have put commands behind it, to be taken as said under TLS (CVE-2011-0411).
+            self.end(SPOKE_BEFORE_TLS)
+        else:
+            self._output.append(_READY_FOR_TLS)
+            self._hold_reading()
+            self.run_aside(Mode.HANDSHAKE, self._secure)
+
+    def _hold_reading(self) -> None:
+        # At once, so that nothing said in the clear can still come in before the handshake has the connection.
+        assert self._channel is not None
+        self._channel.pause_reading()
+
+    async def _secure(self) -> None:
+        """Shake hands; then everything said before is forgotten (RFC 3207 4.2)."""
+        channel, tls = self._channel, self.dialogue.parts.tls
+        assert channel is not None and tls is not None
+        try:
+            secure = await self._loop.start_tls(
+                channel,
+                self,
+                tls.context,
+                server_side=True,
+                ssl_handshake_timeout=self._terms.handshake_timeout,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT,
+            )
+        except OSError:
+            # ssl.SSLError is one too. The loop has closed the connection, but may not have told.
+            channel.abort()
+            self.connection_lost(None)
+            return
+        if self._channel is None or secure is None:
+            self.connection_lost(None)
+            return
+        self._channel = secure
+        self._is_read_paused = False
+        tunnel = secure.get_extra_info("ssl_object")
+        version, cipher = tunnel.version() or "", tunnel.cipher()
+        self.dialogue = self.dialogue.secured(f"{version} {cipher[0]}" if cipher else version)
+        self.dialogue.parts.counters.tls_sessions[("in", version)] += 1
+        if self._listener.tls is Tls.IMPLICIT:
+            secure.write(self._terms.greeting)

@@ -32,7 +32,7 @@ _STATUSES: Mapping[str, str] = MappingProxyType(
 )
 
 
-class StockSession(Session):  # type: ignore[misc]
+class StockSession(Session):
     """aiosmtpd's session without its deprecated property, which logs a warning at each login."""
 
     login_data: Any = None
@@ -50,7 +50,7 @@ class LineReader:
         return await self._session.next_line()
 
 
-class StockVerbs(SMTP):  # type: ignore[misc]
+class StockVerbs(SMTP):
     """aiosmtpd's SMTP class as far as we use it. Its constructor runs once per process, not once per connection.
 
     A session takes the template's attributes over when a rare verb is first used; most never do.
@@ -60,6 +60,8 @@ class StockVerbs(SMTP):  # type: ignore[misc]
     AuthLoginPasswordChallenge = "Password:"
 
     dialogue: Dialogue
+    _mechanisms: Mapping[str, Any]
+    _reader: Any
 
     @abstractmethod
     def stock_template(self) -> Mapping[str, Any]:
@@ -100,9 +102,11 @@ class StockVerbs(SMTP):  # type: ignore[misc]
                 name: mechanism._replace(method=getattr(self, mechanism.method.__name__))
                 for name, mechanism in self._mechanisms.items()
             }
-        self.session.host_name = self.dialogue.ehlo
-        self.session.extended_smtp = self.dialogue.extended
-        self.session.authenticated = self.dialogue.user is not None
+        session = self.session
+        assert session is not None
+        session.host_name = self.dialogue.ehlo
+        session.extended_smtp = self.dialogue.extended
+        session.authenticated = self.dialogue.user is not None
         self.envelope = Envelope()
 
     async def push(self, status: str | bytes) -> None:
@@ -113,7 +117,7 @@ class StockVerbs(SMTP):  # type: ignore[misc]
             text = f"{text[:4]}{_STATUSES.get(code, f'{code[0]}.0.0')} {text[4:]}"
         self.say(_CONTROLS.sub("?", text).encode("utf-8", "replace") + b"\r\n", int(code))
 
-    @syntax("AUTH <mechanism> [initial-response]")  # type: ignore[untyped-decorator]
+    @syntax("AUTH <mechanism> [initial-response]")
     async def smtp_AUTH(self, arg: str | None) -> None:
         """Log a client in (RFC 4954); mechanism names in any case."""
         words = (arg or "").split()
@@ -171,7 +175,7 @@ class StockVerbs(SMTP):  # type: ignore[misc]
         # aiosmtpd would decide here, on the event loop; it only hands on what was said.
         return AuthResult(success=True, auth_data=auth_data)
 
-    async def _log_in(self, said: LoginPassword) -> AuthResult:
+    async def _log_in(self, said: Any) -> AuthResult:
         dialogue = self.dialogue
         logins = dialogue.parts.counters.logins
         try:

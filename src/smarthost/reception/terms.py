@@ -14,7 +14,16 @@ class Terms:
     `default_domain` completes addresses without a domain; `greeting` is the whole 220 reply.
     """
 
-    __slots__ = ("_ehlo", "default_domain", "greeting", "handshake_timeout", "hostname", "idle_timeout", "networks", "submission")
+    __slots__ = (
+        "_ehlo",
+        "default_domain",
+        "greeting",
+        "handshake_timeout",
+        "hostname",
+        "idle_timeout",
+        "networks",
+        "submission",
+    )
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
+from typing import Protocol
 
 from smarthost.mail.envelope import Priority
 from smarthost.mail.event import Event, Kind
@@ -10,13 +11,11 @@ from smarthost.mail.event import Event, Kind
 FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # Seconds from accepted to relayed: the first attempt, then the steps of the usual retry schedule.
 RELAY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800, 3600, 14400, 43200, 86400)
-COMMIT_MESSAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 _ACTIONS = {
     Kind.RELAYED: "relayed",
     Kind.DELAYED: "delayed",
     Kind.FAILED: "failed",
-    Kind.EXPIRED: "failed",
 }
 
 
@@ -37,11 +36,21 @@ class Histogram:
         self.sum += value
 
 
-class Counters:
-    """What the relay has counted since its start. Only the event loop's thread writes; scraping copies.
+class CommitStats(Protocol):
+    """What a spool counts about its commits, in buckets of its own bounds; `spool.stats.Stats` is one."""
 
-    Events count `accepted`, `rejected`, `recipients`, `attempts` and `reports` (this object is a listener of the feed);
-    nothing else may bump these five. All the rest is bumped by the part that knows: there is no event for it.
+    commit_seconds: list[int]
+    commit_seconds_sum: float
+    batch_sizes: list[int]
+    batch_sizes_sum: int
+
+
+class Counters:
+    """What the relay has counted since its start. The event loop's thread writes (`signed` may be called from a
+    signing thread: a lost count there is accepted); scraping copies.
+
+    Events count `accepted`, `rejected`, `recipients` and `reports` (this object is a listener of the feed); nothing
+    else may bump these four. All the rest is bumped by the part that knows: there is no event for it.
     """
 
     def __init__(self) -> None:
@@ -56,12 +65,11 @@ class Counters:
         self.open_sessions: defaultdict[str, int] = defaultdict(int)  # listener; goes up and down
         self.reports = 0
         self.reports_failed = 0
-        self.unsigned = 0
+        self.messages_unsigned = 0
         self.ambiguous = 0
         self.internal_errors: defaultdict[str, int] = defaultdict(int)  # part
         self.accept_seconds = Histogram(FAST_SECONDS)
-        self.commit_seconds = Histogram(FAST_SECONDS)
-        self.commit_messages = Histogram(COMMIT_MESSAGES)
+        self._commits: tuple[CommitStats, tuple[float, ...], tuple[float, ...]] | None = None
         self.dkim_seconds = Histogram(FAST_SECONDS)
         self.relay_seconds = {str(priority): Histogram(RELAY_SECONDS) for priority in Priority}
         self.dns_seconds: dict[tuple[str, str], Histogram] = {}  # type, result
@@ -72,15 +80,34 @@ class Counters:
         action = _ACTIONS.get(kind)
         if action is not None:
             self.recipients[(event.route, action)] += 1
-        elif kind is Kind.ATTEMPTED:
-            klass = f"{event.code // 100}xx" if event.code else "none"
-            self.attempts[(event.route, event.stage or "", klass)] += 1
         elif kind is Kind.ACCEPTED:
             self.accepted[(event.listener, event.user)] += 1
         elif kind is Kind.REJECTED:
             self.rejected[(event.listener, event.status)] += 1
         elif kind is Kind.REPORTED:
             self.reports += 1
+
+    def follow_commits(self, stats: CommitStats, seconds: tuple[float, ...], sizes: tuple[float, ...]) -> None:
+        """Show a spool's own counts, with the bounds of their buckets, as our commit histograms."""
+        self._commits = stats, seconds, sizes
+
+    def commit_histograms(self) -> tuple[Histogram, Histogram]:
+        """Give copies of the commits' seconds and messages; empty ones when no spool is followed."""
+        if self._commits is None:
+            return Histogram(()), Histogram(())
+        stats, seconds, sizes = self._commits
+        took, held = Histogram(seconds), Histogram(sizes)
+        took.counts, took.sum = list(stats.commit_seconds), stats.commit_seconds_sum
+        held.counts, held.sum = list(stats.batch_sizes), float(stats.batch_sizes_sum)
+        return took, held
+
+    def signed(self, seconds: float) -> None:
+        """Count a signing and its time."""
+        self.dkim_seconds.observe(seconds)
+
+    def unsigned(self) -> None:
+        """Count a message whose From domain has no key."""
+        self.messages_unsigned += 1
 
     def observe_dns(self, record_type: str, result: str, seconds: float) -> None:
         """Count one DNS question on the wire, by record type ("MX") and result ("ok", "timeout", ...)."""

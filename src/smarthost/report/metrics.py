@@ -75,7 +75,7 @@ class RelayCollector(Collector):
         yield _gauge("sessions_open", ("listener",), _single(known | dict(counters.open_sessions)))
         yield _counter("reports", (), {(): counters.reports})
         yield _counter("reports_failed", (), {(): counters.reports_failed})
-        yield _counter("messages_unsigned", (), {(): counters.unsigned})
+        yield _counter("messages_unsigned", (), {(): counters.messages_unsigned})
         yield _counter("ambiguous", (), {(): counters.ambiguous})
         yield _counter("internal_errors", ("part",), _single(dict(counters.internal_errors)))
         yield _counter("log_lines_dropped", (), {(): self._log_dropped()})
@@ -84,8 +84,9 @@ class RelayCollector(Collector):
         counters = self._counters
         yield _histogram("accept_seconds", (), {(): counters.accept_seconds})
         yield _histogram("relay_seconds", ("priority",), _single(counters.relay_seconds))
-        yield _histogram("commit_seconds", (), {(): counters.commit_seconds})
-        yield _histogram("commit_messages", (), {(): counters.commit_messages})
+        commit_seconds, commit_messages = counters.commit_histograms()
+        yield _histogram("commit_seconds", (), {(): commit_seconds})
+        yield _histogram("commit_messages", (), {(): commit_messages})
         yield _histogram("dkim_seconds", (), {(): counters.dkim_seconds})
         yield _histogram("dns_seconds", ("type", "result"), dict(counters.dns_seconds))
 

@@ -143,6 +143,7 @@ class _Request(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = REQUEST_TIME
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # and not 0.9, whose answers have no status
 
     def setup(self) -> None:
         super().setup()

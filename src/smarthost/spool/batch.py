@@ -3,10 +3,8 @@
 import sqlite3
 from collections.abc import Iterable
 
-from smarthost.mail.entry import Entry
-from smarthost.mail.event import Event
 from smarthost.spool import record, schema
-from smarthost.spool.store import Change, Content, Done, Settlement
+from smarthost.spool.store import Change, Done, Settlement
 
 
 class Part:
@@ -29,18 +27,17 @@ class Part:
         self.dones: list[Done] = []
         self.octets = 0  # of content, to judge how long the write-ahead log has become
         self.last_id = 0
-        self.forgot = 0  # event rows deleted, after `apply`
 
     def __bool__(self) -> bool:
         """Whether there is anything to write or to answer."""
-        return bool(self.dones or self.events)
+        return bool(self.dones or self.events)  # nothing else comes without somebody who waits
 
-    def add_message(self, row: record.Row, content: Content, entries: Iterable[Entry]) -> None:
+    def add_message(self, row: record.Row, entries: Iterable[record.Row]) -> None:
         """Add a message and its entries."""
         self.messages.append(row)
-        self.octets += len(content.head)
+        self.octets += row[3]
         self.last_id = max(self.last_id, row[0])
-        self.entries.extend(map(record.entry_row, entries))
+        self.entries.extend(entries)
 
     def settle(self, settlement: Settlement) -> None:
         """Add what an attempt did to its entry; events and reports are added apart."""
@@ -62,14 +59,6 @@ class Part:
         for key in change.removed:
             self.remove(key)
 
-    def add_event(self, event: Event, sequence: int) -> None:
-        """Add a line of history."""
-        self.events.append(record.event_row(event, sequence))
-
-    def forget(self, histories: Iterable[tuple[int, int]]) -> None:
-        """Delete histories: message ids, each with the sequence number up to which its events go."""
-        self.forgotten.extend(histories)
-
     def extend(self, later: "Part") -> None:
         """Take over the rows and the waiting of a later part."""
         for name in ("messages", "entries", "splits", "updates", "deletes", "left", "events", "forgotten", "dones"):
@@ -88,12 +77,11 @@ class Part:
             (schema.DELETE_ENTRY, self.deletes, -1),
             (schema.DELETE_MESSAGE, self.left, 0),
             (schema.INSERT_EVENT, self.events, 0),
+            (schema.DELETE_EVENTS, self.forgotten, 0),
         ):
             if rows:
                 cursor.executemany(sql, rows)
                 grown += sign * cursor.rowcount
-        if self.forgotten:
-            self.forgot = cursor.executemany(schema.DELETE_EVENTS, self.forgotten).rowcount
         return grown
 
 

@@ -44,7 +44,15 @@ def message_row(message: Message, content: Content, sealed: tuple[int, int]) -> 
 def entry_row(entry: Entry) -> Row:
     """Write an entry for `schema.INSERT_ENTRY`; infinite times become NULL."""
     message_id = entry.message.id
-    return (message_id, entry.number, entry.queue, _finite(entry.due), _finite(entry.deadline), entry.why, _state(entry))
+    return (
+        message_id,
+        entry.number,
+        entry.queue,
+        _finite(entry.due),
+        _finite(entry.deadline),
+        entry.why,
+        _state(entry),
+    )
 
 
 def update_row(entry: Entry) -> Row:

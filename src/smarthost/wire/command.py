@@ -23,9 +23,10 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?"
 # Mailboxes as nearly everyone writes them, short enough to need no further look; the rest goes the long way.
 _PLAIN = rf"(?=[^@>]{{1,64}}@[^>]{{1,180}}>){_ATOM}(?:\.{_ATOM})*@({_LABEL}(?:\.{_LABEL})*)"
 _USUAL_MAIL = re.compile(
-    rf"FROM: ?<((?:{_PLAIN})?)>(?: SIZE=([0-9]{{1,20}}))?(?: BODY=(?:7BIT|(8BITMIME)))?( SMTPUTF8)?", re.IGNORECASE
+    rf"FROM: ?<((?:{_PLAIN})?)>(?: SIZE=([0-9]{{1,20}}))?(?: BODY=(?:7BIT|(8BITMIME)))?( SMTPUTF8)?",
+    re.IGNORECASE | re.ASCII,
 )
-_USUAL_RCPT = re.compile(rf"TO: ?<({_PLAIN})>", re.IGNORECASE)
+_USUAL_RCPT = re.compile(rf"TO: ?<({_PLAIN})>", re.IGNORECASE | re.ASCII)
 _PATH = re.compile(r'(?:FROM|TO): *<(?:@[^,:<> ]+(?:,@[^,:<> ]+)*:)?((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>(?: +(.*))?', re.I)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([^\x00-\x20=\x7f]+))?")
@@ -33,6 +34,7 @@ _SIZE = re.compile(r"[0-9]{1,20}")
 _MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
 _RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
 _NOTHING_ASKED = Notify.UNSPECIFIED
+_NOTIFY_NAMES = tuple((int(flag), str(flag.name)) for flag in Notify if flag)
 
 
 class MailCommand(msgspec.Struct, frozen=True, gc=False):
@@ -237,9 +239,7 @@ def _read_notify(value: str) -> Notify | None:
 
 
 def _format_notify(notify: int) -> str:
-    if notify & Notify.NEVER:
-        return "NEVER"
-    return ",".join(str(flag.name) for flag in (Notify.SUCCESS, Notify.FAILURE, Notify.DELAY) if notify & flag)
+    return ",".join(name for flag, name in _NOTIFY_NAMES if notify & flag)
 
 
 def _read_orcpt(value: str) -> str | None:

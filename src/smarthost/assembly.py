@@ -1,0 +1,240 @@
+"""Joins the parts of the relay from a configuration; the only place where they all meet."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from smarthost.config import Config
+from smarthost.crypto.dkim_keys import Keyring
+from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
+from smarthost.delivery.connect import Connector
+from smarthost.delivery.dispatcher import Dispatcher, Hall
+from smarthost.delivery.promoter import Promoter
+from smarthost.delivery.reporting import Reporter, ReportTerms
+from smarthost.delivery.resolve import Sites
+from smarthost.delivery.settle import Settler
+from smarthost.delivery.transfer import Terms, Transfer
+from smarthost.mail.address import to_literal
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.message import MessageIds
+from smarthost.mail.reply import Reply
+from smarthost.mail.route import Deliver, Route, Site
+from smarthost.network.dns import Resolver
+from smarthost.network.session import Credentials, Session, SessionSettings, Timeouts
+from smarthost.policy.admission import Tls
+from smarthost.policy.limits import LimitTable
+from smarthost.policy.rewriting import Rewriter
+from smarthost.policy.routing import RouteRule
+from smarthost.queue.contents import Contents
+from smarthost.queue.draft import Rules
+from smarthost.queue.edit import EditRules
+from smarthost.queue.intake import REJECTED, Intake
+from smarthost.queue.operate import Operator
+from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.reception import credentials as logins
+from smarthost.reception.accept import Door
+from smarthost.reception.parts import Parts
+from smarthost.reception import terms as reception_terms
+from smarthost.report.counters import Counters
+from smarthost.report.feed import Feed
+from smarthost.spool.sqlite import SqliteSpool
+
+
+class Relay:
+    """All parts of one relay, joined. `apply` follows a configuration; it is called at the start and at each reload."""
+
+    def __init__(
+        self, config: Config, spool: SqliteSpool, feed: Feed, counters: Counters, clock: Callable[[], float]
+    ) -> None:
+        """Build every part; nothing runs yet. Raises KeyUnreadable and TlsFault for files that cannot be used."""
+        loop = asyncio.get_running_loop()
+        self.config, self.spool, self.feed, self.counters, self.clock, self.loop = (
+            config, spool, feed, counters, clock, loop,
+        )
+        self.rng = Random()
+        self.keyring = make_keyring(config)
+        self.tls = make_tls(config, clock)
+        self.rules = make_rules(config, self.keyring)
+        self.ids = MessageIds(spool.last_id)
+        self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
+        self.scheduler = Scheduler(spool, Contents(), clock)
+        self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
+        self.settler = Settler(
+            spool, self.scheduler, self.reporter, feed, counters, config.retry, clock, self.rng
+        )
+        self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
+        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
+        self.sites = Sites(self.resolver, config.hostname, clock, self.rng)
+        self.contexts = TlsContexts()
+        self.timeouts = Timeouts()
+        self.connector = Connector(self.contexts, self.timeouts, self.settings_for, clock)
+        self.limits = LimitTable(config.limits)
+        self.dispatchers: dict[str, Dispatcher] = {}
+        self.retired: list[Dispatcher] = []
+        self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
+        self.promoter = Promoter(
+            self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock
+        )
+        self.has_space = True
+        self.credentials = logins.Credentials(config.users, clock)
+        self.door = Door(make_terms(config), self._make_parts(), loop)
+        self._join()
+
+    def _join(self) -> None:
+        """Set the calls between parts that cannot be handed in at construction."""
+        self.intake.on_accepted = self.scheduler.admit
+        self.scheduler.offer = self.promoter.offer
+        self.scheduler.reoffer = self.promoter.reoffer
+        self.scheduler.overdue = self.promoter.overdue
+        self.operator.withdraw = self._withdraw
+        self.operator.fail_entry = self.settler.fail
+        self.operator.awake = self._awake
+
+    def apply(self, config: Config, keyring: Keyring) -> None:
+        """Follow a new configuration, with keys that were read already: mail in the queue is routed again on its way."""
+        self.config, self.keyring = config, keyring
+        self.rules = make_rules(config, keyring)
+        self.intake.rules = self.rules
+        self.settler.retry = self.operator.retry = config.retry
+        self.reporter.terms = make_report_terms(config)
+        self.limits = LimitTable(config.limits)
+        self.promoter.rules = self.rules
+        self.promoter.forget()
+        self.resolver.clear()
+        self.credentials.replace(config.users)
+        self.door.terms = make_terms(config)
+        for dispatcher in self.dispatchers.values():
+            dispatcher.retire()
+            self.retired.append(dispatcher)
+        self.dispatchers = {}
+        for queue in self.scheduler.queues:
+            self.scheduler.unblock(queue)
+
+    def forget_retired(self) -> None:
+        """Drop dispatchers of an older configuration whose last session has ended."""
+        if self.retired:
+            self.retired = [each for each in self.retired if each.transfers or not each.is_quiet]
+
+    def settings_for(self, site: Site) -> SessionSettings:
+        """Say how a session of a site is opened."""
+        route, config = site.route, self.config
+        login = config.credentials.get(route.login) if route.login else None
+        return SessionSettings(
+            hello=hello_name(config),
+            tls=route.tls,
+            ca_file=route.ca_file,
+            credentials=None if login is None else Credentials(login.username, login.password, login.mechanism.value),
+            allow_plaintext_auth=route.allow_plaintext_auth,
+            source_address=route.source_address[0] if route.source_address else "",
+        )
+
+    def dispatcher_for(self, site: Site) -> Dispatcher:
+        """Give the dispatcher of a site, the same for all queues whose hosts are the same."""
+        dispatcher = self.dispatchers.get(site.name)
+        if dispatcher is None:
+            ready = ReadyQueue(site, self.limits.for_site(site))
+            dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
+        else:
+            dispatcher.ready.site = site
+        return dispatcher
+
+    def dispatcher_of(self, queue: str) -> Dispatcher | None:
+        """Find the dispatcher that serves a queue, if one does."""
+        known = self.promoter.known.get(queue)
+        return known[0] if known is not None else None
+
+    def make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
+        """Make the transfer that drives a session for a dispatcher."""
+        version = session.tls.partition(" ")[0]
+        if version:
+            self.counters.tls_sessions["out", version] += 1
+        terms = Terms(
+            read_block=self.spool.read_file,
+            site=dispatcher.ready.site.name,
+            limits=dispatcher.ready.limits,
+            timeouts=self.timeouts,
+            soft_bounce=self.config.retry.soft_bounce,
+        )
+        return Transfer(session, dispatcher.next_job, dispatcher.finished, dispatcher.lost, terms, self.clock)
+
+    def _make_parts(self) -> Parts:
+        return Parts(
+            intake=self.intake,
+            credentials=self.credentials,
+            feed=self.feed,
+            counters=self.counters,
+            clock=self.clock,
+            route_refusal=self._route_refusal,
+            has_space=lambda: self.has_space,
+            tls=self.tls,
+        )
+
+    def _route_refusal(self, reverse_path: str, recipient: Recipient, identity: str) -> Reply | None:
+        route = self.rules.routing.choose(reverse_path, recipient, identity, "")
+        return REJECTED if route.deliver is Deliver.REJECT else None
+
+    def _withdraw(self, queue: str, key: Key) -> bool:
+        dispatcher = self.dispatcher_of(queue)
+        return dispatcher is not None and dispatcher.ready.withdraw(key)
+
+    def _awake(self, queues: set[str]) -> None:
+        """Let queues be tried at once: a pause of their site ends, as a person asked for it."""
+        for queue in queues:
+            dispatcher = self.dispatcher_of(queue)
+            if dispatcher is not None:
+                dispatcher.ready.window.until = 0.0
+            self.connector.health.forget()
+            self.scheduler.unblock(queue)
+
+
+def make_rules(config: Config, keyring: Keyring) -> Rules:
+    """Give what intake follows."""
+    edit = EditRules(
+        hostname=config.hostname,
+        default_domain=config.default_domain,
+        submission=config.submission,
+        rewriter=Rewriter(config.rewrites),
+        users={user.name: user for user in config.users},
+    )
+    routing = config.routes()
+    report = _report_route(config, routing.routes)
+    return Rules(edit=edit, routing=routing, retry=config.retry, keyring=keyring, report_route=report)
+
+
+def _report_route(config: Config, routes: Mapping[str, Route]) -> Route | None:
+    return routes.get(config.report.route) if config.report.route else None
+
+
+def make_keyring(config: Config) -> Keyring:
+    """Read the DKIM keys; raises KeyUnreadable."""
+    return Keyring([(key.domain, key.selector, key.key) for key in config.dkim])
+
+
+def make_tls(config: Config, clock: Callable[[], float]) -> ServerTls | None:
+    """Read what the listeners show, or make a self-signed certificate; None when no listener uses TLS."""
+    if all(listener.tls is Tls.NONE for listener in config.listeners):
+        return None
+    certificate, key = config.tls.certificate, config.tls.key
+    if certificate is None or key is None:
+        certificate, key = ensure_self_signed(Path(config.data_directory) / "tls", config.hostname, clock())
+    return ServerTls(certificate, key)
+
+
+def make_terms(config: Config) -> reception_terms.Terms:
+    """Give what sessions follow."""
+    return reception_terms.Terms(config.hostname, config.default_domain, config.submission)
+
+
+def make_report_terms(config: Config) -> ReportTerms:
+    """Give how reports are written."""
+    return ReportTerms(config.hostname, config.postmaster, config.report.reverse_path)
+
+
+def hello_name(config: Config) -> str:
+    """Give our name in EHLO: an address literal when the hostname is none (RFC 5321 4.1.4)."""
+    return config.hostname if "." in config.hostname else to_literal("127.0.0.1")

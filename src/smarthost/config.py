@@ -1,0 +1,170 @@
+"""Turns one TOML file and the environment into one frozen Config, or says all that is wrong with them."""
+
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from smarthost.config_read import Findings, Table, read_path, read_positive_duration, show
+from smarthost.config_routes import NOT_YET, read_routing
+from smarthost.config_sections import (
+    HTTP_ADDRESS,
+    read_dkim,
+    read_dns,
+    read_history,
+    read_http,
+    read_limits,
+    read_listeners,
+    read_log,
+    read_report,
+    read_retry,
+    read_rewrites,
+    read_submission,
+    read_tls,
+    read_users,
+)
+from smarthost.config_source import ConfigError, Problem, read_source
+from smarthost.config_types import (
+    DkimKey,
+    Dns,
+    Dnssec,
+    Log,
+    LogFormat,
+    Login,
+    LogLevel,
+    Mechanism,
+    ReportSettings,
+    TlsFiles,
+)
+from smarthost.config_words import read_domain, read_host_name, read_mailbox, read_optional
+from smarthost.mail.address import to_a_label
+from smarthost.mail.route import Deliver, Route
+from smarthost.policy.admission import Auth, Listener, Submission, User
+from smarthost.policy.backoff import Retry
+from smarthost.policy.limits import Limit
+from smarthost.policy.rewriting import Rewrite
+from smarthost.policy.routing import RouteRule, RoutingTable
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DkimKey",
+    "Dns",
+    "Dnssec",
+    "Log",
+    "LogFormat",
+    "LogLevel",
+    "Login",
+    "Mechanism",
+    "Problem",
+    "ReportSettings",
+    "TlsFiles",
+    "load",
+]
+
+DATA_DIRECTORY = Path("./smarthost-data")
+SHUTDOWN_TIMEOUT = 8.0  # seconds; containers are killed after 10
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a person can set, with every default filled in; times are seconds, sizes octets.
+
+    `credentials` are the logins by the name of their route; `source` is the file, None when there is none;
+    `warnings` are lines for people about what works but may not be meant.
+    """
+
+    hostname: str = "localhost"
+    data_directory: Path = DATA_DIRECTORY
+    postmaster: str = "postmaster@localhost"
+    default_domain: str = "localhost"
+    shutdown_timeout: float = SHUTDOWN_TIMEOUT
+    listeners: tuple[Listener, ...] = (Listener(),)
+    tls: TlsFiles = TlsFiles()
+    submission: Submission = Submission()
+    users: tuple[User, ...] = ()
+    dkim: tuple[DkimKey, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
+    route_rules: tuple[RouteRule, ...] = ()
+    fallback: Route = Route("mx", Deliver.MX)
+    credentials: dict[str, Login] = {}
+    limits: tuple[Limit, ...] = ()
+    retry: Retry = Retry()
+    report: ReportSettings = ReportSettings()
+    history_keep: float = 7 * 86400.0
+    dns: Dns = Dns()
+    http_address: str = HTTP_ADDRESS
+    log: Log = Log()
+    source: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    def routes(self) -> RoutingTable:
+        """Give the rules, and the route named "relayhost" or "mx" for what no rule matches."""
+        return RoutingTable(self.route_rules, self.fallback)
+
+
+def load(path: Path | None, environ: Mapping[str, str], fqdn: Callable[[], str] | None = None) -> Config:
+    """Read the file at `path`, else the one SMARTHOST_CONFIG names, else /etc/smarthost/smarthost.toml if it is there.
+
+    Variables named SMARTHOST__SECTION__KEY are laid over it. `fqdn` gives this machine's name where none is set.
+    Raises ConfigError with everything that is wrong.
+    """
+    source = read_source(path, environ)
+    findings = Findings(source)
+    top = Table(source.values, (), findings)
+    hostname = _read_hostname(top, fqdn)
+    listeners = read_listeners(top)
+    users = read_users(top)
+    routing = read_routing(top)
+    names = [routing.fallback.name, *(rule.route.name for rule in routing.rules)]
+    config = Config(
+        hostname=hostname,
+        data_directory=top.take("data_directory", read_path, None) or DATA_DIRECTORY,
+        postmaster=top.take("postmaster", read_optional(read_mailbox), "") or f"postmaster@{hostname}",
+        default_domain=top.take("default_domain", read_optional(read_domain), "") or hostname,
+        shutdown_timeout=top.take("shutdown_timeout", read_positive_duration, SHUTDOWN_TIMEOUT),
+        listeners=listeners,
+        tls=read_tls(top.table("tls"), listeners),
+        submission=read_submission(top.table("submission")),
+        users=users,
+        dkim=read_dkim(top),
+        rewrites=read_rewrites(top),
+        route_rules=routing.rules,
+        fallback=routing.fallback,
+        credentials=routing.credentials,
+        limits=read_limits(top, names),
+        retry=read_retry(top.table("retry")),
+        report=read_report(top.table("report"), names),
+        history_keep=read_history(top.table("history")),
+        dns=read_dns(top.table("dns")),
+        http_address=read_http(top.table("http")),
+        log=read_log(top.table("log")),
+        source=source.path,
+    )
+    if top.values.get("automation"):
+        top.refuse("automation", f"{NOT_YET}; leave it out")
+    top.know("automation")
+    top.finish()
+    if not users and any(listener.auth is Auth.REQUIRED for listener in listeners):
+        top.warn("user", "nobody is given, so nobody can log in where a listener requires it")
+    if findings.problems:
+        raise ConfigError(tuple(findings.problems))
+    return msgspec.structs.replace(config, warnings=tuple(str(warning) for warning in findings.warnings))
+
+
+def _read_hostname(top: Table, fqdn: Callable[[], str] | None) -> str:
+    hostname = top.take("hostname", read_optional(read_host_name), "")
+    if not hostname and not top.values.get("hostname"):
+        hostname = to_a_label((fqdn or _machine_name)()) or "localhost"
+    if hostname and "." not in hostname:
+        top.warn(
+            "hostname",
+            f"is {show(hostname)}, which has no dot, so that EHLO says an address literal; give the whole name",
+        )
+    return hostname or "localhost"
+
+
+def _machine_name() -> str:
+    # getfqdn says "localhost" on a machine whose own name is beside it in /etc/hosts.
+    name = socket.getfqdn()
+    return socket.gethostname() if name.startswith("localhost") else name

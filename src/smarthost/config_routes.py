@@ -1,0 +1,179 @@
+"""Reads where mail goes: the relayhost, the [[route]] rules, and the logins they need."""
+
+from collections.abc import Collection
+
+import msgspec
+
+from smarthost.config_read import Table, read_bool, read_choice, read_existing_file, read_name
+from smarthost.config_types import Login, Mechanism
+from smarthost.config_words import is_loopback, read_glob, read_ip, read_next_hop, read_word
+from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.policy.routing import Match, RouteRule
+
+NOT_YET = "is not supported by this release"
+_OAUTH_KEYS = (
+    "provider",
+    "client_id",
+    "client_secret",
+    "client_secret_file",
+    "tenant",
+    "token_url",
+    "refresh_token",
+    "refresh_token_file",
+)
+
+
+class Routing(msgspec.Struct, frozen=True):
+    """The rules in their order, the route of what no rule matches, and the logins by the name of their route."""
+
+    rules: tuple[RouteRule, ...]
+    fallback: Route
+    credentials: dict[str, Login]
+
+
+def read_routing(top: Table) -> Routing:
+    """Read relayhost, relayhost_tls, relayhost_auth, relayhost_ca and the [[route]] tables."""
+    credentials: dict[str, Login] = {}
+    fallback = _read_fallback(top, credentials)
+    rules = []
+    names = {fallback.name}
+    for index, table in enumerate(top.tables("route")):
+        rule = _read_rule(table, f"route{index + 1}", credentials)
+        if rule.route.name in names:
+            reserved = rule.route.name == fallback.name
+            table.refuse(
+                "name",
+                f'is "{rule.route.name}", which '
+                + ("names the route of all other mail" if reserved else "another route has")
+                + "; choose another name",
+            )
+        names.add(rule.route.name)
+        rules.append(rule)
+    return Routing(tuple(rules), fallback, credentials)
+
+
+def _read_fallback(top: Table, credentials: dict[str, Login]) -> Route:
+    next_hops = top.take_list("relayhost", read_next_hop, or_one=True)
+    if not next_hops and not top.values.get("relayhost"):
+        for key in ("relayhost_tls", "relayhost_auth", "relayhost_ca"):
+            if top.values.get(key) and "relayhost" not in top.values:
+                top.refuse(key, "has no meaning without relayhost")
+        top.know("relayhost_tls", "relayhost_auth", "relayhost_ca")
+        return Route("mx", Deliver.MX)
+    name = Deliver.RELAYHOST.value
+    tls = _read_tls(top, "relayhost_tls", _default_tls(next_hops))
+    allow_plaintext = _read_login(top, "relayhost_auth", name, credentials)
+    route = Route(
+        name,
+        Deliver.RELAYHOST,
+        next_hops,
+        tls,
+        login=name if name in credentials else "",
+        allow_plaintext_auth=allow_plaintext,
+        ca_file=str(top.take("relayhost_ca", read_existing_file, None) or ""),
+    )
+    _check_security(top, ("relayhost_tls", "relayhost_auth"), route)
+    return route
+
+
+def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -> RouteRule:
+    name = table.take("name", read_word, default_name)
+    next_hops = table.take_list("relayhost", read_next_hop, or_one=True)
+    deliver = table.take("deliver", read_choice(Deliver), Deliver.RELAYHOST)
+    if table.has("deliver") == table.has("relayhost"):
+        which = "and relayhost are both given" if table.has("relayhost") else "or relayhost must be given"
+        table.refuse("deliver", f'{which}; write relayhost = [...] or deliver = "mx", "discard", "hold" or "reject"')
+    elif deliver is Deliver.RELAYHOST and not next_hops and not table.values.get("relayhost"):
+        table.refuse(
+            "deliver" if table.has("deliver") else "relayhost", 'must name a next hop: relayhost = ["[host]:587"]'
+        )
+    default = _default_tls(next_hops) if deliver is Deliver.RELAYHOST else TlsLevel.MAY
+    tls = _read_tls(table, "tls", default)
+    allow_plaintext = _read_login(table, "auth", name, credentials)
+    ca_file = table.take("ca", read_existing_file, None)
+    sources = table.take_list("source_address", read_ip, or_one=True)
+    if len(sources) > 1:
+        table.refuse("source_address", f"with several addresses {NOT_YET}; give one")
+    for key in ("tls", "auth", "ca", "source_address"):
+        meaningless = key == "auth" if deliver is Deliver.MX else deliver is not Deliver.RELAYHOST
+        if meaningless and table.values.get(key):
+            table.refuse(key, f'has no meaning with deliver = "{deliver.value}"')
+    route = Route(
+        name,
+        deliver,
+        next_hops,
+        tls,
+        login=name if name in credentials else "",
+        allow_plaintext_auth=allow_plaintext,
+        ca_file=str(ca_file or ""),
+        source_address=sources,
+    )
+    _check_security(table, ("tls", "auth"), route)
+    match = _read_match(table.table("match"))
+    table.finish()
+    return RouteRule(match, route)
+
+
+def _read_match(table: Table) -> Match:
+    fields = {key: table.take_list(key, read_glob, or_one=True) for key in ("sender", "recipient", "user", "tag")}
+    for key in fields:
+        if table.values.get(key) == []:
+            table.refuse(key, "is an empty array, which would match nothing; leave it out to match everything")
+    table.finish()
+    return Match(**fields)
+
+
+def _default_tls(next_hops: tuple[NextHop, ...]) -> TlsLevel:
+    # On its own machine a relay can neither be listened to nor be someone else.
+    is_local = bool(next_hops) and all(is_loopback(hop.host) for hop in next_hops)
+    return TlsLevel.MAY if is_local else TlsLevel.VERIFY
+
+
+def _read_tls(table: Table, key: str, default: TlsLevel) -> TlsLevel:
+    level = table.take(key, read_choice(TlsLevel), default)
+    if level is TlsLevel.DANE:
+        table.refuse(key, f'is "dane", which {NOT_YET}; allowed are none, may, encrypt and verify')
+    return level
+
+
+def _read_login(top: Table, key: str, route: str, credentials: dict[str, Login]) -> bool:
+    """Put the login of a route into the credentials; give whether it may be sent without TLS."""
+    if not top.has(key):
+        top.know(key)
+        return False
+    table = top.table(key)
+    mechanism = table.take("mechanism", read_choice(Mechanism), Mechanism.NEGOTIATED)
+    if mechanism is Mechanism.XOAUTH2:
+        table.know(*_OAUTH_KEYS)
+        table.refuse("mechanism", f'is "xoauth2", which {NOT_YET}; allowed are plain, login and cram-md5')
+    username = table.take("username", read_name, "")
+    problems = len(table.findings.problems)
+    password = table.secret("password")
+    if mechanism is not Mechanism.XOAUTH2:
+        if not table.has("username"):
+            table.refuse("username", "is missing")
+        if not password and len(table.findings.problems) == problems:
+            table.refuse("password", "is missing; give password or password_file")
+    allow_plaintext = table.take("allow_plaintext", read_bool, False)
+    table.finish()
+    credentials[route] = Login(username, password, mechanism)
+    return allow_plaintext
+
+
+def _check_security(table: Table, keys: tuple[str, str], route: Route) -> None:
+    tls_key, auth_key = keys
+    implicit = [hop for hop in route.next_hops if hop.implicit_tls]
+    if route.tls is TlsLevel.NONE and implicit:
+        table.refuse(tls_key, f'is "none", but {implicit[0]} speaks TLS on connect; allowed are encrypt and verify')
+    elif route.login and not route.allow_plaintext_auth and len(implicit) < len(route.next_hops):
+        if route.tls is TlsLevel.NONE:
+            allowed = f'set {tls_key} = "verify", or allow_plaintext = true in {auth_key}'
+            table.refuse(auth_key, f"would send the password without TLS; {allowed}")
+        elif route.tls is TlsLevel.MAY:
+            table.warn(auth_key, "is used only where TLS can be had; mail waits while the next hop offers none")
+
+
+def check_route_name(table: Table, key: str, name: str, names: Collection[str]) -> None:
+    """Refuse the name of a route that does not exist."""
+    if name and name not in names:
+        table.refuse(key, f'is "{name}", but there is no such route; there are: {", ".join(sorted(names))}')

@@ -1,0 +1,309 @@
+"""Reads the sections of the configuration: listeners, submission, users, signing keys, limits, retries and the rest."""
+
+from collections.abc import Collection, Iterable
+from enum import StrEnum
+from ipaddress import ip_network
+
+from smarthost.config_read import (
+    Table,
+    read_bool,
+    read_choice,
+    read_count,
+    read_existing_file,
+    read_positive_duration,
+    read_positive_size,
+    read_size,
+    read_text,
+)
+from smarthost.config_routes import NOT_YET, check_route_name
+from smarthost.config_types import DkimKey, Dns, Dnssec, Log, LogFormat, LogLevel, ReportSettings, TlsFiles
+from smarthost.config_words import (
+    check_hash,
+    is_local_place,
+    read_domain,
+    read_glob,
+    read_mailbox,
+    read_network,
+    read_optional,
+    read_place,
+    read_rate,
+    read_resolver,
+    read_user_name,
+    read_word,
+)
+from smarthost.mail.envelope import Priority
+from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, Submission, Tls, User
+from smarthost.policy.backoff import Retry
+from smarthost.policy.limits import Limit, LimitMatch
+from smarthost.policy.rewriting import Rewrite
+
+HTTP_ADDRESS = "127.0.0.1:9587"
+
+
+class _Protocol(StrEnum):
+    SMTP = "smtp"
+    HTTP = "http"
+
+
+class _OnLimit(StrEnum):
+    DEFER = "defer"
+    ERROR = "error"
+
+
+def _refuse_repeats(pairs: Iterable[tuple[Table, object]], key: str, what: str) -> None:
+    seen = set()
+    for table, value in pairs:
+        if value and value in seen:
+            table.refuse(key, f"{what} is given twice")
+        seen.add(value)
+
+
+def read_listeners(top: Table) -> tuple[Listener, ...]:
+    """Read the [[listener]] tables; none gives one on the loopback address."""
+    tables = top.tables("listener")
+    listeners = [_read_listener(table) for table in tables]
+    _refuse_repeats(
+        ((table, listener.address) for table, listener in zip(tables, listeners, strict=True)),
+        "address",
+        "the same address",
+    )
+    if not listeners:
+        return (Listener(),)
+    if not any(listener.auth is Auth.REQUIRED or is_local_place(listener.address) for listener in listeners):
+        top.warn("listener", 'auth = "required" stands nowhere: trusted networks relay without a login')
+    return tuple(listeners)
+
+
+def _read_listener(table: Table) -> Listener:
+    default = Listener()
+    listener = Listener(
+        address=table.take("address", read_place, default.address),
+        protocol=table.take("protocol", read_choice(_Protocol), _Protocol.SMTP).value,
+        tls=table.take("tls", read_choice(Tls), default.tls),
+        auth=table.take("auth", read_choice(Auth), default.auth),
+        allow_plaintext_auth=table.take("allow_plaintext_auth", read_bool, default.allow_plaintext_auth),
+        proxy_protocol=table.take("proxy_protocol", read_bool, default.proxy_protocol),
+        trusted_proxies=table.take_list("trusted_proxies", read_network),
+    )
+    if listener.protocol == _Protocol.HTTP:
+        table.refuse("protocol", f'is "http", which {NOT_YET}; allowed is smtp, and [http] address for one address')
+    if listener.proxy_protocol:
+        table.refuse("proxy_protocol", f"is true, which {NOT_YET}; allowed is false")
+    if listener.trusted_proxies:
+        table.refuse("trusted_proxies", f"{NOT_YET}; leave it empty")
+    if not is_local_place(listener.address):
+        if listener.allow_plaintext_auth:
+            table.warn("allow_plaintext_auth", f"lets passwords cross the network unprotected at {listener.address}")
+        elif listener.tls is Tls.NONE and listener.auth is not Auth.NONE:
+            table.warn("tls", 'is "none": AUTH is offered to trusted networks only, as it needs TLS')
+    table.finish()
+    return listener
+
+
+def read_tls(table: Table, listeners: Iterable[Listener]) -> TlsFiles:
+    """Read [tls]; certificate and key are given both or not at all."""
+    files = TlsFiles(table.take("certificate", read_existing_file, None), table.take("key", read_existing_file, None))
+    for key, other in (("certificate", "key"), ("key", "certificate")):
+        if table.values.get(key) and not table.values.get(other):
+            table.refuse(key, f"is given without {other}; give both, or none for a self-signed certificate")
+    if table.take("client_ca", read_text, ""):
+        table.refuse("client_ca", f'{NOT_YET}; leave it ""')
+    if not table.values.get("certificate") and any(listener.tls is not Tls.NONE for listener in listeners):
+        table.warn("certificate", "is not given: listeners show a self-signed certificate, which clients may refuse")
+    table.finish()
+    return files
+
+
+def read_submission(table: Table) -> Submission:
+    """Read [submission]."""
+    default = Submission()
+    submission = Submission(
+        trusted_networks=table.take_list("trusted_networks", read_network, default.trusted_networks),
+        max_message_size=table.take("max_message_size", read_positive_size, default.max_message_size),
+        max_recipients=table.take("max_recipients", read_count, default.max_recipients),
+        max_hops=table.take("max_hops", read_count, default.max_hops),
+        bare_newlines=table.take("bare_newlines", read_choice(BareNewlines), default.bare_newlines),
+        long_lines=table.take("long_lines", read_choice(LongLines), default.long_lines),
+        add_missing_headers=table.take("add_missing_headers", read_bool, default.add_missing_headers),
+        hide_client=table.take("hide_client", read_bool, default.hide_client),
+        max_connections=table.take("max_connections", read_count, default.max_connections),
+        max_connections_per_ip=table.take("max_connections_per_ip", read_count, default.max_connections_per_ip),
+        min_free_space=table.take("min_free_space", read_size, default.min_free_space),
+    )
+    for text in submission.trusted_networks:
+        network = ip_network(text)
+        if not network.is_private and network.prefixlen < (16 if network.version == 4 else 32):
+            table.warn("trusted_networks", f"has {text} in it, which is much of the Internet: all of it may relay")
+    table.finish()
+    return submission
+
+
+def read_users(top: Table) -> tuple[User, ...]:
+    """Read the [[user]] tables."""
+    tables = top.tables("user")
+    users = tuple(_read_user(table) for table in tables)
+    _refuse_repeats(((table, user.name) for table, user in zip(tables, users, strict=True)), "name", "the same user")
+    return users
+
+
+def _read_user(table: Table) -> User:
+    problems = len(table.findings.problems)
+    password = table.secret("password")
+    if len(table.findings.problems) == problems:
+        key = "password_file" if table.has("password_file") else "password"
+        if not password:
+            table.refuse("password", "is missing; make one with: smarthost user hash")
+        elif wrong := check_hash(password):
+            table.refuse(key, wrong)
+    if not table.has("name"):
+        table.refuse("name", "is missing")
+    user = User(
+        name=table.take("name", read_user_name, ""),
+        password=password,
+        allowed_senders=table.take_list("allowed_senders", read_glob),
+        message_rate=table.take_list("message_rate", read_rate, or_one=True),
+        priority=table.take("priority", read_choice(Priority), Priority.MEDIUM),
+    )
+    table.finish()
+    return user
+
+
+def read_dkim(top: Table) -> tuple[DkimKey, ...]:
+    """Read the [[dkim]] tables; the key files must be there, reading them is the signer's business."""
+    tables = top.tables("dkim")
+    keys = []
+    for table in tables:
+        for key in ("domain", "selector", "key"):
+            if not table.values.get(key):
+                table.refuse(key, "is missing")
+        domain = table.take("domain", read_optional(read_domain), "")
+        selector = table.take("selector", read_optional(read_domain), "")
+        file = table.take("key", read_existing_file, None)
+        table.finish()
+        if domain and selector and file:
+            keys.append((table, DkimKey(domain, selector, file)))
+    _refuse_repeats(((table, (key.domain, key.selector)) for table, key in keys), "selector", "the same key")
+    return tuple(key for _, key in keys)
+
+
+def read_rewrites(top: Table) -> tuple[Rewrite, ...]:
+    """Read the [[rewrite]] tables."""
+    rewrites = []
+    for table in top.tables("rewrite"):
+        if not table.has("match"):
+            table.refuse("match", 'is missing; write a glob of addresses such as "root@*"')
+        rule = Rewrite(
+            match=table.take("match", read_glob, ""),
+            reverse_path=table.take("reverse_path", read_optional(read_mailbox), ""),
+            header_from=table.take("header_from", read_optional(read_mailbox), ""),
+            recipient=table.take("recipient", read_optional(read_mailbox), ""),
+        )
+        if not any(table.values.get(key) for key in ("reverse_path", "header_from", "recipient")):
+            table.refuse("match", "changes nothing; give reverse_path, header_from or recipient")
+        table.finish()
+        rewrites.append(rule)
+    return tuple(rewrites)
+
+
+def read_limits(top: Table, routes: Collection[str]) -> tuple[Limit, ...]:
+    """Read the [[limit]] tables; `routes` are the names that may be matched."""
+    return tuple(_read_limit(table, routes) for table in top.tables("limit"))
+
+
+def _read_limit(table: Table, routes: Collection[str]) -> Limit:
+    limit = Limit(
+        match=_read_limit_match(table.table("match"), routes),
+        max_connections=table.take("max_connections", read_count, None),
+        max_connection_rate=table.take("max_connection_rate", read_rate, None),
+        message_rate=table.take_list("message_rate", read_rate, or_one=True) if table.has("message_rate") else None,
+        max_messages_per_connection=table.take("max_messages_per_connection", read_count, None),
+        max_recipients_per_transaction=table.take("max_recipients_per_transaction", read_count, None),
+        idle_timeout=table.take("idle_timeout", read_positive_duration, None),
+    )
+    table.know("message_rate")
+    if table.take("on_limit", read_choice(_OnLimit), _OnLimit.DEFER) is _OnLimit.ERROR:
+        table.refuse("on_limit", f'is "error", which {NOT_YET}; allowed is defer')
+    table.finish()
+    return limit
+
+
+def _read_limit_match(table: Table, routes: Collection[str]) -> LimitMatch:
+    match = LimitMatch(
+        site=table.take("site", read_optional(read_glob), ""),
+        route=table.take("route", read_optional(read_word), ""),
+        destination=table.take("destination", read_optional(read_glob), ""),
+        sender_domain=table.take("sender_domain", read_optional(read_glob), ""),
+        user=table.take("user", read_optional(read_glob), ""),
+    )
+    check_route_name(table, "route", match.route, routes)
+    for key in ("destination", "sender_domain", "user"):
+        if getattr(match, key):
+            instead = "; a user's own limit is message_rate in [[user]]" if key == "user" else ""
+            table.refuse(key, f"{NOT_YET}; allowed are site and route{instead}")
+    table.finish()
+    return match
+
+
+def read_retry(table: Table) -> Retry:
+    """Read [retry]."""
+    default = Retry()
+    retry = Retry(
+        schedule=table.take_list("schedule", read_positive_duration, default.schedule),
+        soft_bounce=table.take("soft_bounce", read_bool, default.soft_bounce),
+        lifetime=table.take("lifetime", read_positive_duration, default.lifetime),
+        report_lifetime=table.take("report_lifetime", read_positive_duration, default.report_lifetime),
+        delay_warning=table.take_list("delay_warning", read_positive_duration, default.delay_warning),
+    )
+    if not retry.schedule:
+        table.refuse("schedule", 'is empty, but must have at least one delay: ["5m"]')
+    if list(retry.delay_warning) != sorted(retry.delay_warning):
+        table.refuse("delay_warning", 'must be ascending ages of a message, as ["4h", "24h"]')
+    table.finish()
+    return retry
+
+
+def read_report(table: Table, routes: Collection[str]) -> ReportSettings:
+    """Read [report]; `routes` are the names that may be given."""
+    report = ReportSettings(
+        table.take("route", read_optional(read_word), ""),
+        table.take("reverse_path", read_optional(read_mailbox), ""),
+    )
+    check_route_name(table, "route", report.route, routes)
+    table.finish()
+    return report
+
+
+def read_history(table: Table) -> float:
+    """Read [history]; gives the seconds for which events are kept."""
+    keep = table.take("keep", read_positive_duration, 7 * 86400.0)
+    table.finish()
+    return keep
+
+
+def read_dns(table: Table) -> Dns:
+    """Read [dns]."""
+    dns = Dns(table.take_list("servers", read_resolver), table.take("dnssec", read_choice(Dnssec), Dnssec.AUTO))
+    table.finish()
+    return dns
+
+
+def read_http(table: Table) -> str:
+    """Read [http]; gives the address, "" for none."""
+    address = table.take("address", read_optional(read_place), HTTP_ADDRESS)
+    if table.values.get("tokens"):
+        table.refuse("tokens", f"{NOT_YET}; leave it []")
+    table.know("tokens", "tokens_file")
+    if table.has("tokens_file"):
+        table.refuse("tokens_file", f"{NOT_YET}; leave it out")
+    table.finish()
+    return address
+
+
+def read_log(table: Table) -> Log:
+    """Read [log]."""
+    log = Log(
+        table.take("format", read_choice(LogFormat), LogFormat.JSON),
+        table.take("level", read_choice(LogLevel), LogLevel.INFO),
+    )
+    table.finish()
+    return log

@@ -1,0 +1,88 @@
+"""The parts of the configuration that are nobody's policy: files, logins, and what the server itself needs."""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+
+class Dnssec(StrEnum):
+    """Whether the AD bit of an answer is believed: from a local resolver only, always, or never."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class LogFormat(StrEnum):
+    """How the mail log is written."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    """From which level on log lines are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Mechanism(StrEnum):
+    """How to log in at a next hop; "" leaves it to what the next hop offers."""
+
+    NEGOTIATED = ""
+    PLAIN = "plain"
+    LOGIN = "login"
+    CRAM_MD5 = "cram-md5"
+    XOAUTH2 = "xoauth2"
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """What the listeners show; both None means a self-signed certificate of ours."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class DkimKey(msgspec.Struct, frozen=True):
+    """A key that signs mail whose From domain is `domain` (A-label form) or below it."""
+
+    domain: str
+    selector: str
+    key: Path
+
+
+class Login(msgspec.Struct, frozen=True):
+    """A user name and password for a next hop; its representation hides the password."""
+
+    username: str
+    password: str
+    mechanism: Mechanism = Mechanism.NEGOTIATED
+
+    def __repr__(self) -> str:
+        """Show everything but the password."""
+        return f"Login(username={self.username!r}, mechanism={self.mechanism.value!r})"
+
+
+class ReportSettings(msgspec.Struct, frozen=True):
+    """How reports travel: a route's name, or "" to route them like other mail; reverse_path "" is the null one."""
+
+    route: str = ""
+    reverse_path: str = ""
+
+
+class Dns(msgspec.Struct, frozen=True):
+    """Which resolvers are asked, as "IP" or "IP:port"; none means the system's."""
+
+    servers: tuple[str, ...] = ()
+    dnssec: Dnssec = Dnssec.AUTO
+
+
+class Log(msgspec.Struct, frozen=True):
+    """How the log is written."""
+
+    format: LogFormat = LogFormat.JSON
+    level: LogLevel = LogLevel.INFO

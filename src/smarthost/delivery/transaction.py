@@ -1,0 +1,223 @@
+"""Transaction: one job's recipients on their way through MAIL, RCPT, DATA and content, and what became of each."""
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import msgspec
+
+from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import Body, Recipient
+from smarthost.mail.outcome import Action, Outcome, Scope, Stage
+from smarthost.mail.reply import Reply
+from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
+from smarthost.spool.store import Content
+from smarthost.wire.command import format_mail, format_rcpt
+from smarthost.wire.extensions import Extensions
+
+
+class Job(msgspec.Struct, frozen=True, gc=False):
+    """One transaction to carry. `recipients` are those of the entry that travel in it; `taken` is a Unix time."""
+
+    entry: Entry
+    recipients: tuple[Recipient, ...]
+    content: Content
+    taken: float
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who is at the other end, as its outcomes name it, and how its refusals are taken."""
+
+    host: str
+    address: str
+    soft_bounce: bool = False
+
+
+class Transaction:
+    """Collects verdicts: each recipient of the job gets one outcome, or goes into `again`, and never a second.
+
+    `again` are recipients that were one too many, or were not reached, and travel in another transaction; `scope` is
+    the widest that a verdict touched, `pause` the seconds that came with it.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_peer",
+        "accepted",
+        "again",
+        "commands",
+        "is_refused",
+        "job",
+        "outcomes",
+        "pause",
+        "recipients",
+        "scope",
+        "started_at",
+    )
+
+    def __init__(self, job: Job, peer: Peer, extensions: Extensions, started_at: float) -> None:
+        """Write the commands of the envelope; raises ValueError if an address cannot be written as one."""
+        self.job = job
+        self.started_at = started_at
+        self.recipients = job.recipients
+        self.again: list[Recipient] = []
+        most = extensions.max_recipients
+        if most and len(self.recipients) > most:  # LIMITS RCPTMAX, RFC 9422 4.2
+            self.again += self.recipients[most:]
+            self.recipients = self.recipients[:most]
+        self.commands = envelope_commands(job, self.recipients, extensions)
+        self.accepted: list[Recipient] = []
+        self.outcomes: list[Outcome] = []
+        self.is_refused = False
+        self.scope = Scope.RECIPIENT
+        self.pause = 0.0
+        self._asked = 0
+        self._peer = peer
+
+    @property
+    def next_recipient(self) -> int:
+        """The index of the recipient whose RCPT reply is the next; the number of recipients when all have theirs."""
+        return self._asked
+
+    @property
+    def is_partly_decided(self) -> bool:
+        """Whether some recipients have their outcome, or their place in the next transaction, and others wait."""
+        return bool(self.outcomes) or len(self.again) > len(self.job.recipients) - len(self.recipients)
+
+    def mail_replied(self, reply: Reply) -> None:
+        """Take MAIL's reply; a refusal is every recipient's outcome."""
+        if not reply.is_positive:
+            self.is_refused = True
+            self._refuse(self.recipients, Stage.MAIL, reply)
+
+    def rcpt_replied(self, reply: Reply) -> bool:
+        """Take the next RCPT's reply; gives whether it was the last. Behind a refused MAIL it says nothing."""
+        recipient = self.recipients[self._asked]
+        self._asked += 1
+        if not self.is_refused:
+            if reply.is_positive:
+                self.accepted.append(recipient)
+            else:
+                self._refuse((recipient,), Stage.RCPT, reply)
+        return self._asked == len(self.recipients)
+
+    def data_refused(self, reply: Reply) -> None:
+        """Take a refusal of DATA: it is the outcome of the recipients that had been accepted."""
+        self._refuse(self.accepted, Stage.DATA, reply)
+        self.accepted = []
+
+    def content_replied(self, reply: Reply) -> None:
+        """Take the reply to the end of data, which decides on the accepted recipients."""
+        if not reply.is_positive:
+            self._refuse(self.accepted, Stage.CONTENT, reply)
+            return
+        status, host, address, reason = reply.status, self._peer.host, self._peer.address, str(reply)
+        self.outcomes += [
+            Outcome(recipient, Action.RELAYED, Scope.RECIPIENT, Stage.CONTENT, status, reason, reply, host, address)
+            for recipient in self.accepted
+        ]
+
+    def lose(self, stage: Stage, verdict: Verdict, reply: Reply | None, reason: str, *, ambiguous: bool) -> None:
+        """Give every recipient without an outcome the verdict on the session's loss."""
+        self._decide(self._undecided(), stage, verdict, reply, reason, ambiguous=ambiguous)
+
+    def put_off(self) -> None:
+        """Leave every recipient without an outcome to another transaction."""
+        self.again += self._undecided()
+
+    def _undecided(self) -> Sequence[Recipient]:
+        return () if self.is_refused else (*self.accepted, *self.recipients[self._asked :])
+
+    def _refuse(self, recipients: Sequence[Recipient], stage: Stage, reply: Reply) -> None:
+        verdict = classify_reply(
+            stage, reply, soft_bounce=self._peer.soft_bounce, accepted_before=bool(self.accepted)
+        )
+        if verdict.next_transaction:
+            self.again += recipients
+            return
+        self._decide(recipients, stage, verdict, reply, str(reply))
+
+    def _decide(
+        self,
+        recipients: Sequence[Recipient],
+        stage: Stage,
+        verdict: Verdict,
+        reply: Reply | None,
+        reason: str,
+        *,
+        ambiguous: bool = False,
+    ) -> None:
+        self.scope = max(self.scope, verdict.scope)
+        self.pause = max(self.pause, verdict.pause)
+        action, scope, status = verdict.action, verdict.scope, verdict.status
+        host, address = self._peer.host, self._peer.address
+        self.outcomes += [
+            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous)
+            for recipient in recipients
+        ]
+
+
+def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Extensions) -> list[bytes]:
+    """Write MAIL, each RCPT, and DATA, with the parameters that the peer offers and the message needs."""
+    message = job.entry.message
+    envelope = message.envelope
+    dsn = extensions.dsn
+    is_8bit = extensions.eight_bit_mime and (message.eight_bit or message.utf8_header)
+    mail = format_mail(
+        envelope.reverse_path,
+        size=message.size if extensions.size is not None else None,
+        body=Body.EIGHT_BIT_MIME if is_8bit else None,
+        smtputf8=_needs_smtputf8(job),
+        ret=envelope.ret if dsn else None,
+        envid=envelope.envid if dsn else "",
+    )
+    return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]
+
+
+def find_obstacle(job: Job, extensions: Extensions) -> NetFault | None:
+    """Say why a message cannot go to a peer that offers these extensions; None when it can.
+
+    A body with octets above 127 needs 8BITMIME (RFC 6152 3), a header or an address with them SMTPUTF8 (RFC 6531
+    3.2), and a message over the announced SIZE would be refused (RFC 1870 6.1).
+    """
+    message = job.entry.message
+    if extensions.size and message.size > extensions.size:
+        return NetFault.TOO_BIG
+    if message.eight_bit and not extensions.eight_bit_mime:
+        return NetFault.EIGHT_BIT_MISSING
+    if not extensions.smtputf8 and _needs_smtputf8(job):
+        return NetFault.SMTPUTF8_MISSING
+    return None
+
+
+def _needs_smtputf8(job: Job) -> bool:
+    message = job.entry.message
+    if message.utf8_header or not message.envelope.reverse_path.isascii():
+        return True
+    return any(not recipient.address.isascii() for recipient in job.recipients)
+
+
+_OBSTACLES = MappingProxyType(
+    {
+    NetFault.TOO_BIG: "the message is larger than the host takes",
+    NetFault.EIGHT_BIT_MISSING: "the message has 8-bit text and the host does not offer 8BITMIME",
+    NetFault.SMTPUTF8_MISSING: "the message needs SMTPUTF8 and the host does not offer it",
+}
+)
+
+
+def refuse_locally(job: Job, peer: Peer, fault: NetFault) -> list[Outcome]:
+    """Give every recipient the outcome of an obstacle that we found ourselves: no reply, a status of ours."""
+    verdict = classify_fault(Stage.MAIL, fault)
+    return [
+        Outcome(
+            recipient,
+            verdict.action,
+            verdict.scope,
+            Stage.MAIL,
+            verdict.status,
+            _OBSTACLES[fault],
+            host=peer.host,
+            address=peer.address,
+        )
+        for recipient in job.recipients
+    ]

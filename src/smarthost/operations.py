@@ -1,0 +1,184 @@
+"""Operations: what a person may ask of the running relay, put together from the parts."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from smarthost import __version__
+from smarthost.control_verbs import Row
+from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.mail.entry import PARKED, Entry, Why
+from smarthost.mail.message import Message, format_id
+from smarthost.policy.waiting import SENTENCES
+from smarthost.queue.operate import Operator
+from smarthost.queue.scheduler import Scheduler
+from smarthost.report.rows import entry_row, event_row, message_row
+from smarthost.report.timestamp import format_time
+from smarthost.spool.store import Filter, Spool
+
+PAGE = 500  # entries read from the spool at a time
+BLOCK = 256 * 1024  # octets of content in one row of an export
+
+
+class RelayOperations:
+    """Implements `control_verbs.Operations` over the parts that the server joined."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        scheduler: Scheduler,
+        operator: Operator,
+        dispatcher_of: Callable[[str], Dispatcher | None],
+        reload: Callable[[], Awaitable[list[str]]],
+        clock: Callable[[], float],
+    ) -> None:
+        """Join the parts; `dispatcher_of` finds the dispatcher of a queue by its name."""
+        self._spool, self._scheduler, self._operator = spool, scheduler, operator
+        self._dispatcher_of, self._reload, self._clock = dispatcher_of, reload, clock
+        self.started_at = clock()
+        self.listening: list[str] = []
+
+    async def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
+        """Give entries by arrival, each with the reason that it waits for just now."""
+        left = limit or -1
+        async for entry in self._entries(wanted):
+            row = entry_row(entry)
+            row["why"] = str(self._waits_for(entry)[0])
+            yield row
+            left -= 1
+            if left == 0:
+                return
+
+    async def queue_show(self, message: int) -> Row | None:
+        """Give a message with its entries and its history."""
+        entries = await self._spool.entries_of(message)
+        events = await self._spool.events_of(message)
+        if not entries and not events:
+            return None
+        return {
+            "message": message_row(entries[0].message) if entries else {"id": format_id(message)},
+            "entries": [entry_row(entry) for entry in entries],
+            "events": [event_row(event) for event in events],
+        }
+
+    async def queue_flush(self, wanted: Filter) -> Row:
+        """Make entries due now."""
+        return await self._operator.flush(wanted)
+
+    async def queue_hold(self, wanted: Filter, dry_run: bool) -> Row:
+        """Park entries."""
+        return await self._operator.hold(wanted, dry_run)
+
+    async def queue_release(self, wanted: Filter, dry_run: bool) -> Row:
+        """Let parked entries go on."""
+        return await self._operator.release(wanted, dry_run)
+
+    async def queue_retry(self, wanted: Filter, dry_run: bool) -> Row:
+        """Route entries again and make them due now."""
+        return await self._operator.retry_now(wanted, dry_run)
+
+    async def queue_fail(self, wanted: Filter, dry_run: bool) -> Row:
+        """Give entries up, with reports."""
+        return await self._operator.fail(wanted, dry_run)
+
+    async def queue_delete(self, wanted: Filter, dry_run: bool) -> Row:
+        """Delete entries without reports."""
+        return await self._operator.delete(wanted, dry_run)
+
+    async def queue_export(self, wanted: Filter) -> AsyncIterator[Row]:
+        """Give whole messages, in blocks of content."""
+        last = 0
+        async for entry in self._entries(wanted):
+            if entry.message.id == last:
+                continue
+            last = entry.message.id
+            async for row in export_rows(self._spool, entry.message):
+                yield row
+
+    async def trace(self, message: int) -> AsyncIterator[Row]:
+        """Give the events of a message, oldest first."""
+        for event in await self._spool.events_of(message):
+            yield event_row(event)
+
+    async def why(self, message: int) -> AsyncIterator[Row]:
+        """Say for each entry what it waits for, since when, and until when."""
+        for entry in await self._spool.entries_of(message):
+            why, text, until = self._waits_for(entry)
+            row = entry_row(entry)
+            since = entry.message.arrival.at
+            yield row | {
+                "why": str(why),
+                "text": text,
+                "since": format_time(since),
+                "until": format_time(until) if until is not None else None,
+            }
+
+    async def status(self) -> Row:
+        """Give what an operator asks first."""
+        counts = await self._spool.count()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(self._clock() - self.started_at, 1),
+            "time": format_time(time.time()),
+            "listening": self.listening,
+            "queue": counts,
+            "in_memory": self._scheduler.total,
+        }
+
+    async def reload(self) -> Row:
+        """Read the configuration again."""
+        return {"problems": await self._reload()}
+
+    def _waits_for(self, entry: Entry) -> tuple[Why, str, float | None]:
+        """Find the reason that holds an entry at this moment, a sentence, and the time at which it lets go."""
+        if entry.why in PARKED:
+            return entry.why, _with_last(SENTENCES[entry.why], entry), None
+        now = self._clock()
+        queue = self._scheduler.queues.get(entry.queue)
+        if queue is not None and queue.blocked_until > now:
+            sentence = f"{SENTENCES[Why.SITE_THROTTLED]} Reason: {queue.blocked_by}."
+            return Why.SITE_THROTTLED, sentence, max(queue.blocked_until, entry.due)
+        if entry.due > now:
+            return entry.why, _with_last(SENTENCES[entry.why], entry), entry.due
+        dispatcher = self._dispatcher_of(entry.queue)
+        if dispatcher is not None:
+            wait = dispatcher.ready.cells.wait(now)
+            if wait > 0.0:
+                return Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], now + wait
+            if dispatcher.ready.todo:
+                return Why.SITE_BUSY, SENTENCES[Why.SITE_BUSY], None
+        return entry.why, _with_last(SENTENCES[entry.why], entry), entry.due
+
+    async def _entries(self, wanted: Filter) -> AsyncIterator[Entry]:
+        after = (0, 0)
+        while page := await self._spool.select(wanted, PAGE, after):
+            after = page[-1].key
+            for entry in page:
+                yield entry
+
+
+async def export_rows(spool: Spool, message: Message) -> AsyncIterator[Row]:
+    """Give one message as rows: its description, blocks of content, an end."""
+    identity = format_id(message.id)
+    recipients = [recipient.address for recipient in message.envelope.recipients]
+    yield message_row(message) | {"recipients": recipients}
+    content = (await spool.contents([message.id])).get(message.id)
+    if content is None:
+        yield {"id": identity, "end": True, "problem": "the content is missing or damaged"}
+        return
+    last: dict[str, Any] = {"id": identity, "content": content.head}
+    offset = 0
+    while content.file:
+        block = await spool.read_file(content.file, offset, BLOCK)
+        if not block:
+            break
+        yield last
+        offset += len(block)
+        last = {"id": identity, "content": block}
+    yield last | {"end": True}
+
+
+def _with_last(sentence: str, entry: Entry) -> str:
+    return f"{sentence} Last: {entry.last}." if entry.last else sentence

@@ -1,0 +1,164 @@
+"""Door: opens listeners, counts who is in, says who may come in, and lets the last ones finish."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from smarthost.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, TOO_MANY_FAILURES, Reply, make_reply
+from smarthost.policy.admission import Listener, Tls
+from smarthost.reception.connection import Connection
+from smarthost.reception.listen import name_of, open_sockets
+from smarthost.reception.parts import Parts
+from smarthost.reception.peer import block_of, is_loopback
+from smarthost.reception.smtp import SmtpSession
+from smarthost.reception.terms import Terms
+
+TICK = 1.0  # seconds between two looks for idle sessions
+HOUSE_FULL = make_reply(421, "4.3.2", "Too many connections, try again later")
+
+
+class Door:
+    """All SMTP listeners of the process, and the sessions that came in by them.
+
+    `terms` may be replaced at any time and holds for sessions that come after; `paused` is None, or the reply to
+    every new connection and command; `sessions` are those that are open; `ticks` counts seconds; `commits` counts
+    drafts that were asked to commit and have not answered, whose session may be gone.
+    """
+
+    def __init__(self, terms: Terms, parts: Parts, loop: asyncio.AbstractEventLoop) -> None:
+        """Be ready to open listeners on a loop."""
+        self.terms = terms
+        self.parts = parts
+        self.paused: Reply | None = None
+        self.sessions: set[Connection] = set()
+        self.ticks = 0
+        self.commits = 0
+        self.template: Mapping[str, Any] = SmtpSession.make_template(terms.hostname, loop)
+        self._loop = loop
+        self._servers: list[asyncio.AbstractServer] = []
+        self._socket_files: list[Path] = []
+        self._crowds: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Future[None] | None = None
+
+    async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
+        """Listen; gives the addresses that were bound, with their ports.
+
+        `environment` is the process's, for systemd's sockets. Raises OSError when an address cannot be had, and
+        ValueError with a sentence when the listener cannot be served as it is configured.
+        """
+        if listener.proxy_protocol:
+            raise ValueError(f"{listener.address}: proxy_protocol is not supported yet")
+        if listener.tls is not Tls.NONE and self.parts.tls is None:
+            raise ValueError(f"{listener.address}: tls = {listener.tls} needs a certificate")
+        factory = partial(self._make_session, listener)
+        addresses = []
+        for opened in open_sockets(listener.address, environment):
+            addresses.append(name_of(opened))
+            if opened.family == socket.AF_UNIX:
+                if listener.address.startswith("unix:"):
+                    self._socket_files.append(Path(opened.getsockname()))
+                server = await self._loop.create_unix_server(factory, sock=opened, backlog=1024)
+            else:
+                server = await self._loop.create_server(factory, sock=opened, backlog=1024)
+            self._servers.append(server)
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK, self._tick_on)
+        return addresses
+
+    def _make_session(self, listener: Listener) -> SmtpSession:
+        return SmtpSession(self, self.terms, self.parts, listener, self._loop)
+
+    def admit(self, session: Connection, client: str, trusted: bool) -> Reply | None:
+        """Let a connection in and count it, or give the reply that refuses it."""
+        if self.paused is not None:
+            return self.paused
+        submission = self.terms.submission
+        if len(self.sessions) >= submission.max_connections:
+            return HOUSE_FULL
+        block = block_of(client)
+        crowd = self._crowds.get(block, 0)
+        if not trusted and crowd >= submission.max_connections_per_ip:
+            return TOO_MANY_CONNECTIONS
+        # A trusted loopback address is many clients at once: one that fails shall not shut out the others.
+        if self.parts.credentials.failures.is_blocked(client) and not (trusted and is_loopback(client)):
+            return TOO_MANY_FAILURES
+        self._crowds[block] = crowd + 1
+        self.sessions.add(session)
+        address = session.dialogue.listener.address
+        self.parts.counters.sessions[address] += 1
+        self.parts.counters.open_sessions[address] += 1
+        return None
+
+    def trusts(self, client: str) -> bool:
+        """Say whether a peer may relay without AUTH; a local socket's peer ("") is trusted as loopback is."""
+        networks = self.terms.networks
+        return client in networks if client else "127.0.0.1" in networks or "::1" in networks
+
+    def left(self, session: Connection) -> None:
+        """Forget a session; the second time nothing happens."""
+        if session not in self.sessions:
+            return
+        self.sessions.discard(session)
+        dialogue = session.dialogue
+        block = block_of(dialogue.client)
+        crowd = self._crowds[block] - 1
+        if crowd:
+            self._crowds[block] = crowd
+        else:
+            del self._crowds[block]
+        self.parts.counters.open_sessions[dialogue.listener.address] -= 1
+        self._note_empty()
+
+    def commit_ended(self) -> None:
+        """Count a draft's answer."""
+        self.commits -= 1
+        self._note_empty()
+
+    def tick(self) -> None:
+        """Let a second pass: sessions that were idle for too long are ended."""
+        self.ticks += 1
+        for session in tuple(self.sessions):
+            session.check_idle(self.ticks)
+
+    def _tick_on(self) -> None:
+        self._timer = self._loop.call_later(TICK, self._tick_on)
+        self.tick()
+
+    def close(self) -> None:
+        """Stop listening; sessions that are open go on."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for path in self._socket_files:
+            path.unlink(missing_ok=True)
+        self._socket_files.clear()
+
+    async def drain(self, deadline: float) -> int:
+        """Stop listening, end every session when its content is answered, and wait for at most `deadline` seconds.
+
+        Gives how many sessions had to be cut off. A draft that was asked to commit goes on even then.
+        """
+        self.close()
+        if self.paused is None:
+            self.paused = SHUTTING_DOWN
+        for session in tuple(self.sessions):
+            session.hurry()
+        if self.sessions or self.commits:
+            self._empty = self._loop.create_future()
+            await asyncio.wait([self._empty], timeout=deadline)
+            self._empty = None
+        left = tuple(self.sessions)
+        for session in left:
+            session.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return len(left)
+
+    def _note_empty(self) -> None:
+        if self._empty is not None and not self.sessions and not self.commits and not self._empty.done():
+            self._empty.set_result(None)

@@ -1,0 +1,309 @@
+"""The running relay: starts the parts in order, keeps watch over them, reloads, drains, and stops in reverse."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvloop
+
+from smarthost import __version__
+from smarthost.assembly import Relay, make_keyring
+from smarthost.config import Config, ConfigError, load
+from smarthost.control import ControlServer
+from smarthost.control_socket import ControlBusy
+from smarthost.crypto.dkim_keys import KeyUnreadable
+from smarthost.crypto.tls import TlsFault
+from smarthost.notify import Notifier
+from smarthost.operations import RelayOperations
+from smarthost.report.counters import Counters
+from smarthost.report.feed import Feed
+from smarthost.report.gauges import GaugeReader, Gauges, LoopLag
+from smarthost.report.maillog import MailLog, ProgramLog, install_program_log
+from smarthost.report.metrics import RelayCollector, make_registry
+from smarthost.report.output import Output
+from smarthost.report.status_http import StatusServer
+from smarthost.spool.sqlite import SqliteSpool
+from smarthost.spool.store import SpoolError
+
+log = logging.getLogger(__name__)
+
+WATCH = 1.0  # seconds between two looks at sessions, disk, keys and certificates
+HISTORY_WATCH = 600.0  # seconds between two clearings of the history
+INODES_LEFT = 0.05  # part of the inodes below which no mail is accepted
+UNHEALTHY_LAG = 5.0  # seconds of event loop lag from which /healthz says no
+EX_OK, EX_SOFTWARE, EX_OSERR, EX_TEMPFAIL, EX_CONFIG = 0, 70, 71, 75, 78
+
+
+class Server:
+    """One relay in this process. `start`, then `wait`; `stop` drains. `listening` are the addresses that were bound."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[], float] = time.time,
+        log_to: int | None = 1,
+        listeners: tuple[Callable[..., None], ...] = (),
+    ) -> None:
+        """Remember what to run; `log_to` is a file descriptor or None for no log, `listeners` hear the event feed."""
+        self.config, self._clock, self._log_to = config, clock, log_to
+        self.counters = Counters()
+        self.feed = Feed((self.counters, *listeners))
+        self.listening: list[str] = []
+        self.failed = ""
+        self._stopped = asyncio.Event()
+        self._undo: list[Callable[[], object]] = []
+        self._watch: asyncio.Task[None] | None = None
+        self._ready = False
+        self._notifier = Notifier()
+        self._status: StatusServer | None = None
+
+    async def start(self) -> None:
+        """Open everything in order; raises SpoolError, KeyUnreadable, TlsFault, OSError, ValueError or ControlBusy."""
+        loop, config = asyncio.get_running_loop(), self.config
+        config.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        dropped = self._start_log(loop)
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        self.spool = SqliteSpool.open(
+            config.data_directory / "spool", loop=loop, clock=self._clock, on_fatal=self._fatal
+        )
+        self._undo.append(self.spool.close)
+        self._tell_recovery()
+        self.relay = Relay(config, self.spool, self.feed, self.counters, self._clock)
+        self._undo += [self.relay.credentials.close, self.relay.intake.close]
+        self.operations = RelayOperations(
+            self.spool, self.relay.scheduler, self.relay.operator, self.relay.dispatcher_of, self.reload, self._clock
+        )
+        self.control = ControlServer(config.data_directory / "control.sock", self.operations)
+        await self.control.start()
+        self._lag = LoopLag(loop)
+        self._undo.append(self._lag.stop)
+        self._start_status(loop, dropped)
+        await self.relay.scheduler.start()
+        for listener in config.listeners:
+            self.listening += await self.relay.door.open(listener, os.environ)
+        self.operations.listening = self.listening
+        self._watch = asyncio.create_task(self._keep_watch(), name="watch")
+        self._ready = True
+        log.info("smarthost %s listens on %s", __version__, ", ".join(self.listening))
+        self._notifier.ready(f"listening on {', '.join(self.listening)}")
+
+    async def wait(self) -> None:
+        """Return when the relay has to stop: a signal came, or the spool failed."""
+        await self._stopped.wait()
+
+    def ask_to_stop(self) -> None:
+        """Let `wait` return."""
+        self._stopped.set()
+
+    async def stop(self) -> None:
+        """Take no more mail, let transactions end within the shutdown timeout, commit, close; safe to call once."""
+        self._ready = False
+        self._notifier.stopping()
+        deadline = time.monotonic() + self.config.shutdown_timeout
+        relay: Relay | None = getattr(self, "relay", None)
+        if relay is not None:
+            cut = await relay.door.drain(max(self.config.shutdown_timeout / 2, 0.1))
+            if cut:
+                log.warning("%d sessions were cut off at shutdown", cut)
+            await self._drain_delivery(relay, deadline)
+            if self._watch is not None:
+                self._watch.cancel()
+            await relay.scheduler.stop()
+            await relay.promoter.stop()
+        if hasattr(self, "control"):
+            await self.control.stop()
+        if self._status is not None:
+            self._status.close()
+        log.info("smarthost has stopped")
+        for undo in reversed(self._undo):
+            undo()
+
+    async def _drain_delivery(self, relay: Relay, deadline: float) -> None:
+        """Let sessions finish what they carry, then end them; what is answered is settled before the spool closes."""
+        dispatchers = [*relay.dispatchers.values(), *relay.retired]
+        for dispatcher in dispatchers:
+            dispatcher.retire()
+        while time.monotonic() < deadline and not all(dispatcher.is_quiet for dispatcher in dispatchers):
+            await asyncio.sleep(0.02)
+        for dispatcher in dispatchers:
+            dispatcher.cut()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(deadline - time.monotonic(), 1.0)):
+                await relay.reporter.idle()
+                while relay.settler.pending and not self.spool.settles_stuck and not self.failed:
+                    await asyncio.sleep(0.005)
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again; gives what is wrong with it, nothing if it is in use now."""
+        self._notifier.reloading()
+        try:
+            config = load(self.config.source, os.environ)
+            keyring = make_keyring(config)
+        except ConfigError as error:
+            problems = error.render().splitlines()
+        except KeyUnreadable as error:
+            problems = [str(error)]
+        else:
+            problems = self._fixed_keys(config)
+        self._notifier.ready("reloaded" if not problems else "reload refused")
+        if problems:
+            log.error("the configuration was not reloaded: %s", "; ".join(problems))
+            return problems
+        self.config = config
+        self.relay.apply(config, keyring)
+        await self.relay.scheduler.refresh()
+        log.info("the configuration was reloaded")
+        return []
+
+    def _fixed_keys(self, config: Config) -> list[str]:
+        """Name what only a restart can change."""
+        fixed = ("data_directory", "listeners", "http_address", "log", "dns", "tls")
+        return [
+            f"{key} has changed, which takes a restart" for key in fixed if getattr(config, key) != getattr(self.config, key)
+        ]
+
+    def _start_log(self, loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
+        if self._log_to is None:
+            return lambda: 0
+        output = Output(self._log_to, loop)
+        settings = self.config.log
+        self.feed.listen(MailLog(output.write, settings.format, settings.level))
+        undo = install_program_log(ProgramLog(output.write_from_anywhere, settings.format), settings.level)
+        self._undo += [output.close, undo]
+        return lambda: output.dropped
+
+    def _start_status(self, loop: asyncio.AbstractEventLoop, dropped: Callable[[], int]) -> None:
+        if not self.config.http_address:
+            return
+        collector = RelayCollector(
+            self.counters,
+            GaugeReader(self._take_gauges, loop),
+            lambda: self._lag.seconds,
+            dropped,
+            listeners=[listener.address for listener in self.config.listeners],
+            routes=list(self.relay.rules.routing.routes),
+        )
+        self._status = StatusServer(self.config.http_address, make_registry(collector), self._unhealthy, self._unready)
+
+    def _unhealthy(self) -> list[str]:
+        reasons = [self.failed] if self.failed else []
+        if self._lag.seconds > UNHEALTHY_LAG:
+            reasons.append(f"the event loop lags by {self._lag.seconds:.1f} s")
+        return reasons
+
+    def _unready(self) -> list[str]:
+        reasons = self._unhealthy()
+        if not self._ready:
+            reasons.append("the relay is starting or stopping")
+        if not self.relay.has_space:
+            reasons.append("the disk is nearly full")
+        return reasons
+
+    async def _take_gauges(self) -> Gauges:
+        counts = await self.spool.count()
+        oldest = await self.spool.oldest()
+        connections: dict[tuple[str, str], int] = {}
+        dispatchers = self.relay.dispatchers
+        for name, dispatcher in dispatchers.items():
+            connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
+            connections[name, "idle"] = dispatcher.idle_sessions
+            connections[name, "opening"] = dispatcher.opening
+        now = self._clock()
+        return Gauges(
+            queue_messages={state: number for state, number in counts.items() if state != "total"},
+            queue_oldest={"active": max(now - oldest, 0.0) if oldest is not None else 0.0},
+            site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
+            site_connections=connections,
+            site_suspended={name: 1 for name, each in dispatchers.items() if each.ready.window.until > now},
+            disk_free_ratio=self.spool.free_space().ratio,
+        )
+
+    async def _keep_watch(self) -> None:
+        """Once a second: time-outs, disk space, changed keys and certificates, the watchdog, old history."""
+        next_history, next_alive = 0.0, 0.0
+        while True:
+            now = self._clock()
+            try:
+                self._look(now)
+                if now >= next_history:
+                    next_history = now + HISTORY_WATCH
+                    await self.spool.forget_history(now - self.config.history_keep)
+            except Exception:
+                log.exception("the watch failed")
+            if self._notifier.watchdog_interval and now >= next_alive:
+                next_alive = now + self._notifier.watchdog_interval
+                self._notifier.alive()
+            await asyncio.sleep(WATCH)
+
+    def _look(self, now: float) -> None:
+        relay = self.relay
+        for dispatcher in [*relay.dispatchers.values(), *relay.retired]:
+            dispatcher.tick(now)
+        relay.forget_retired()
+        space = self.spool.free_space()
+        minimum = self.config.submission.min_free_space
+        had_space, relay.has_space = relay.has_space, space.octets >= minimum and space.inode_ratio >= INODES_LEFT
+        if had_space and not relay.has_space:
+            log.error("mail is refused: %d octets free, %d are wanted", space.octets, minimum)
+        for problem in relay.keyring.reload_if_changed():
+            log.error("%s", problem)
+        if relay.tls is not None:
+            changed = relay.tls.reload_if_changed()
+            if changed:
+                log.log(logging.ERROR if isinstance(changed, str) else logging.INFO, "certificate: %s", changed)
+
+    def _tell_recovery(self) -> None:
+        for line in self.spool.recovered.sentences():
+            log.warning("recovery: %s", line)
+
+    def _fatal(self, reason: str) -> None:
+        self.failed = reason
+        log.critical("the spool failed, so the relay stops: %s", reason)
+        self.ask_to_stop()
+
+
+async def run(config: Config) -> int:
+    """Run a relay until a signal ends it; gives the exit code."""
+    server = Server(config)
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[list[str]]] = set()
+
+    def on_stop() -> None:
+        if server._stopped.is_set():
+            os._exit(EX_SOFTWARE)
+        server.ask_to_stop()
+
+    def on_reload() -> None:
+        task = asyncio.ensure_future(server.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    try:
+        await server.start()
+    except (SpoolError, KeyUnreadable, TlsFault, ControlBusy, OSError, ValueError) as error:
+        print(f"smarthost: {error}", file=sys.stderr)
+        await server.stop()
+        return EX_CONFIG if isinstance(error, KeyUnreadable | TlsFault) else EX_OSERR
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop)
+    loop.add_signal_handler(signal.SIGHUP, on_reload)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    await server.wait()
+    await server.stop()
+    return EX_TEMPFAIL if server.failed else EX_OK
+
+
+def main(config: Config) -> int:
+    """Run a relay on uvloop; gives the exit code (sysexits)."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(config))

@@ -1,0 +1,174 @@
+"""Reader: every question to the database, on a connection and a thread of its own, beside the writer."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from smarthost.mail.entry import Entry
+from smarthost.mail.event import Event
+from smarthost.mail.message import Message, id_at
+from smarthost.spool import record, schema
+from smarthost.spool.database import describe, is_corrupt, mark_suspect
+from smarthost.spool.store import Content, QueueHead
+
+Answer = TypeVar("Answer")
+Asked = ParamSpec("Asked")
+
+# The index is named where a guess of the planner would read every row of a long queue.
+_SELECT = f"SELECT {schema.ENTRY_COLUMNS} FROM entry AS e"
+_DUE = (
+    f"{_SELECT} INDEXED BY entry_due WHERE e.queue = ? AND e.due < ? "
+    "ORDER BY e.queue, e.due, e.message, e.number LIMIT ?"
+)
+_DEADLINES = (
+    f"{_SELECT} INDEXED BY entry_deadline WHERE e.deadline < ? ORDER BY e.deadline, e.message, e.number LIMIT ?"
+)
+_BEHIND = f"{_SELECT} WHERE (e.message, e.number) > (?, ?) ORDER BY e.message, e.number LIMIT ?"
+_OF = f"{_SELECT} WHERE e.message = ? ORDER BY e.number"
+_HEAD = (
+    "SELECT queue, due FROM entry INDEXED BY entry_due WHERE queue > ? AND due IS NOT NULL ORDER BY queue, due LIMIT 1"
+)
+_NEXT_DUE = "SELECT due FROM entry INDEXED BY entry_due WHERE queue = ? AND due >= ? ORDER BY queue, due LIMIT 1"
+_OLD_HISTORY = (
+    "SELECT message, max(sequence), count(*) FROM event WHERE message > ? AND message < ? "
+    "AND NOT EXISTS (SELECT 1 FROM message WHERE id = event.message) "
+    "GROUP BY message HAVING max(sequence) < ? ORDER BY message LIMIT ?"
+)
+
+
+class Reader:
+    """Every method of the section below runs in the reader's thread, by `ask`; each ends its read transaction at once,
+    since an open one keeps the writer from starting its log anew.
+    """
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop, on_fatal: Callable[[str], None]) -> None:
+        """Start the thread; the connection is made with the first question."""
+        self._path = path
+        self._loop = loop
+        self._on_fatal = on_fatal
+        self._made: sqlite3.Connection | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
+
+    async def ask(self, question: Callable[Asked, Answer], *asked: Asked.args, **_: Asked.kwargs) -> Answer:
+        """Run a question in the reader's thread. A damaged database is reported before the error is raised."""
+        try:
+            return await self._loop.run_in_executor(self._executor, question, *asked)
+        except sqlite3.DatabaseError as error:
+            if is_corrupt(error):
+                mark_suspect(self._path.parent)
+                self._on_fatal(describe(error))
+            raise
+
+    def close(self) -> None:
+        """Let the running question end, then close."""
+        self._executor.submit(self._close)
+        self._executor.shutdown(wait=True)
+
+    def _close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._made is None:
+            self._made = schema.connect_reader(self._path)
+        return self._made
+
+    def heads(self, after: str, limit: int) -> list[QueueHead]:
+        """Give the heads of at most `limit` queues behind a name: a seek each, however long a queue is."""
+        found: list[QueueHead] = []
+        while len(found) < limit:
+            row = self._connection.execute(_HEAD, (after,)).fetchone()
+            if row is None:
+                break
+            found.append(QueueHead(*row))
+            after = row[0]
+        return found
+
+    def due(self, queue: str, before: float, limit: int) -> list[Entry]:
+        """Give the entries of a queue that are due before a time."""
+        return self._entries(_DUE, (queue, before, limit))
+
+    def deadlines(self, before: float, limit: int) -> list[Entry]:
+        """Give the entries whose deadline is before a time."""
+        return self._entries(_DEADLINES, (before, limit))
+
+    def behind(self, key: tuple[int, int], limit: int) -> list[Entry]:
+        """Give entries by arrival, from behind a key."""
+        return self._entries(_BEHIND, (*key, limit))
+
+    def entries_of(self, messages: Iterable[int]) -> list[Entry]:
+        """Give the entries of messages."""
+        return [entry for message in messages for entry in self._entries(_OF, (message,))]
+
+    def _entries(self, sql: str, arguments: tuple[object, ...]) -> list[Entry]:
+        """Read entries, and each of their messages once: a message may have an entry for every recipient."""
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            rows = connection.execute(sql, arguments).fetchall()
+            messages: dict[int, Message] = {}
+            for row in rows:
+                if row[0] not in messages:
+                    (meta,) = connection.execute("SELECT meta FROM message WHERE id = ?", row[:1]).fetchone()
+                    messages[row[0]] = record.read_message(meta)
+        finally:
+            connection.execute("COMMIT")
+        return [record.read_entry(row, messages[row[0]]) for row in rows]
+
+    def next_due(self, queue: str, after: float) -> float | None:
+        """Give the earliest due time of a queue from a time on."""
+        row = self._connection.execute(_NEXT_DUE, (queue, after)).fetchone()
+        return float(row[0]) if row else None
+
+    def contents(self, ids: Sequence[int]) -> dict[int, Content]:
+        """Give the contents of messages, in one read transaction, without those that are gone or corrupt."""
+        connection = self._connection
+        found: dict[int, Content] = {}
+        connection.execute("BEGIN")
+        try:
+            for message in ids:
+                row = connection.execute(
+                    "SELECT head, crc, file, size FROM message WHERE id = ?", (message,)
+                ).fetchone()
+                if row and (content := record.read_content(row)):
+                    found[message] = content
+        finally:
+            connection.execute("COMMIT")
+        return found
+
+    def file_of(self, message: int) -> tuple[str, int, int]:
+        """Give the name, size and CRC-32 of a message's content file; ("", 0, 0) when it has none."""
+        row = self._connection.execute(
+            "SELECT file, file_size, file_crc FROM message WHERE id = ?", (message,)
+        ).fetchone()
+        return row or ("", 0, 0)
+
+    def events_of(self, message: int) -> list[Event]:
+        """Give a message's history."""
+        rows = self._connection.execute("SELECT data FROM event WHERE message = ? ORDER BY sequence", (message,))
+        return [record.read_event(data) for (data,) in rows.fetchall()]
+
+    def parked(self) -> int:
+        """Count the parked entries, by an index that holds nothing else."""
+        rows = self._connection.execute("SELECT count(*) FROM entry INDEXED BY entry_parked WHERE due IS NULL")
+        return int(rows.fetchone()[0])
+
+    def oldest(self) -> float | None:
+        """Give the arrival of the oldest message; ids are in the order of arrival."""
+        row = self._connection.execute("SELECT meta FROM message ORDER BY id LIMIT 1").fetchone()
+        return record.read_message(row[0]).arrival.at if row else None
+
+    def old_history(self, after: int, before: float, limit: int) -> list[tuple[int, int, int]]:
+        """Give message id, last sequence number and number of events of histories that ended before a time."""
+        sequence = int(before * 1_000_000)
+        return self._connection.execute(_OLD_HISTORY, (after, id_at(before), sequence, limit)).fetchall()
+
+    def old_rejections(self, before: float) -> int:
+        """Count events without a message from before a time."""
+        sequence = int(before * 1_000_000)
+        rows = self._connection.execute("SELECT count(*) FROM event WHERE message = 0 AND sequence < ?", (sequence,))
+        return int(rows.fetchone()[0])

@@ -1,0 +1,208 @@
+"""Writer: the one thread that commits; everything that waits goes into one transaction and one sync."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+from smarthost.spool.batch import Batch, Part
+from smarthost.spool.database import Database
+from smarthost.spool.reserve import Reserve
+from smarthost.spool.store import Fault
+
+# Settles alone wait this long for company; with the commit itself it stays below the 20 ms that are promised.
+SETTLE_PATIENCE = 0.01
+FULL_PATIENCE = 0.5  # between two tries on a full disk
+IDLE_PATIENCE = 1.0  # without work before the log is emptied and unused pages are given back
+
+# Who rings the bell: nobody while the writer is at work or will look again by itself.
+_NOBODY, _ACCEPTS, _ANYONE = range(3)
+
+
+class Writer:
+    """Takes rows from any thread and answers on the loop, in batches.
+
+    `gather` seconds are waited for more accepts after a batch that had more than one: larger batches cost less CPU
+    and more latency.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        reserve: Reserve,
+        loop: asyncio.AbstractEventLoop,
+        on_fatal: Callable[[str], None],
+        gather: float = 0.0,
+    ) -> None:
+        """Start the thread."""
+        self.settles_stuck = False
+        self.gather = gather
+        self._database = database
+        self._reserve = reserve
+        self._loop = loop
+        self._on_fatal = on_fatal
+        self._stuck = Part()
+        self._tried = 0.0  # when the disk was last found full
+        self._waiting = Batch()
+        self._lock = threading.Lock()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._listens_to = _NOBODY
+        self._closing = False
+        self._had_company = False  # the last batch had more than one accept
+        self._shrinks = False
+        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
+        self._thread.start()
+
+    def accept(self, fill: Callable[[Part], None]) -> None:
+        """Let `fill` add rows to the accepts of the next batch."""
+        with self._lock:
+            fill(self._waiting.accepts)
+            if self._listens_to != _NOBODY:
+                self._ring()
+
+    def settle(self, fill: Callable[[Part], None]) -> None:
+        """Let `fill` add rows to the settles of the next batch."""
+        with self._lock:
+            fill(self._waiting.settles)
+            if self._listens_to == _ANYONE:
+                self._ring()
+
+    def close(self) -> None:
+        """Commit what waits and end the thread; blocks until then."""
+        with self._lock:
+            self._closing = True
+            if self._listens_to != _NOBODY:
+                self._ring()
+        self._thread.join()
+
+    def _ring(self) -> None:
+        self._listens_to = _NOBODY
+        self._bell.release()
+
+    def _run(self) -> None:
+        try:
+            while not self._database.fatal and (batch := self._next_batch()):
+                self._commit(batch)
+                if self._database.is_log_long():
+                    self._database.checkpoint()
+        except Exception as error:  # a bug: nothing may be answered any more, and somebody has to hear of it
+            self._database.fatal = f"the spool's writer failed: {error!r}"
+        if self._database.fatal:
+            self._call(self._on_fatal, self._database.fatal)
+        self._database.close()
+
+    def _next_batch(self) -> Batch | None:
+        """Wait for work; None when the spool closes and nothing waits, or when it failed."""
+        if self.gather and self._had_company and not self._closing:
+            time.sleep(self.gather)
+        while not self._database.fatal:
+            with self._lock:
+                waiting = self._waiting
+                if waiting.accepts or (self._closing and (waiting.settles or self._stuck)):
+                    return self._take()
+                if self._closing:
+                    return None
+                hurries = bool(waiting.settles or self._stuck)
+                self._listens_to = _ACCEPTS if hurries else _ANYONE
+                patience = self._patience()
+            if not self._wait(patience):
+                if hurries:
+                    with self._lock:
+                        return self._take()
+                self._tidy()
+        return None
+
+    def _patience(self) -> float:
+        if self._stuck:
+            return FULL_PATIENCE
+        if self._waiting.settles:
+            return SETTLE_PATIENCE
+        if self._shrinks:
+            return 0.0
+        return IDLE_PATIENCE if self._reserve.held else FULL_PATIENCE
+
+    def _wait(self, patience: float) -> bool:
+        """Sleep until the bell; false when nobody rang in time."""
+        rung = self._bell.acquire(timeout=patience)
+        with self._lock:
+            if not rung and self._listens_to == _NOBODY:
+                rung = self._bell.acquire()  # it was rung just after the time was up
+            self._listens_to = _NOBODY
+        return rung
+
+    def _take(self) -> Batch:
+        batch, self._waiting = self._waiting, Batch()
+        self._had_company = len(batch.accepts.dones) > 1
+        if self._stuck:
+            self._stuck.extend(batch.settles)
+            batch.settles, self._stuck = self._stuck, Part()
+        return batch
+
+    def _commit(self, batch: Batch) -> None:
+        if self._reserve.held:
+            fault = self._database.commit(batch.settles, batch.accepts)
+            if fault is None:
+                self.settles_stuck = False
+                self._call(_answer, self._loop, (batch.settles, batch.accepts), None)
+            if fault is not Fault.DISK_FULL:
+                return
+            self._tried = time.monotonic()
+            self._reserve.release()
+        self._commit_in_need(batch)
+
+    def _commit_in_need(self, batch: Batch) -> None:
+        """Commit without a reserve: settles first, and accepts only when the reserve can be made again."""
+        fault = self._database.commit(batch.settles) if batch.settles else None
+        if fault is Fault.IO_ERROR:
+            return
+        if fault is Fault.DISK_FULL:
+            self._stuck = batch.settles
+        else:
+            self._call(_answer, self._loop, (batch.settles,), None)
+        self.settles_stuck = bool(self._stuck)
+        if not batch.accepts:
+            return
+        fault = Fault.DISK_FULL
+        if not self._stuck and self._may_try() and self._reserve.make():
+            fault = self._database.commit(batch.accepts)
+            if fault is Fault.IO_ERROR:
+                return
+            if fault is not None:
+                self._reserve.release()
+        self._call(_answer, self._loop, (batch.accepts,), fault)
+
+    def _may_try(self) -> bool:
+        """Whether the disk was last found full long enough ago; says so once each time."""
+        now = time.monotonic()
+        if now - self._tried < FULL_PATIENCE:
+            return False
+        self._tried = now
+        return True
+
+    def _tidy(self) -> None:
+        """Use a moment without work: make the reserve again, empty the log, give unused pages back."""
+        self._shrinks = False
+        if not self._reserve.held and not self._reserve.make():
+            self._database.shrink(0)
+            self._database.checkpoint("TRUNCATE")
+        elif self._database.has_log():
+            self._database.checkpoint()
+        else:
+            self._shrinks = self._database.shrink()
+
+    def _call(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop was closed: nobody is left to hear it
+            pass
+
+
+def _answer(loop: asyncio.AbstractEventLoop, parts: tuple[Part, ...], fault: Fault | None) -> None:
+    """Call everybody who waited; one that raises does not keep the others from hearing."""
+    for part in parts:
+        for done in part.dones:
+            try:
+                done(fault)
+            except Exception as error:
+                loop.call_exception_handler({"message": "a spool callback failed", "exception": error})
