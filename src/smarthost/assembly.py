@@ -69,10 +69,10 @@ class Relay:
         )
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
         self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
-        self.sites = Sites(self.resolver, config.hostname, clock, self.rng)
+        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock)
         self.contexts = TlsContexts()
         self.timeouts = Timeouts()
-        self.connector = Connector(self.contexts, self.timeouts, self.settings_for, clock)
+        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts)
         self.limits = LimitTable(config.limits)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
@@ -106,6 +106,8 @@ class Relay:
         self.promoter.rules = self.rules
         self.promoter.forget()
         self.resolver.clear()
+        self.sites.clear()
+        self.connector.clear()
         self.credentials.replace(config.users)
         self.door.terms = make_terms(config)
         for dispatcher in self.dispatchers.values():
@@ -184,11 +186,11 @@ class Relay:
 
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause of their site ends, as a person asked for it."""
+        self.connector.clear()
         for queue in queues:
             dispatcher = self.dispatcher_of(queue)
             if dispatcher is not None:
                 dispatcher.ready.window.until = 0.0
-            self.connector.health.forget()
             self.scheduler.unblock(queue)
 
 

@@ -141,7 +141,10 @@ def _read_login(top: Table, key: str, route: str, credentials: dict[str, Login])
     if not top.has(key):
         top.know(key)
         return False
+    problems = len(top.findings.problems)
     table = top.table(key)
+    if len(top.findings.problems) > problems:
+        return False
     mechanism = table.take("mechanism", read_choice(Mechanism), Mechanism.NEGOTIATED)
     if mechanism is Mechanism.XOAUTH2:
         table.know(*_OAUTH_KEYS)

@@ -28,6 +28,7 @@ from smarthost.config_words import (
     read_place,
     read_rate,
     read_resolver,
+    read_selector,
     read_user_name,
     read_word,
 )
@@ -177,7 +178,7 @@ def read_dkim(top: Table) -> tuple[DkimKey, ...]:
             if not table.values.get(key):
                 table.refuse(key, "is missing")
         domain = table.take("domain", read_optional(read_domain), "")
-        selector = table.take("selector", read_optional(read_domain), "")
+        selector = table.take("selector", read_optional(read_selector), "")
         file = table.take("key", read_existing_file, None)
         table.finish()
         if domain and selector and file:
@@ -283,6 +284,8 @@ def read_history(table: Table) -> float:
 def read_dns(table: Table) -> Dns:
     """Read [dns]."""
     dns = Dns(table.take_list("servers", read_resolver), table.take("dnssec", read_choice(Dnssec), Dnssec.AUTO))
+    if dns.dnssec is Dnssec.ON:
+        table.warn("dnssec", 'is "on", but nothing in this release depends on DNSSEC')
     table.finish()
     return dns
 

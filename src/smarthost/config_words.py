@@ -19,17 +19,25 @@ _PLACES = "host:port, [v6]:port, unix:/path or systemd:NAME"
 
 def read_host_name(value: object) -> str:
     """Read a host name as its A-label form; raises ValueError."""
-    label = to_a_label(read_text(value))
-    if label is None or label.startswith("["):
+    name = _to_name(read_text(value))
+    if name is None:
         raise ValueError(f'is {show(value)}, but must be a host name such as "relay.example.org"')
-    return label
+    return name
 
 
 def read_domain(value: object) -> str:
     """Read a domain as its A-label form; raises ValueError."""
+    name = _to_name(read_text(value))
+    if name is None:
+        raise ValueError(f'is {show(value)}, but must be a domain such as "example.org"')
+    return name
+
+
+def read_selector(value: object) -> str:
+    """Read a selector, one or more labels which may be digits only (RFC 6376 3.1); raises ValueError."""
     label = to_a_label(read_text(value))
     if label is None or label.startswith("["):
-        raise ValueError(f'is {show(value)}, but must be a domain such as "example.org"')
+        raise ValueError(f'is {show(value)}, but must be a selector such as "s2026a"')
     return label
 
 
@@ -159,8 +167,14 @@ def read_rate(value: object) -> str:
     return text
 
 
+def _to_name(text: str) -> str | None:
+    # An all-numeric last label is an IP address, maybe written wrong, and never a name (RFC 3696 2).
+    name = to_a_label(text)
+    return None if name is None or name.startswith("[") or name.rpartition(".")[2].isdigit() else name
+
+
 def _is_host(literal: str | None, name: str | None) -> bool:
     try:
         return ip_address(literal or name or "").version == (6 if literal else 4)
     except ValueError:
-        return literal is None and name is not None and to_a_label(name) is not None
+        return literal is None and name is not None and _to_name(name) is not None

@@ -19,6 +19,7 @@ from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
+from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.report.counters import Counters
@@ -74,10 +75,8 @@ class Server:
         self.spool = SqliteSpool.open(
             config.data_directory / "spool", loop=loop, clock=self._clock, on_fatal=self._fatal
         )
-        self._undo.append(self.spool.close)
         self._tell_recovery()
         self.relay = Relay(config, self.spool, self.feed, self.counters, self._clock)
-        self._undo += [self.relay.credentials.close, self.relay.intake.close]
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.dispatcher_of, self.reload, self._clock
         )
@@ -123,6 +122,11 @@ class Server:
         if self._status is not None:
             self._status.close()
         log.info("smarthost has stopped")
+        if relay is not None:
+            relay.credentials.close()
+            relay.intake.close()
+        if hasattr(self, "spool"):
+            await self.spool.close()
         for undo in reversed(self._undo):
             undo()
 
@@ -261,8 +265,13 @@ class Server:
                 log.log(logging.ERROR if isinstance(changed, str) else logging.INFO, "certificate: %s", changed)
 
     def _tell_recovery(self) -> None:
-        for line in self.spool.recovered.sentences():
-            log.warning("recovery: %s", line)
+        found = self.spool.recovered
+        if found.swept:
+            log.warning("recovery: %d content files that were never accepted were deleted", len(found.swept))
+        if found.set_aside:
+            log.error("recovery: damaged files were moved to %s: %s", found.set_aside, found.reason)
+        for number in found.lost:
+            log.error("recovery: the content of message %s is missing or damaged; it is parked", format_id(number))
 
     def _fatal(self, reason: str) -> None:
         self.failed = reason

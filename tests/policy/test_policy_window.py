@@ -19,8 +19,8 @@ def fill(window: Window, now: float = 0.0) -> int:
 def fail(window: Window, now: float) -> None:
     """Dial once and fail."""
     window.opened()
-    window.closed()
     window.failed(now)
+    window.closed()
 
 
 def test_it_starts_slowly_and_grows_with_success() -> None:
@@ -116,8 +116,8 @@ def test_a_probe_without_a_verdict_may_be_repeated() -> None:
     window.opened()
     window.closed()
     assert fill(window, 60.0) == 1
-    window.closed()
     window.failed(61.0)
+    window.closed()
     assert window.until == 181.0
 
 
@@ -152,9 +152,9 @@ def test_it_never_exceeds_its_maximum_and_never_sticks(maximum: int, steps: list
         if step == "open" and window.may_open(now):
             window.opened()
         elif step in ("close", "fail") and window.open:
-            window.closed()
             if step == "fail":
                 window.failed(now)
+            window.closed()
         elif step == "succeed" and window.open:
             window.succeeded()
         now += 30.0
@@ -172,7 +172,7 @@ def test_a_dead_site_costs_few_dials(maximum: int) -> None:
     while now < 86400.0:
         for _ in range(fill(window, now)):
             dials += 1
-            window.closed()
             window.failed(now)
+            window.closed()
         now += 1.0
     assert dials <= 5 + 4 + 96

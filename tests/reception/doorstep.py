@@ -1,13 +1,15 @@
 """What every test of the door needs: a fake intake that keeps drafts, a door on loopback, and a client that talks."""
 
 import asyncio
+import inspect
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import trustme
+
 from smarthost.crypto.password import hash_password
 from smarthost.crypto.tls import ServerTls
 from smarthost.mail.envelope import Envelope
@@ -42,9 +44,11 @@ class FakeDraft:
 
     @property
     def content(self) -> bytes:
+        """What was written so far."""
         return b"".join(self.blocks)
 
     def write(self, block: bytes) -> None:
+        """Keep a block."""
         assert self.fate == "open"
         self.intake.on_write(self)
         self.blocks.append(block)
@@ -52,6 +56,7 @@ class FakeDraft:
             self.backlog += len(block)
 
     def commit(self, done: Callable[[Reply], None]) -> None:
+        """Answer as the intake says."""
         assert self.fate == "open"
         self.fate = "committing"
         self.done = done
@@ -63,11 +68,13 @@ class FakeDraft:
             asyncio.get_running_loop().call_later(self.intake.delay, self.finish)
 
     def finish(self) -> None:
+        """Answer the commit."""
         assert self.done is not None
         self.fate = "committed"
         self.done(self.intake.reply)
 
     def abandon(self) -> None:
+        """Forget the draft; twice is a mistake of the door."""
         assert self.fate == "open"
         self.fate = "abandoned"
 
@@ -84,12 +91,14 @@ class FakeIntake:
         self.on_write: Callable[[FakeDraft], None] = lambda draft: None
 
     def begin(self, arrival: Arrival, envelope: Envelope) -> FakeDraft:
+        """Begin a draft."""
         draft = FakeDraft(self, arrival, envelope)
         self.drafts.append(draft)
         return draft
 
     @property
     def accepted(self) -> list[FakeDraft]:
+        """The drafts whose commit was answered."""
         return [draft for draft in self.drafts if draft.fate == "committed"]
 
 
@@ -117,6 +126,7 @@ class Client:
         return answer
 
     async def send(self, octets: bytes) -> None:
+        """Send octets as they are."""
         self.writer.write(octets)
         await self.writer.drain()
 
@@ -125,6 +135,7 @@ class Client:
         return await asyncio.wait_for(self.reader.read(), 10)
 
     async def starttls(self, context: ssl.SSLContext) -> None:
+        """Say STARTTLS and shake hands."""
         assert (await self.say("STARTTLS")).startswith("220")
         loop = asyncio.get_running_loop()
         transport = self.writer.transport
@@ -135,6 +146,7 @@ class Client:
         self.writer._transport = secure  # type: ignore[attr-defined]
 
     def close(self) -> None:
+        """Close the connection."""
         self.writer.close()
 
 
@@ -152,6 +164,7 @@ class Doorstep:
 
     @property
     def port(self) -> int:
+        """The first listener's port."""
         return int(self.addresses[0].rpartition(":")[2])
 
     async def connect(self, greeting: bool = True, **options: Any) -> Client:
@@ -175,6 +188,20 @@ class Doorstep:
                 return
             await asyncio.sleep(0.005)
         raise AssertionError("it never came true")
+
+
+def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a test of a coroutine: it runs on asyncio's loop, and once more on uvloop's."""
+
+    def run(*, loop_factory: Callable[[], asyncio.AbstractEventLoop], **arguments: Any) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(test(**arguments))
+
+    given = inspect.signature(test)
+    asked = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = given.replace(parameters=[*given.parameters.values(), asked])  # type: ignore[attr-defined]
+    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+    return run
 
 
 _AUTHORITY = trustme.CA(key_type=trustme.KeyType.ECDSA)

@@ -109,6 +109,7 @@ def test_program_lines_join_the_stream() -> None:
     undo = install_program_log(ProgramLog(lines.append), "info")
     try:
         logging.getLogger("smarthost.queue").debug("not this")
+        logging.getLogger("mail.log").info("nor a library's chatter")
         logging.getLogger("smarthost.queue").warning("held %d\nof %d", 1, 2)
         try:
             raise ValueError("broken")

@@ -7,11 +7,8 @@ from typing import Any
 import argon2
 import pytest
 import trustme
-from relay_process import Relay, free_port
+from relay_process import PASSWORD, USER, Relay, free_port
 from sink_process import Sink
-
-USER = "app1"
-PASSWORD = "correct horse"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
 
+USER = "app1"
+PASSWORD = "correct horse"
 START_TIMEOUT = 20.0  # seconds
 
 

@@ -7,9 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import PASSWORD, USER
 from outside import need, need_command, succeeds
-from relay_process import Relay
+from relay_process import PASSWORD, USER, Relay
 from sending import compose, transact
 from sink_process import Sink
 

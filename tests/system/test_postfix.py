@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PASSWORD, USER
 from outside import need, need_command, need_root
 from postfix_process import Postfix
-from relay_process import Relay, free_port, wait_until
+from relay_process import PASSWORD, USER, Relay, free_port, wait_until
 from sending import submit
 from sink_process import Sink
 

@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run the command: 78 when something would keep the relay from starting, else 0, with warnings on standard error."""
+    """Run the command; gives 78 when something would keep the relay from starting, else 0."""
     problems: list[str] = []
     warnings: list[str] = []
     try:

@@ -1,7 +1,6 @@
 """smarthost serve: runs the relay."""
 
 import argparse
-import sys
 
 from smarthost import server
 from smarthost.cli.parser import add_config
@@ -19,7 +18,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run the relay until it is stopped; gives its exit code."""
-    config = load_config(chosen)
-    for warning in config.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return server.main(config)
+    return server.main(load_config(chosen))

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from typing import Any
 
 from smarthost.cli.parser import add_json, add_relay
 from smarthost.cli.relay import ask_one
@@ -22,13 +21,5 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(done))
     else:
-        print(format_fields([(key, _write(value)) for key, value in done.items()]), end="")
+        print(format_fields(list(done.items())), end="")
     return 0
-
-
-def _write(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(str(inner) for inner in value)
-    return str(value)

@@ -29,7 +29,7 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: 
 
 def format_fields(fields: Sequence[tuple[str, Any]]) -> str:
     """Lay out names and values, one a line; those without a value are left out."""
-    shown = [(name, _printable(str(value))) for name, value in fields if value not in (None, "", [], ())]
+    shown = [(name, _printable(_write(value))) for name, value in fields if value not in (None, "", [], (), {})]
     width = max((len(name) for name, _ in shown), default=0)
     return "".join(f"{name:>{width}}  {value}\n" for name, value in shown)
 
@@ -56,6 +56,14 @@ def format_size(octets: int) -> str:
         if size < 999.95:
             return f"{size:.1f}{unit}"
     return f"{size:.1f}P"
+
+
+def _write(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 def printable(text: str) -> str:

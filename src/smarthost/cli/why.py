@@ -29,7 +29,7 @@ def run(chosen: argparse.Namespace) -> int:
             continue
         since, until = row.get("since"), row.get("until")
         fields = [
-            ("recipients", ", ".join(row.get("recipients", []))),
+            ("recipients", row.get("recipients")),
             ("waits for", row.get("text") or row.get("why")),
             ("since", f"{since} ({age_of(since, now)})" if since else None),
             (

@@ -71,11 +71,12 @@ class Settler:
         started: float = 0.0,
         taken: float = 0.0,
         why: Why | None = None,
+        failed_as: Kind = Kind.FAILED,
     ) -> None:
         """Settle an attempt. `rest` are recipients that were not reached; they wait with the delayed ones."""
         now = self._clock()
         queue = entry.queue
-        events = self._tell(entry, outcomes, transfer, started, taken, now)
+        events = self._tell(entry, outcomes, transfer, (started, taken, now), failed_as)
         delayed = [outcome for outcome in outcomes if outcome.action is Action.DELAYED]
         failed = any(outcome.action is Action.FAILED for outcome in outcomes)
         if delayed or rest:
@@ -97,7 +98,7 @@ class Settler:
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
         now = self._clock()
-        events = self._tell(entry, outcomes, transfer, started, taken, now)
+        events = self._tell(entry, outcomes, transfer, (started, taken, now))
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, transfer)
@@ -115,8 +116,7 @@ class Settler:
             Outcome(recipient, Action.FAILED, Scope.RECIPIENT, Stage.QUEUE, _EXPIRED, reason)
             for recipient in entry.recipients
         ]
-        self._tell_event(entry, Kind.EXPIRED, reason)
-        self.attempted(entry, outcomes, ())
+        self.attempted(entry, outcomes, (), failed_as=Kind.EXPIRED)
 
     def fail(self, entry: Entry, reason: str) -> None:
         """Give an entry up because a person said so."""
@@ -137,7 +137,7 @@ class Settler:
             Outcome(r, Action.DELAYED, Scope.RECIPIENT, Stage.QUEUE, EnhancedStatus(4, 4, 7), reason)
             for r in entry.recipients
         ]
-        reports = due_reports(entry.message, outcomes, delay_warning=True)
+        reports = due_reports(entry.message, outcomes, warning=True)
         self._commit(entry, queue, (), reports)
 
     def park(self, entry: Entry, why: Why, reason: str) -> None:
@@ -201,7 +201,7 @@ class Settler:
             return ()
         if all(o.action is Action.RELAYED and not o.recipient.notify for o in outcomes):
             return ()
-        return due_reports(entry.message, outcomes, dsn_passed_on=transfer is not None and transfer.offers_dsn)
+        return due_reports(entry.message, outcomes, dsn_offered=transfer is not None and transfer.offers_dsn)
 
     def _commit(self, entry: Entry, queue: str, events: tuple[Event, ...], reports: Sequence[DueReport]) -> None:
         def done(fault: Fault | None) -> None:
@@ -223,12 +223,12 @@ class Settler:
         entry: Entry,
         outcomes: Sequence[Outcome],
         transfer: Carrier | None,
-        started: float,
-        taken: float,
-        now: float,
+        times: tuple[float, float, float],
+        failed_as: Kind = Kind.FAILED,
     ) -> tuple[Event, ...]:
-        """Publish one event a recipient; the same go to the history."""
+        """Publish one event a recipient; the same go to the history. `times` are when it started, was taken, and now."""
         message = entry.message
+        started, taken, now = times
         route = entry.queue.partition("/")[0]
         seconds = None
         if taken:
@@ -245,7 +245,7 @@ class Settler:
                 self._counters.ambiguous += 1
             event = Event(
                 time=now,
-                event=_KIND[outcome.action],
+                event=failed_as if outcome.action is Action.FAILED else _KIND[outcome.action],
                 message=message.id,
                 envid=message.envelope.envid,
                 sender=message.envelope.reverse_path,

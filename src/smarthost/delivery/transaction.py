@@ -8,7 +8,7 @@ import msgspec
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Body, Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
-from smarthost.mail.reply import Reply
+from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
 from smarthost.spool.store import Content
 from smarthost.wire.command import format_mail, format_rcpt
@@ -36,14 +36,15 @@ class Transaction:
     """Collects verdicts: each recipient of the job gets one outcome, or goes into `again`, and never a second.
 
     `again` are recipients that were one too many, or were not reached, and travel in another transaction; `scope` is
-    the widest that a verdict touched, `pause` the seconds that came with it.
+    the widest that a verdict touched, `pause` the seconds that came with it. `asked` counts the RCPTs that have their
+    reply.
     """
 
     __slots__ = (
-        "_asked",
         "_peer",
         "accepted",
         "again",
+        "asked",
         "commands",
         "is_refused",
         "job",
@@ -70,13 +71,8 @@ class Transaction:
         self.is_refused = False
         self.scope = Scope.RECIPIENT
         self.pause = 0.0
-        self._asked = 0
+        self.asked = 0
         self._peer = peer
-
-    @property
-    def next_recipient(self) -> int:
-        """The index of the recipient whose RCPT reply is the next; the number of recipients when all have theirs."""
-        return self._asked
 
     @property
     def is_partly_decided(self) -> bool:
@@ -91,14 +87,14 @@ class Transaction:
 
     def rcpt_replied(self, reply: Reply) -> bool:
         """Take the next RCPT's reply; gives whether it was the last. Behind a refused MAIL it says nothing."""
-        recipient = self.recipients[self._asked]
-        self._asked += 1
+        recipient = self.recipients[self.asked]
+        self.asked += 1
         if not self.is_refused:
             if reply.is_positive:
                 self.accepted.append(recipient)
             else:
                 self._refuse((recipient,), Stage.RCPT, reply)
-        return self._asked == len(self.recipients)
+        return self.asked == len(self.recipients)
 
     def data_refused(self, reply: Reply) -> None:
         """Take a refusal of DATA: it is the outcome of the recipients that had been accepted."""
@@ -116,7 +112,9 @@ class Transaction:
             for recipient in self.accepted
         ]
 
-    def lose(self, stage: Stage, verdict: Verdict, reply: Reply | None, reason: str, *, ambiguous: bool) -> None:
+    def lose(
+        self, stage: Stage, verdict: Verdict, reply: Reply | None, reason: str, *, ambiguous: bool = False
+    ) -> None:
         """Give every recipient without an outcome the verdict on the session's loss."""
         self._decide(self._undecided(), stage, verdict, reply, reason, ambiguous=ambiguous)
 
@@ -125,12 +123,10 @@ class Transaction:
         self.again += self._undecided()
 
     def _undecided(self) -> Sequence[Recipient]:
-        return () if self.is_refused else (*self.accepted, *self.recipients[self._asked :])
+        return () if self.is_refused else (*self.accepted, *self.recipients[self.asked :])
 
     def _refuse(self, recipients: Sequence[Recipient], stage: Stage, reply: Reply) -> None:
-        verdict = classify_reply(
-            stage, reply, soft_bounce=self._peer.soft_bounce, accepted_before=bool(self.accepted)
-        )
+        verdict = classify_reply(stage, reply, soft_bounce=self._peer.soft_bounce, accepted_before=bool(self.accepted))
         if verdict.next_transaction:
             self.again += recipients
             return
@@ -198,26 +194,27 @@ def _needs_smtputf8(job: Job) -> bool:
 
 _OBSTACLES = MappingProxyType(
     {
-    NetFault.TOO_BIG: "the message is larger than the host takes",
-    NetFault.EIGHT_BIT_MISSING: "the message has 8-bit text and the host does not offer 8BITMIME",
-    NetFault.SMTPUTF8_MISSING: "the message needs SMTPUTF8 and the host does not offer it",
-}
+        NetFault.TOO_BIG: "the message is larger than the host takes",
+        NetFault.EIGHT_BIT_MISSING: "the message has 8-bit text and the host does not offer 8BITMIME",
+        NetFault.SMTPUTF8_MISSING: "the message needs SMTPUTF8 and the host does not offer it",
+    }
 )
 
 
 def refuse_locally(job: Job, peer: Peer, fault: NetFault) -> list[Outcome]:
     """Give every recipient the outcome of an obstacle that we found ourselves: no reply, a status of ours."""
     verdict = classify_fault(Stage.MAIL, fault)
+    return _refuse_all(job, peer, verdict.action, verdict.status, _OBSTACLES[fault])
+
+
+def refuse_unwritable(job: Job, peer: Peer, why: str) -> list[Outcome]:
+    """Give every recipient the outcome of an address that cannot be written into a command (5.1.3, RFC 3463 3.2)."""
+    return _refuse_all(job, peer, Action.FAILED, EnhancedStatus(5, 1, 3), f"an address cannot be sent: {why}")
+
+
+def _refuse_all(job: Job, peer: Peer, action: Action, status: EnhancedStatus, reason: str) -> list[Outcome]:
+    host, address = peer.host, peer.address
     return [
-        Outcome(
-            recipient,
-            verdict.action,
-            verdict.scope,
-            Stage.MAIL,
-            verdict.status,
-            _OBSTACLES[fault],
-            host=peer.host,
-            address=peer.address,
-        )
+        Outcome(recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address)
         for recipient in job.recipients
     ]

@@ -1,12 +1,12 @@
-"""Transfer: drives one session through its transactions, the next envelope riding behind the content before it."""
+"""Transfer: carries jobs over one session, and tells what became of each when the session goes on or is lost."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
 
 import msgspec
 
+from smarthost.delivery.pipeline import CLOSED, CONTENT, DOT, IDLE, Pipeline
 from smarthost.delivery.transaction import Job, Peer, Transaction, find_obstacle, refuse_locally, refuse_unwritable
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
@@ -14,7 +14,7 @@ from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.network.session import Session, Timeouts
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
 from smarthost.policy.limits import SiteLimits
-from smarthost.wire.data import Stuffer, stuff
+from smarthost.wire.data import Stuffer
 from smarthost.wire.reply_reader import ProtocolFault, ReplyReader
 
 __all__ = ["Ending", "Job", "Terms", "Transfer"]
@@ -22,10 +22,8 @@ __all__ = ["Ending", "Job", "Terms", "Transfer"]
 log = logging.getLogger(__name__)
 
 BLOCK = 256 * 1024  # octets of a content file that are read at a time
-TLS_FAREWELL = 5.0  # seconds for the peer's close_notify; libraries would wait 30 s
-_RSET = b"RSET\r\n"
+TLS_FAREWELL = 5.0  # seconds for the peer's close_notify; the libraries would wait 30 s
 _QUIT = b"QUIT\r\n"
-_EMPTY_CONTENT = b".\r\n"
 _CONTENT_LOST = Verdict(Action.DELAYED, Scope.TRANSACTION, EnhancedStatus(4, 3, 0))
 
 
@@ -43,9 +41,9 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a session ended. A normal end (QUIT of ours, closed while idle) has neither fault nor reply.
+    """How a session ended. A normal end (our QUIT, the peer's 421 or close while idle) has no fault.
 
-    `scope` is at least SESSION; `pause` the seconds that the host or login shall be left alone. `untouched` are jobs
+    `scope` is SESSION at least; `pause` the seconds for which host or login shall be left alone. `untouched` are jobs
     whose end of data was not written and who are not to blame: they may go elsewhere at once, with no attempt spent.
     """
 
@@ -64,13 +62,12 @@ Lost = Callable[["Transfer", Ending], None]
 
 
 class Transfer(asyncio.Protocol):
-    """Carries jobs over one session, by callbacks only. Mutable; at most two jobs are in flight.
+    """Drives one session by callbacks only. Mutable.
 
-    `next_job` is asked for work when there is room; `finished` is told of each job that was settled, with one outcome
-    or a place in `again` for each of its recipients; `lost` once, at the end, after that. Replies come in the order
-    of the commands: those of `_current` first, then those of `_following`, whose envelope rides behind the content.
-    A job is not given back as untouched by a session that has carried none before it: a host that always hangs up
-    would be asked for ever; it is delayed.
+    `next_job` is asked for work when there is room; `finished` is told of each job that is settled: one outcome or a
+    place in `again` for each of its recipients; `lost` is told once, after that, how the session ended.
+    A job is not handed back as untouched when the session was lost over it before any other was settled there: a host
+    that hangs up on everybody would be asked for ever. It is delayed, as an attempt.
     """
 
     def __init__(
@@ -84,28 +81,22 @@ class Transfer(asyncio.Protocol):
     ) -> None:
         """Join the parts; nothing is sent before `start`."""
         self.session = session
-        self.site = terms.site
-        self.tls = session.tls
-        self.offers_dsn = session.extensions.dsn
-        self.connecting = session.opening
+        self.site, self.tls = terms.site, session.tls
+        self.offers_dsn, self.connecting = session.extensions.dsn, session.opening
         self.lost = False
         self._next_job, self._finished, self._on_lost = next_job, finished, lost
         self._terms, self._clock = terms, clock
         self._peer = Peer(session.host.name, session.address, terms.soft_bounce)
-        self._pipelining = session.extensions.pipelining
-        most = session.extensions.max_transactions  # LIMITS MAILMAX, RFC 9422 4.1
-        limit = terms.limits.max_messages_per_connection
-        self._max_transactions = min(most, limit) if most else limit
+        self._max_transactions = terms.limits.max_messages_per_connection
+        if session.extensions.max_transactions:  # LIMITS MAILMAX, RFC 9422 4.1
+            self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)
         self._transport = session.transport
         self._replies = ReplyReader()
-        self._step = _IDLE
+        self._pipeline = Pipeline(self, session.extensions.pipelining)
         self._since = clock()
-        self._current: Transaction | None = None
-        self._following: Transaction | None = None
-        self._settled = 0
-        self._is_leaving = False
-        self._is_busy = False
         self._buffered = 0
+        self._settled = 0
+        self._is_leaving = self._is_busy = False
         self._stream: asyncio.Task[None] | None = None
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -113,63 +104,59 @@ class Transfer(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether the session waits for work and nothing else."""
-        return self._step is _IDLE and not self._is_leaving
+        return self._pipeline.step is IDLE and not self._is_leaving
 
     def start(self) -> None:
-        """Take the session over and begin with the first job."""
+        """Take the session over and begin with the first job.
+
+        What the peer did meanwhile is looked at behind the first command, so that a job is spent on a peer that
+        closes every session at once.
+        """
         early, is_closed = self.session.hand_over(self)
+        self.wake()
         if early:
             self.data_received(early)
-        if is_closed and not self.lost:
-            self._lose(NetFault.CLOSED)
-        self.wake()
+        if is_closed:
+            self.connection_lost(None)
 
     def wake(self) -> None:
-        """Take a job if there is room: when idle, or behind a content whose reply has not come yet."""
-        if self._is_busy or self._is_leaving:
-            return
-        if self._step is _IDLE:
-            self._go_on()
-        elif self._step is _DOT and self._pipelining and self._following is None:
-            self._following = self._take()
-            if self._following is not None:
-                self._write(b"".join(self._following.commands))
+        """Take a job if there is room: when idle, or behind a content that waits for its reply."""
+        if not self._is_busy and not self._is_leaving:
+            self._is_busy = True
+            self._pipeline.wake()
+            self._is_busy = False
 
     def close(self) -> None:
-        """Take no more jobs; send QUIT and close once nothing is in flight. `lost` may be called before this returns."""
+        """Take no more jobs; QUIT once nothing is in flight, its reply not awaited."""
         self._is_leaving = True
-        if self._step is _IDLE:
+        if self._pipeline.step is IDLE:
             self._leave("closed by us")
 
     def abort(self) -> None:
         """End the session at once; what was not sent to its end is untouched."""
-        if not self.lost:
-            self._end("cut off by us", ambiguous=NetFault.CLOSED)
+        self._end(Ending("cut off by us"))
 
     def check(self, now: float) -> None:
-        """Compare the time with what the phase allows; called about once a second with the Unix time."""
-        step = self._step
-        if step is _CLOSED:
+        """Compare the Unix time with what the step allows; to be called about once a second."""
+        step = self._pipeline.step
+        if step is CLOSED:
             return
-        if step is _IDLE:
-            limits = self._terms.limits
+        limits, timeouts = self._terms.limits, self._terms.timeouts
+        if step is IDLE:
             if now - self._since >= limits.idle_timeout or now - self.session.opened_at >= limits.max_age:
                 self._leave("idle")
             return
-        seconds: float = getattr(self._terms.timeouts, step.timeout)
-        if step is _CONTENT or step is _DOT:
-            buffered = self._transport.get_write_buffer_size()
+        seconds: float = getattr(timeouts, step.timeout)
+        if step in (CONTENT, DOT) and (buffered := self._transport.get_write_buffer_size()):
+            # Content is still leaving: what counts is whether it moves.
+            seconds = timeouts.block
             if buffered != self._buffered:
                 self._buffered, self._since = buffered, now
-            if buffered:
-                seconds = self._terms.timeouts.block
         if now - self._since > seconds:
-            self._lose(NetFault.TIMEOUT)
+            self._lose(NetFault.TIMEOUT, f"no answer within {seconds:.0f} s")
 
     def data_received(self, data: bytes) -> None:
         """Take what the peer says; each reply goes to the step that waits for it."""
-        if self._step is _CLOSED:
-            return
         fault: ProtocolFault | None = None
         try:
             replies = self._replies.feed(data)
@@ -177,13 +164,14 @@ class Transfer(asyncio.Protocol):
             fault, replies = caught, list(caught.replies)
         self._since = self._clock()
         self._is_busy = True
+        pipeline = self._pipeline
         for reply in replies:
+            if self.lost:
+                break
             if reply.code == 421:
                 self._dismissed(reply)
             else:
-                self._step.answered(self, reply)
-            if self.lost:
-                return
+                pipeline.step.answered(pipeline, reply)
         self._is_busy = False
         if fault is not None:
             self._lose(NetFault.PROTOCOL_ERROR, str(fault))
@@ -194,10 +182,14 @@ class Transfer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self._step is _IDLE:
-            self._end("closed while idle")
-        elif self._step is not _CLOSED:
-            self._lose(_fault_of(exc))
+        if self._pipeline.step is IDLE:
+            self._end(Ending("closed while idle"))
+        elif isinstance(exc, TimeoutError):
+            self._lose(NetFault.TIMEOUT, "the connection timed out")
+        elif isinstance(exc, OSError):
+            self._lose(NetFault.RESET, "connection reset by the peer")
+        else:
+            self._lose(NetFault.CLOSED, "the peer closed the connection")
 
     def pause_writing(self) -> None:
         """The transport's buffer is full: content waits."""
@@ -205,178 +197,140 @@ class Transfer(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The transport's buffer has room again."""
-        self._since = self._clock()
         self._may_write.set()
 
-    def _take(self) -> Transaction | None:
+    def write(self, data: bytes) -> None:
+        """Send octets; on a connection that is closing they go nowhere, and `connection_lost` will tell."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+        self._since = self._clock()
+
+    def take(self) -> Transaction | None:
         """Ask for a job that can go to this peer; those that cannot are settled on the way."""
         session, now = self.session, self._clock()
-        was_busy, self._is_busy = self._is_busy, True
-        try:
-            while not self._is_leaving:
-                if session.carried >= self._max_transactions or now - session.opened_at >= self._terms.limits.max_age:
-                    self._is_leaving = True
-                    break
-                job = self._next_job(self)
-                if job is None:
-                    break
-                obstacle = find_obstacle(job, session.extensions)
-                if obstacle is not None:
-                    self._finished(self, job, refuse_locally(job, self._peer, obstacle), (), now)
-                    continue
-                try:
-                    transaction = Transaction(job, self._peer, session.extensions, now)
-                except ValueError as error:
-                    self._finished(self, job, refuse_unwritable(job, self._peer, str(error)), (), now)
-                    continue
-                session.carried += 1
-                return transaction
-        finally:
-            self._is_busy = was_busy
+        extensions = session.extensions
+        while not (self._is_leaving or self.lost):
+            if session.carried >= self._max_transactions or now - session.opened_at >= self._terms.limits.max_age:
+                self._is_leaving = True
+                break
+            job = self._next_job(self)
+            if job is None:
+                break
+            obstacle = find_obstacle(job, extensions)
+            if obstacle is not None:
+                self._finished(self, job, refuse_locally(job, self._peer, obstacle), (), now)
+                continue
+            try:
+                transaction = Transaction(job, self._peer, extensions, now)
+            except ValueError as error:
+                self._finished(self, job, refuse_unwritable(job, self._peer, str(error)), (), now)
+                continue
+            session.carried += 1
+            return transaction
         return None
 
-    def _go_on(self, *, reset: bool = False) -> None:
-        """With nothing in flight: begin the next transaction, behind a RSET if the last one was left open."""
-        self._step = _RSET_STEP if reset else _IDLE
-        self._current = transaction = self._take()
+    def rest(self) -> None:
+        """With nothing in flight: leave if no more may be carried, else wait."""
+        if self._is_leaving:
+            self._leave("as many messages, or as much time, as one connection has")
+
+    def settle(self, transaction: Transaction) -> None:
+        """Hand a transaction's outcomes on; a verdict on more than the transaction ends the session."""
+        self._settled += 1
+        self._tell(transaction)
+        if transaction.scope >= Scope.SESSION and not self.lost:
+            last = max(transaction.outcomes, key=lambda outcome: outcome.scope)
+            self._end(Ending(last.reason, transaction.scope, last.stage, reply=last.reply, pause=transaction.pause))
+
+    def send_file(self, transaction: Transaction) -> None:
+        """Send a content that is in a file, with a task of its own."""
+        self._stream = asyncio.get_running_loop().create_task(self._stream_content(transaction))
+
+    def break_off(self, reason: str, reply: Reply | None = None) -> None:
+        """End a session whose commands and replies do not fit together any more."""
+        self._lose(NetFault.PROTOCOL_ERROR, reason)
+
+    async def _stream_content(self, transaction: Transaction) -> None:
+        """Send a content file block by block, as fast as the peer takes it, then its end."""
+        content, stuffer = transaction.job.content, Stuffer()
+        rest = content.size - len(content.head)
+        offset = 0
+        try:
+            self.write(stuffer.feed(content.head))
+            while rest:
+                await self._may_write.wait()
+                block = await self._terms.read_block(content.file, offset, min(BLOCK, rest))
+                if not block:
+                    raise EOFError("the file is shorter than it was")
+                offset += len(block)
+                rest -= len(block)
+                self.write(stuffer.feed(block))
+        except (OSError, EOFError) as error:
+            self._lose_content(transaction, f"the content cannot be read: {error}")
+        except Exception:
+            log.exception("reading content failed")
+            self._lose_content(transaction, "the content cannot be read: internal error")
+        else:
+            self._is_busy = True
+            self._pipeline.content_sent(stuffer.end())
+            self._is_busy = False
+
+    def _lose_content(self, transaction: Transaction, reason: str) -> None:
+        """Without its end a content must not be ended: the connection is cut in the middle of it."""
         if self.lost:
             return
-        if transaction is None:
-            if reset:
-                self._write(_RSET)
-            elif self._is_leaving:
-                self._leave("as many messages or as much time as one connection has")
-            return
-        if not reset:
-            self._step = _MAIL
-        if self._pipelining:
-            self._write(b"".join([_RSET, *transaction.commands] if reset else transaction.commands))
-        else:
-            self._write(_RSET if reset else transaction.commands[0])
+        transaction.lose(Stage.QUEUE, _CONTENT_LOST, None, reason)
+        self._pipeline.current = None
+        self.settle(transaction)
+        self._end(Ending(reason, stage=Stage.QUEUE))
 
-    def _reset_answered(self, reply: Reply) -> None:
-        if not reply.is_positive:
-            self._lose(NetFault.PROTOCOL_ERROR, f"RSET was answered {reply}")
-        elif self._current is None:
-            self._go_on()
-        else:
-            self._step = _MAIL
-            if not self._pipelining:
-                self._write(self._current.commands[0])
+    def _dismissed(self, reply: Reply) -> None:
+        """421: the peer closes, whatever it was asked (RFC 5321 3.8)."""
+        stage = self._pipeline.step.stage
+        verdict = classify_reply(stage, reply, soft_bounce=self._terms.soft_bounce)
+        self._end(Ending(str(reply), verdict.scope, stage, reply=reply, pause=verdict.pause), verdict)
 
-    def _mail_answered(self, reply: Reply) -> None:
-        transaction = self._current
-        assert transaction is not None
-        if 300 <= reply.code < 400:
-            self._desynchronised(reply)
-            return
-        transaction.mail_replied(reply)
-        if self._pipelining:
-            self._step = _RCPT
-        elif transaction.is_refused:
-            self._drop(reset=False)
-        else:
-            self._step = _RCPT
-            self._write(transaction.commands[1])
+    def _lose(self, fault: NetFault, reason: str) -> None:
+        stage = self._pipeline.step.stage
+        verdict = classify_fault(stage, fault)
+        self._end(Ending(reason, verdict.scope, stage, fault, pause=verdict.pause), verdict)
 
-    def _rcpt_answered(self, reply: Reply) -> None:
-        transaction = self._current
-        assert transaction is not None
-        if 300 <= reply.code < 400:
-            self._desynchronised(reply)
-            return
-        is_last = transaction.rcpt_replied(reply)
-        if is_last and not self._pipelining and not transaction.accepted:
-            self._drop(reset=True)
-            return
-        if is_last:
-            self._step = _DATA
-        if not self._pipelining:
-            self._write(transaction.commands[1 + transaction.next_recipient])
+    def _leave(self, reason: str) -> None:
+        """QUIT and close, with nothing in flight."""
+        transport = self._transport
+        self.write(_QUIT)
+        transport.close()
+        if self.tls:
+            asyncio.get_running_loop().call_later(TLS_FAREWELL, transport.abort)
+        self._end(Ending(reason), is_cut=False)
 
-    def _data_answered(self, reply: Reply) -> None:
-        transaction = self._current
-        assert transaction is not None
-        if reply.code == 354:
-            if transaction.accepted:
-                self._send_content(transaction)
+    def _end(self, ending: Ending, verdict: Verdict | None = None, *, is_cut: bool = True) -> None:
+        """Close and settle what is in flight. Without a verdict nothing in flight is to blame."""
+        if self.lost:
+            return
+        self.lost = True
+        step, current, following = self._pipeline.stop()
+        if is_cut:
+            self._transport.abort()
+        if self._stream is not None:
+            self._stream.cancel()
+        untouched = [] if following is None else [following.job]
+        if current is not None:
+            if step is DOT:
+                blame = verdict or classify_fault(Stage.CONTENT, NetFault.CLOSED)
+                current.lose(Stage.CONTENT, blame, ending.reply, ending.reason, ambiguous=ending.reply is None)
+            elif verdict is not None and not self._settled:
+                current.lose(step.stage, verdict, ending.reply, ending.reason)
+            elif current.is_partly_decided:
+                current.put_off()
             else:
-                # The peer waits for content though it took no recipient: RFC 2920 3.1 has it end at once.
-                self._step = _EMPTY_DOT
-                self._write(_EMPTY_CONTENT)
-        elif reply.code >= 400:
-            transaction.data_refused(reply)
-            self._drop(reset=not transaction.is_refused)
-        else:
-            self._desynchronised(reply)
+                untouched.insert(0, current.job)
+                current = None
+        if current is not None:
+            self._tell(current)
+        self._on_lost(self, msgspec.structs.replace(ending, untouched=tuple(untouched)))
 
-    def _send_content(self, transaction: Transaction) -> None:
-        content = transaction.job.content
-        if content.file:
-            self._step = _CONTENT
-            self._stream = asyncio.get_running_loop().create_task(self._stream_content(transaction))
-        else:
-            self._send_end(stuff(content.head))
-
-    def _send_end(self, end: bytes) -> None:
-        """Write what ends the content, and behind it in the same write the next envelope (RFC 2920 3.1)."""
-        if self._pipelining:
-            self._following = following = self._take()
-            if following is not None:
-                end = b"".join([end, *following.commands])
-        self._step = _DOT
-        self._write(end)
-
-    def _dot_answered(self, reply: Reply) -> None:
-        transaction = self._current
-        assert transaction is not None
-        if 300 <= reply.code < 400:
-            self._desynchronised(reply)
-            return
-        transaction.content_replied(reply)
-        self._advance()
-        self._settle(transaction)
-        if self._step is _IDLE and not self.lost:
-            self._go_on()
-
-    def _empty_dot_answered(self, reply: Reply) -> None:
-        self._drop(reset=False)
-
-    def _early_answered(self, reply: Reply) -> None:
-        """The peer has answered before the end of the content: a refusal counts, but the session is of no more use."""
-        transaction = self._current
-        assert transaction is not None
-        if reply.code < 400:
-            self._desynchronised(reply)
-            return
-        transaction.content_replied(reply)
-        self._current = None
-        self._settle(transaction)
-        if not self.lost:
-            self._end(f"refused within the content: {reply}", stage=Stage.CONTENT, reply=reply)
-
-    def _idle_answered(self, reply: Reply) -> None:
-        self._desynchronised(reply)
-
-    def _drop(self, *, reset: bool) -> None:
-        """Settle a transaction that ended before its content, and go on with the next."""
-        transaction = self._current
-        assert transaction is not None
-        self._current = None
-        self._settle(transaction)
-        if not self.lost:
-            self._go_on(reset=reset)
-
-    def _advance(self) -> None:
-        self._current, self._following = self._following, None
-        self._step = _IDLE if self._current is None else _MAIL
-
-    def _settle(self, transaction: Transaction) -> None:
-        """Give a transaction's outcomes away; a verdict on more than the transaction ends the session."""
-        outcomes, again = transaction.outcomes, tuple(transaction.again)
-        assert len(outcomes) + len(again) == len(transaction.job.recipients), "one outcome a recipient"
-        self._settled += 1
-        self._finished(self, transaction.job, outcomes, again, transaction.started_at)
-        if transaction.scope >= Scope.SESSION and not self.lost:
-            last = outcomes[-1]
-            self._end(last.reason, transaction.scope, last.stage, reply=last.reply, pause=transaction.pause)
+    def _tell(self, transaction: Transaction) -> None:
+        job, outcomes, again = transaction.job, transaction.outcomes, tuple(transaction.again)
+        assert len(outcomes) + len(again) == len(job.recipients), "one outcome a recipient"
+        self._finished(self, job, outcomes, again, transaction.started_at)

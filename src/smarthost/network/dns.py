@@ -9,6 +9,8 @@ import msgspec
 
 from smarthost.network.dns_query import LIFETIME, DnsFault, Records, ask, make_stub
 
+__all__ = ["Addresses", "DnsFault", "MxAnswer", "Resolver"]
+
 MIN_TTL, MAX_TTL = 30.0, 86_400.0  # seconds an answer is kept, whatever the zone says
 MIN_NEGATIVE_TTL, MAX_NEGATIVE_TTL = 30.0, 900.0
 FAULT_TTL = 30.0  # seconds that a server failure or timeout is remembered (RFC 9520 3.2 allows up to 5 minutes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from ipaddress import ip_address
 
 import dns.asyncresolver
 import dns.exception
@@ -16,6 +17,7 @@ LIFETIME = 5.0  # seconds for one question, all servers and repetitions included
 PER_TRY = 2.0  # seconds until the next server is asked, or the same one again
 EDNS_PAYLOAD = 1232  # octets; fits every path without fragments (DNS flag day 2020)
 MAX_CNAMES = 8  # that we follow ourselves when a server gives an alias without its target
+RESOLV_CONF = "/etc/resolv.conf"
 DEFAULT_SERVER = "127.0.0.1"  # what resolv.conf(5) says where no server is named
 
 
@@ -50,8 +52,8 @@ def make_stub(servers: Sequence[str], lifetime: float = LIFETIME) -> dns.asyncre
         stub.nameservers = [_parse_server(server) for server in servers]
     else:
         try:
-            stub.read_resolv_conf("/etc/resolv.conf")
-        except (dns.exception.DNSException, OSError):
+            stub.read_resolv_conf(RESOLV_CONF)
+        except (dns.exception.DNSException, OSError, ValueError):
             pass
         stub.nameservers = stub.nameservers or [DEFAULT_SERVER]
     stub.lifetime = lifetime
@@ -68,8 +70,8 @@ def _parse_server(text: str) -> dns.nameserver.Nameserver:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if not port.isdecimal():
-        raise ValueError(f"{text}: not the address of a name server")
-    return dns.nameserver.Do53Nameserver(host, int(port))
+        raise ValueError(f"{text!r} is not the address of a name server")
+    return dns.nameserver.Do53Nameserver(str(ip_address(host)), int(port))
 
 
 async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Records:
@@ -77,6 +79,8 @@ async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Recor
     try:
         question = dns.name.from_text(name.rstrip(".") + ".")
     except (dns.exception.DNSException, UnicodeError):
+        question = dns.name.root
+    if question == dns.name.root:
         return Records(fault=DnsFault.BAD_NAME)
     ttl = float("inf")
     for _ in range(MAX_CNAMES):

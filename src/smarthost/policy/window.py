@@ -19,10 +19,10 @@ class State(StrEnum):
 class Window:
     """The sessions of one site. Mutable, pure; times are Unix seconds.
 
-    A place is taken with `opened` when dialling starts and given back with `closed`, before `failed` is called for
-    it; `open` counts places and `limit` says how many there may be now. READY becomes THROTTLED, until `until`, when
-    a site is dead; then `may_open` allows one session, and `opened` makes it PROBING; success leads to READY from
-    anywhere, a failed probe back to THROTTLED for twice as long.
+    A place is taken with `opened` when dialling starts and given back with `closed`; `open` counts places and `limit`
+    says how many there may be now. `failed` is called while the session that failed still holds its place. READY
+    becomes THROTTLED, until `until`, when a site is dead; then `may_open` allows one session, and `opened` makes it
+    PROBING; success leads to READY from anywhere, a failed probe back to THROTTLED for twice as long.
     """
 
     def __init__(self, maximum: int) -> None:
@@ -72,7 +72,7 @@ class Window:
         elif self.state is State.READY:
             self._failures += 1
             self.limit = max(1, self.limit - 1)
-            if self._failures >= DEAD_AFTER or not self.open:
+            if self._failures >= DEAD_AFTER or self.open <= 1:
                 self._throttle(now + self._pause)
 
     def pause(self, until: float) -> None:

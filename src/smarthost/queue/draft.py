@@ -8,7 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from smarthost.crypto.dkim import BodyHash, Keyring, SigningKey, sign
+from smarthost.crypto.dkim import BodyHash, sign
+from smarthost.crypto.dkim_keys import Keyring, SigningKey
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Event, Kind
@@ -142,7 +143,7 @@ class Draft:
         elif self._keys:
             self._intake.signers.submit(self._sign_inline)
         else:
-            self._intake.counters.unsigned += 1
+            self._intake.counters.unsigned()
             self._store(b"")
 
     def abandon(self) -> None:
@@ -246,9 +247,9 @@ class Draft:
         if self._keys and body_hash is not None:
             started = time.perf_counter()
             signature = sign(self._keys, self._edited.fields, body_hash.digest(), int(self.arrival.at))
-            self._intake.counters.dkim_seconds.observe(time.perf_counter() - started)
+            self._intake.counters.signed(time.perf_counter() - started)
         else:
-            self._intake.counters.unsigned += 1
+            self._intake.counters.unsigned()
         self._store(signature)
 
     def _seal(self) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from heapq import heappop, heappush
+from math import nextafter
 
 from smarthost.mail.entry import Entry
 from smarthost.queue.contents import Contents
@@ -172,12 +173,10 @@ class Scheduler:
             if self._turns[0][0] == turn:
                 self._changed.set()
 
-    def _keep(self, work: "asyncio._CoroutineLike[None]", name: str) -> None:
-        task = asyncio.ensure_future(work)
-        if isinstance(task, asyncio.Task):
-            task.set_name(name)
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+    def _keep(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -219,8 +218,10 @@ class Scheduler:
         queue.disk_due = _NEVER
         limit = bound + len(queue.loaded)
         try:
-            entries = await self._spool.due(queue.name, now, limit)
-            later = await self._spool.next_due(queue.name, now) if len(entries) < limit else None
+            # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
+            until = nextafter(now, _NEVER)
+            entries = await self._spool.due(queue.name, until, limit)
+            later = await self._spool.next_due(queue.name, until) if len(entries) < limit else None
         except BaseException:
             queue.disk_due = now
             self._come_back(queue, now + 1.0)

@@ -301,6 +301,7 @@ class Connection(StockVerbs):
 
     async def next_line(self) -> bytes:
         """Give the client's next line to the verb that runs aside."""
-        self._line = line = self._loop.create_future()
+        line: asyncio.Future[bytes] = self._loop.create_future()
+        self._line = line
         self.pump()
         return await line

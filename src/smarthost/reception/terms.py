@@ -1,10 +1,12 @@
 """Terms: the settings that a session follows from its greeting to its end, and the fixed texts made from them."""
 
+from smarthost.mail.address import to_a_label
 from smarthost.policy.admission import Networks, Submission
 from smarthost.wire.extensions import Extensions, format_ehlo
 
 IDLE_TIMEOUT = 300.0  # seconds, RFC 5321 4.5.3.2.7
 HANDSHAKE_TIMEOUT = 30.0  # seconds for a TLS handshake
+MOST_LABELS = 4096
 MECHANISMS = ("PLAIN", "LOGIN")
 
 
@@ -16,6 +18,7 @@ class Terms:
 
     __slots__ = (
         "_ehlo",
+        "_labels",
         "default_domain",
         "greeting",
         "handshake_timeout",
@@ -42,9 +45,21 @@ class Terms:
         self.handshake_timeout = handshake_timeout
         self.networks = Networks(submission.trusted_networks)
         self.greeting = f"220 {hostname} ESMTP smarthost\r\n".encode()
+        self._labels: dict[str, str] = {}
         self._ehlo = {
             (starttls, auth): self._format_ehlo(starttls, auth) for starttls in (False, True) for auth in (False, True)
         }
+
+    def label_of(self, domain: str) -> str | None:
+        """Give the A-label form of a domain as `mail.address.to_a_label` does, remembered for the next time."""
+        label = self._labels.get(domain)
+        if label is None:
+            label = to_a_label(domain)
+            if label is not None:
+                if len(self._labels) >= MOST_LABELS:
+                    self._labels.clear()
+                self._labels[domain] = label
+        return label
 
     def ehlo(self, starttls: bool, auth: bool) -> bytes:
         """Give the whole reply to EHLO, with or without STARTTLS and AUTH offered."""

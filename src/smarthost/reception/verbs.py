@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from smarthost.mail.address import to_a_label
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import (
@@ -80,7 +79,7 @@ def _mail_refusal(dialogue: Dialogue, command: MailCommand, path: str) -> Reply 
     if refusal is not None:
         return refusal
     parts = dialogue.parts
-    if path and to_a_label(path.rpartition("@")[2]) is None:
+    if path and dialogue.terms.label_of(path.rpartition("@")[2]) is None:
         return BAD_SENDER_DOMAIN
     if command.size > dialogue.terms.submission.max_message_size:
         return MESSAGE_TOO_BIG
@@ -109,7 +108,7 @@ def rcpt(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
     if not domain:
         domain = dialogue.terms.default_domain
         address = f"{address}@{domain}"
-    label = to_a_label(domain)
+    label = dialogue.terms.label_of(domain)
     if label is None:
         refusal: Reply | None = BAD_RECIPIENT_DOMAIN
     else:

@@ -172,15 +172,20 @@ class ProgramLog(logging.Handler):
 
 
 def install_program_log(handler: logging.Handler, level: str) -> Callable[[], None]:
-    """Send every log record of the process to a handler; what is returned, when called, undoes it."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
+    """Send the log records of the process to a handler; what is returned, when called, undoes it.
+
+    Libraries are heard from warnings on (all of them at `debug`): aiosmtpd says something about every session.
+    """
+    root, ours = logging.getLogger(), logging.getLogger("smarthost")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level])
+    ours.setLevel(_LEVELS[level])
+    root.setLevel(_LEVELS[level] if level == LogLevel.DEBUG else max(_LEVELS[level], logging.WARNING))
 
     def undo() -> None:
-        root.handlers[:] = before[0]
-        root.setLevel(before[1])
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
 
     return undo
 

@@ -19,6 +19,7 @@ EVERYTHING = Extensions(
     pipelining=True, size=0, eight_bit_mime=True, smtputf8=True, enhanced_status_codes=True, dsn=True
 )
 _REMEMBERED_ADDRESSES = 100_000
+_REMEMBERED_REPLIES = 1000
 
 
 class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,7 @@ class Desk:
         self._arrived = arrived
         self._behaviours: dict[str, Behaviour] = {}
         self._seen_once: dict[str, None] = {}
+        self._encoded: dict[Reply, bytes] = {}
         self._folder = _make_maildir(settings.maildir) if settings.maildir is not None else None
         self._ehlo = {secure: self._format_ehlo(secure) for secure in (False, True)}
 
@@ -90,9 +92,15 @@ class Desk:
 
     def encode(self, reply: Reply) -> bytes:
         """Write a reply, without enhanced status where that is not offered."""
-        if self.settings.offers.enhanced_status_codes:
-            return reply.encode()
-        return f"{reply.code} {reply.text}\r\n".encode()
+        octets = self._encoded.get(reply)
+        if octets is None:
+            if self.settings.offers.enhanced_status_codes:
+                octets = reply.encode()
+            else:
+                octets = f"{reply.code} {reply.text}\r\n".encode()
+            if len(self._encoded) < _REMEMBERED_REPLIES:
+                self._encoded[reply] = octets
+        return octets
 
     def behaviour_of(self, address: str) -> Behaviour:
         """Give how an address is treated now; asking for a behaviour that is meant once uses it up."""

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable
+from typing import Any
 
 from smarthost.spool import record, schema
 from smarthost.spool.store import Change, Done, Settlement
@@ -16,7 +17,7 @@ class Part:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.messages: list[record.Row] = []
+        self.messages: list[list[Any]] = []
         self.entries: list[record.Row] = []
         self.splits: list[record.Row] = []
         self.updates: list[record.Row] = []
@@ -32,7 +33,7 @@ class Part:
         """Whether there is anything to write or to answer."""
         return bool(self.dones or self.events)  # nothing else comes without somebody who waits
 
-    def add_message(self, row: record.Row, entries: Iterable[record.Row]) -> None:
+    def add_message(self, row: list[Any], entries: Iterable[record.Row]) -> None:
         """Add a message and its entries."""
         self.messages.append(row)
         self.octets += row[3]
@@ -69,6 +70,8 @@ class Part:
     def apply(self, cursor: sqlite3.Cursor) -> int:
         """Write the rows within the open transaction; gives by how many the entries grew. Raises sqlite3.Error."""
         grown = 0
+        for row in self.messages:
+            record.add_crc(row)
         for sql, rows, sign in (
             (schema.INSERT_MESSAGE, self.messages, 0),
             (schema.INSERT_ENTRY, self.entries, 1),

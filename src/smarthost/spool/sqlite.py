@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -152,7 +153,7 @@ class SqliteSpool:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
 
-    def _rows(self, accepted: Accepted) -> tuple[Row, list[Row]]:
+    def _rows(self, accepted: Accepted) -> tuple[list[Any], list[Row]]:
         message, content = accepted.message, accepted.content
         sealed = self._contents.take_sealed(content.file, message.id) if content.file else (0, 0)
         row = message_row(message, content, sealed)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 from smarthost.mail.address import split_mailbox
 
@@ -11,15 +10,16 @@ _PLAIN = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]{1,64}@[A-Za-z0-9.\-]{1,180}"
 _USUAL = re.compile(
     rb"\s*+(?:(?:\"[^\"\\]*+\"|[^\x00-\x08\"<>(),:;@\\]*+)\s*+<(" + _PLAIN + rb")>|(" + _PLAIN + rb"))\s*+"
 )
-# Quoted strings are bounded, so that octets made to be slow cannot make each quote search the whole header.
-_QUOTED = rb'"(?:[^"\\]|\\.){0,256}+"'
+_QUOTED = rb'"(?:[^"\\]|\\.)*+"'
 _TOKEN = re.compile(rb"[ \t\r\n]+|" + _QUOTED + rb'|[^ \t\r\n",:;<>()]+|.', re.DOTALL)
 _ANGLE = re.compile(rb'<[ \t\r\n]*+(?:@[^<>":]*+:)?((?:' + _QUOTED + rb'|[^"<>])*+)>', re.DOTALL)
+_OPEN_TOKEN = re.compile(rb'[ \t\r\n]+|[^ \t\r\n",:;<>()]+|.', re.DOTALL)
 _OPEN_ANGLE = re.compile(rb"<[ \t\r\n]*+([^ \t\r\n<>,;]*+)")
 _COMMENT_MARK = re.compile(rb"[()]|\\.", re.DOTALL)
-_MAX_COMMENT_MARKS = 64  # parentheses and escapes in one comment; one that has more is not read as a comment
 _SPACE_OR_COMMENT = re.compile(rb"(" + _QUOTED + rb")|[ \t\r\n]+|\([^()]*+\)", re.DOTALL)
 _MAX_WRITTEN = 998  # octets of an address with the white space and comments within it
+
+_MAX_TOKENS = 20_000  # of one field, about 2,000 mailboxes; what is behind them is left as it is
 
 _Span = tuple[int, int]
 
@@ -70,54 +70,79 @@ def _mailboxes(value: bytes, position: int) -> Iterator[tuple[_Span, str]]:
     words: list[_Span] = []
     angle: _Span | None = None
     joins = False
-    while position < len(value):
-        token = _TOKEN.match(value, position)
-        assert token is not None, "the expression matches any octet"
-        start, position = token.span()
-        mark = value[start : start + 1]
+    pieces = _Pieces(value, position)
+    while (span := pieces.next()) is not None:
+        mark = value[span[0] : span[0] + 1]
         if mark == b"<":
             if angle is not None:
                 yield from _choose(value, words, angle)
             words = []
-            angle, position = _read_angle(value, start)
+            angle = pieces.read_angle(span[0])
         elif mark in (b",", b";"):
             yield from _choose(value, words, angle)
             words, angle = [], None
         elif mark == b":":
             words = []
         elif mark == b"(":
-            position = _end_of_comment(value, start)
+            pieces.pass_comment(span[0])
         elif mark not in b" \t\r\n)>":
             if joins:
-                words[-1] = (words[-1][0], position)
+                words[-1] = (words[-1][0], span[1])
             else:
-                words.append((start, position))
+                words.append(span)
             joins = True
             continue
         joins = False
     yield from _choose(value, words, angle)
 
 
-def _read_angle(value: bytes, start: int) -> tuple[_Span, int]:
-    """Give the place of what stands in angle brackets, without white space, and where to go on; ">" may be missing."""
-    found = _ANGLE.match(value, start) or _OPEN_ANGLE.match(value, start)
-    assert found is not None, "an angle bracket is there"
-    inner = found.group(1)
-    begin = found.start(1) + len(inner) - len(inner.lstrip())
-    return (begin, begin + len(inner.strip())), found.end()
+class _Pieces:
+    """Cuts an address list into tokens.
 
+    A quote, bracket or comment that is never closed counts as an ordinary octet, and from then on so does each of its
+    kind: octets made to be slow cannot make every one of them search the whole header.
+    """
 
-def _end_of_comment(value: bytes, start: int) -> int:
-    """Give the place behind a comment, which may hold others; behind its first parenthesis if it is never closed."""
-    depth = 0
-    for mark in islice(_COMMENT_MARK.finditer(value, start), _MAX_COMMENT_MARKS):
-        if mark.group() == b"(":
-            depth += 1
-        elif mark.group() == b")":
-            depth -= 1
+    def __init__(self, value: bytes, position: int) -> None:
+        self._value = value
+        self._position = position
+        self._token = _TOKEN
+        self._tokens_left = _MAX_TOKENS
+        self._has_open_angle = False
+        self._has_open_comment = False
+
+    def next(self) -> _Span | None:
+        """Give the place of the next token, None at the end; of a bracket or comment, that of its first octet."""
+        found = self._token.match(self._value, self._position)
+        if found is None or not self._tokens_left:
+            return None
+        self._tokens_left -= 1
+        self._position = found.end()
+        if found.group() == b'"':
+            self._token = _OPEN_TOKEN
+        return found.span()
+
+    def read_angle(self, start: int) -> _Span:
+        """Pass over what stands in angle brackets and give its place, without white space; ">" may be missing."""
+        found = None if self._has_open_angle else _ANGLE.match(self._value, start)
+        if found is None:
+            self._has_open_angle = True
+            found = _OPEN_ANGLE.match(self._value, start)
+            assert found is not None, "an angle bracket is there"
+        self._position = found.end()
+        inner = found.group(1)
+        begin = found.start(1) + len(inner) - len(inner.lstrip())
+        return begin, begin + len(inner.strip())
+
+    def pass_comment(self, start: int) -> None:
+        """Go on behind a comment, which may hold others."""
+        depth = 0
+        for mark in () if self._has_open_comment else _COMMENT_MARK.finditer(self._value, start):
+            depth += {b"(": 1, b")": -1}.get(mark.group(), 0)
             if not depth:
-                return mark.end()
-    return start + 1
+                self._position = mark.end()
+                return
+        self._has_open_comment = True
 
 
 def _choose(value: bytes, words: list[_Span], angle: _Span | None) -> Iterator[tuple[_Span, str]]:

@@ -18,15 +18,7 @@ def format_date(at: float) -> str:
     """Write a Unix time in seconds as a date-time of RFC 5322 3.3, in UTC with the zone "+0000"."""
     when = datetime.fromtimestamp(int(at), UTC)
     day, month = _DAYS[when.weekday()], _MONTHS[when.month - 1]
-    return "%s, %d %s %04d %02d:%02d:%02d +0000" % (
-        day,
-        when.day,
-        month,
-        when.year,
-        when.hour,
-        when.minute,
-        when.second,
-    )
+    return f"{day}, {when.day} {month} {when.year:04} {when.hour:02}:{when.minute:02}:{when.second:02} +0000"
 
 
 def received(

@@ -1,0 +1,167 @@
+"""Connect: the next candidate, and the next, until one gives a session; what failed is remembered for a while."""
+
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address
+from itertools import groupby
+from random import Random
+
+import msgspec
+
+from smarthost.delivery.pauses import Pauses
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.outcome import Outcome, Scope, Stage
+from smarthost.mail.route import Deliver, Host, Site
+from smarthost.network.session import OpenFault, Session, SessionSettings, Timeouts, TlsContexts, open_session
+from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
+
+MAX_ADDRESSES = 5  # tried in one attempt of MX delivery (Postfix: smtp_mx_address_limit)
+MAX_SESSIONS = 2  # that got an answer and led to nothing, in one attempt of MX delivery (smtp_mx_session_limit)
+TROUBLE = 60.0  # seconds for which an address that did not answer is tried behind all others
+
+
+class Unreached(msgspec.Struct, frozen=True):
+    """Why there is no session: the last fault, what it means, and where it happened ("" where nothing was tried)."""
+
+    fault: OpenFault
+    verdict: Verdict
+    host: str
+    address: str
+
+    @property
+    def reason(self) -> str:
+        """The fault as a sentence; never empty."""
+        return self.fault.reason
+
+
+class Connector:
+    """Opens sessions to sites.
+
+    `pauses` are hosts and logins that are left alone after they refused us as a whole, for the seconds that the
+    verdict says; `settings_for` says how sessions of a site are opened.
+    """
+
+    def __init__(
+        self,
+        settings_for: Callable[[Site], SessionSettings],
+        contexts: TlsContexts,
+        clock: Callable[[], float],
+        rng: Random,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """Join the parts; begin with nothing paused."""
+        self._settings_for = settings_for
+        self._contexts = contexts
+        self._clock = clock
+        self._rng = rng
+        self._timeouts = timeouts or Timeouts()
+        self.pauses: Pauses[Unreached] = Pauses()
+        self._troubled: Pauses[None] = Pauses()
+
+    async def connect(self, site: Site, hosts_tried: Sequence[str] = ()) -> Session | Unreached:
+        """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last.
+
+        For MX delivery at most 5 addresses are tried, and 2 that answer. A refused login ends the search at once:
+        it would be refused everywhere, and counted.
+        """
+        settings = self._settings_for(site)
+        if settings.credentials is not None and (left := self._left_alone(_login_place(site))):
+            return left
+        last: Unreached | None = None
+        addresses = sessions = 0
+        for host, address in self._candidates(site, hosts_tried, settings.source_address):
+            if left := self._left_alone(_host_place(site, host)):
+                last = last or left
+                continue
+            opened = await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+            if isinstance(opened, Session):
+                self._troubled.resume(address)
+                return opened
+            last = self._note(site, host, address, opened)
+            addresses += 1
+            sessions += opened.stage is not Stage.CONNECT
+            if last.verdict.scope >= Scope.SITE:
+                break
+            if site.route.deliver is Deliver.MX and (addresses >= MAX_ADDRESSES or sessions >= MAX_SESSIONS):
+                break
+        return last or _no_candidate(settings.source_address)
+
+    def clear(self) -> None:
+        """End all pauses, as after a reload."""
+        self.pauses.clear()
+        self._troubled.clear()
+
+    def _candidates(self, site: Site, hosts_tried: Sequence[str], source: str) -> Iterator[tuple[Host, str]]:
+        """Give host and address of each candidate in the order of trial.
+
+        Hosts of one preference are shuffled anew for each session, so that they share the load (RFC 5321 5.1).
+        Addresses that did not answer lately go last; only those of the source address's family are of use.
+        """
+        hosts: list[Host] = []
+        for _, equals in groupby(site.hosts, key=lambda host: host.preference):
+            group = list(equals)
+            self._rng.shuffle(group)
+            hosts += group
+        hosts.sort(key=lambda host: host.name in hosts_tried)
+        version = ip_address(source).version if source else 0
+        now = self._clock()
+        pairs = [(host, address) for host in hosts for address in host.addresses]
+        pairs.sort(key=lambda pair: self._troubled.is_paused(pair[1], now))
+        return (pair for pair in pairs if not version or ip_address(pair[1]).version == version)
+
+    def _note(self, site: Site, host: Host, address: str, fault: OpenFault) -> Unreached:
+        """Say what a fault means, and remember whom it touched."""
+        now = self._clock()
+        verdict = _classify(fault)
+        unreached = Unreached(fault, verdict, host.name, address)
+        if verdict.pause:
+            place = _login_place(site) if verdict.scope >= Scope.SITE else _host_place(site, host)
+            self.pauses.pause(place, now + verdict.pause, unreached, now)
+        elif fault.reply is None:
+            self._troubled.pause(address, now + TROUBLE, None, now)
+        return unreached
+
+    def _left_alone(self, place: str) -> Unreached | None:
+        """Give the fault for which a place is left alone now, None when it may be tried."""
+        now = self._clock()
+        paused = self.pauses.cause(place, now)
+        if paused is None:
+            return None
+        until, unreached = paused
+        reason = f"{unreached.reason} (left alone for {until - now:.0f} s more)"
+        fault = msgspec.structs.replace(unreached.fault, reason=reason)
+        verdict = msgspec.structs.replace(unreached.verdict, pause=until - now)
+        return msgspec.structs.replace(unreached, fault=fault, verdict=verdict)
+
+
+def outcomes_of(unreached: Unreached, recipients: Sequence[Recipient]) -> list[Outcome]:
+    """Give each recipient the outcome of an attempt that found no session."""
+    fault, verdict = unreached.fault, unreached.verdict
+    action, scope, status = verdict.action, verdict.scope, verdict.status
+    return [
+        Outcome(
+            recipient, action, scope, fault.stage, status, fault.reason, fault.reply, unreached.host, unreached.address
+        )
+        for recipient in recipients
+    ]
+
+
+def _classify(fault: OpenFault) -> Verdict:
+    if fault.reply is not None:
+        return classify_reply(fault.stage, fault.reply, soft_bounce=False)
+    assert fault.fault is not None
+    return classify_fault(fault.stage, fault.fault)
+
+
+def _no_candidate(source: str) -> Unreached:
+    what = "no address that can be reached" + (f" from {source}" if source else "")
+    fault = OpenFault(Stage.CONNECT, NetFault.UNREACHABLE, None, what)
+    return Unreached(fault, _classify(fault), "", "")
+
+
+# Routes do not share pauses: what one may not do, with its login and TLS level, another may.
+def _host_place(site: Site, host: Host) -> str:
+    return f"host {site.route.name} {host.name}:{host.port}"
+
+
+def _login_place(site: Site) -> str:
+    return f"login {site.route.name} {site.route.login}"

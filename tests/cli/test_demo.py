@@ -1,0 +1,62 @@
+"""The demo, as a process."""
+
+import os
+import re
+import select
+import signal
+import smtplib
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "smarthost", "demo"]
+
+
+@pytest.mark.system
+def test_demo_once() -> None:
+    """One message is accepted, committed, signed, relayed and verified, each told with its time, and the exit is 0."""
+    ended = subprocess.run([*COMMAND, "--once"], capture_output=True, text=True, timeout=40, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for pattern in (
+        r"accepted as [0-9A-Z]{12} ",
+        r"committed in \d+\.\d ms",
+        r"signed as d=example\.org s=demo",
+        r"relayed to the sink in \d+\.\d ms",
+        r"signature verified on arrival",
+    ):
+        assert re.search(pattern, ended.stdout), ended.stdout
+
+
+@pytest.mark.system
+def test_demo_goes_on() -> None:
+    """It says how to send more, shows what becomes of it, and ends with 0 at Ctrl-C."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        try:
+            assert demo.stdout is not None
+            seen = _read_until(demo, "Ctrl-C stops it")
+            found = re.search(r"swaks --server 127\.0\.0\.1:(\d+)", seen)
+            assert found is not None
+            with smtplib.SMTP("127.0.0.1", int(found[1]), timeout=5) as client:
+                client.sendmail("a@example.org", ["550@example.net"], "From: a@example.org\r\n\r\nhello\r\n")
+            assert "to <550@example.net>" in _read_until(demo, "failed")
+        finally:
+            demo.send_signal(signal.SIGINT)
+            demo.communicate(timeout=20)
+    assert demo.returncode == 0
+
+
+def _read_until(demo: "subprocess.Popen[str]", word: str) -> str:
+    """Read lines until one has a word; gives all of them."""
+    assert demo.stdout is not None
+    seen = ""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if select.select([demo.stdout], [], [], 0.5)[0] or seen:
+            line = demo.stdout.readline()
+            seen += line
+            if word in line or not line:
+                return seen
+    return seen

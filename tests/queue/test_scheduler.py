@@ -1,0 +1,208 @@
+"""The scheduler: what is in memory, what waits on disk, and that nothing is offered twice."""
+
+import asyncio
+
+import pytest
+
+from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import Envelope, Recipient
+from smarthost.mail.message import Arrival, Message
+from smarthost.queue import scheduler as scheduling
+from smarthost.queue.contents import Contents
+from smarthost.queue.scheduler import Scheduler
+from smarthost.spool.memory import MemorySpool
+from smarthost.spool.store import Accepted, Content, Settlement
+
+T0 = 1_790_000_000.0
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = T0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def accepted(number: int, queue: str = "relayhost", due: float = T0) -> Accepted:
+    """Make a message with one entry."""
+    recipient = Recipient("b@example.net", "example.net")
+    envelope = Envelope("a@example.org", (recipient,))
+    message = Message(number << 4, Arrival(at=T0), envelope, 3)
+    entry = Entry(message, 1, queue, (recipient,), due, T0 + 86400, T0 + 14400)
+    return Accepted(message, Content(b"x\r\n", "", 3), (entry,))
+
+
+async def put(spool: MemorySpool, message: Accepted) -> None:
+    """Make a message durable and wait for it."""
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    spool.accept(message, done.set_result)
+    assert await done is None
+
+
+async def settle(spool: MemorySpool, scheduler: Scheduler, entry: Entry) -> None:
+    """Write an entry as it stands and tell the scheduler, as the settler does."""
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    spool.settle(Settlement(entry), done.set_result)
+    await done
+    scheduler.settled(entry, entry.queue)
+
+
+async def until(condition: object, seconds: float = 5.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.005)
+
+
+def make(spool: MemorySpool, clock: Clock) -> tuple[Scheduler, list[Entry]]:
+    """Make a scheduler whose offers are collected."""
+    scheduler = Scheduler(spool, Contents(), clock)
+    offered: list[Entry] = []
+    scheduler.offer = scheduler.reoffer = offered.append
+    return scheduler, offered
+
+
+async def make_spool(clock: Clock) -> MemorySpool:
+    """Make an empty spool in memory."""
+    return MemorySpool(asyncio.get_running_loop(), clock)
+
+
+async def test_a_fresh_message_is_offered_at_once() -> None:
+    """Admitting a due entry offers it in the same call and keeps its content."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, offered = make(spool, clock)
+    message = accepted(1)
+    await put(spool, message)
+    scheduler.admit(message)
+    assert offered == [message.entries[0]] and scheduler.total == 1
+    assert scheduler.contents.get(message.message.id) == message.content
+
+
+async def test_what_was_accepted_is_offered_after_a_restart() -> None:
+    """Entries on disk are found by the heads of their queues."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    for number in range(1, 8):
+        await put(spool, accepted(number, f"mx/{number % 3}.example"))
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    await until(lambda: len(offered) == 7)
+    assert {entry.message.id >> 4 for entry in offered} == set(range(1, 8))
+    await scheduler.stop()
+
+
+async def test_a_delayed_entry_leaves_memory_and_comes_back_when_due() -> None:
+    """After a settle with a later due time only the disk has the entry, until the clock gets there."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    message = accepted(1)
+    await put(spool, message)
+    scheduler.admit(message)
+    entry = offered.pop()
+    entry.due, entry.attempts = T0 + 0.3, 1
+    await settle(spool, scheduler, entry)
+    assert scheduler.total == 0
+    clock.now = T0 + 0.2
+    await asyncio.sleep(0.05)
+    assert not offered
+    clock.now = T0 + 0.4
+    await until(lambda: offered)
+    assert offered[0].attempts == 1
+    await scheduler.stop()
+
+
+async def test_memory_is_bounded_for_each_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue holds its bound in memory; the rest follows as entries are settled, each exactly once."""
+    monkeypatch.setattr(scheduling, "QUEUE_BOUND", 10)
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    for number in range(1, 101):
+        message = accepted(number)
+        await put(spool, message)
+        scheduler.admit(message)
+    assert scheduler.total == 10
+    seen = []
+    async with asyncio.timeout(10):
+        while len(seen) < 100:
+            await until(lambda: offered)
+            entry = offered.pop(0)
+            seen.append(entry.message.id >> 4)
+            entry.recipients = ()
+            await settle(spool, scheduler, entry)
+            assert scheduler.total <= 10
+    assert sorted(seen) == list(range(1, 101))
+    await asyncio.sleep(0.3)
+    assert not offered
+    await scheduler.stop()
+
+
+async def test_one_full_queue_does_not_hide_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many entries of a dead queue, all due, and one of a healthy one: the healthy one is offered."""
+    monkeypatch.setattr(scheduling, "QUEUE_BOUND", 5)
+    clock = Clock()
+    spool = await make_spool(clock)
+    for number in range(1, 200):
+        await put(spool, accepted(number, "mx/dead.example"))
+    await put(spool, accepted(500, "mx/zzz.example"))
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    await until(lambda: any(entry.queue == "mx/zzz.example" for entry in offered))
+    assert sum(1 for entry in offered if entry.queue == "mx/dead.example") == 5
+    await scheduler.stop()
+
+
+async def test_a_blocked_queue_is_not_read_before_its_time() -> None:
+    """Unloaded entries of a blocked queue stay on disk, and come back when the block ends."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    message = accepted(1)
+    await put(spool, message)
+    scheduler.admit(message)
+    scheduler.block("relayhost", T0 + 0.2, "dead")
+    scheduler.unload([offered.pop()])
+    assert scheduler.total == 0
+    await asyncio.sleep(0.1)
+    assert not offered
+    clock.now = T0 + 0.3
+    await until(lambda: offered)
+    await scheduler.stop()
+
+
+async def test_an_entry_in_memory_is_not_loaded_again() -> None:
+    """A refresh reads rows whose entries are in delivery; they are not offered a second time."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    message = accepted(1)
+    await put(spool, message)
+    scheduler.admit(message)
+    await scheduler.refresh()
+    await asyncio.sleep(0.2)
+    assert len(offered) == 1
+    await scheduler.stop()
+
+
+async def test_overdue_entries_are_handed_on() -> None:
+    """An entry whose deadline has passed is shown to the one who warns and gives up."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    await put(spool, accepted(1, due=T0 + 80000))
+    scheduler, _ = make(spool, clock)
+    overdue: list[Entry] = []
+    scheduler.overdue = overdue.extend
+    clock.now = T0 + 15000
+    await scheduler.start()
+    await until(lambda: overdue)
+    assert overdue[0].message.id == 1 << 4
+    await scheduler.stop()
