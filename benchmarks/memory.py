@@ -70,7 +70,7 @@ async def fill(folder: Path, messages: int, size: int, due: float) -> float:
         for _ in range(IN_FLIGHT):
             await room.acquire()
     finally:
-        spool.close()
+        await spool.close()
     return time.monotonic() - begin
 
 
@@ -85,9 +85,9 @@ def waiting_message(ids: MessageIds, number: int, content: bytes, at: float, due
     return Accepted(message, Content(content, "", len(content)), (entry,))
 
 
-def resident(process: int) -> int:
+def resident(pid: int) -> int:
     """Give the resident octets of a process."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
 
 
@@ -154,16 +154,23 @@ def wait_for_port(port: int, relay: subprocess.Popen[bytes]) -> None:
 def report(empty: Measured, full: Measured, filled: float, spool_size: int, arguments: argparse.Namespace) -> str:
     """Write the table."""
     state = "due now" if arguments.due <= 3600 else f"due in {arguments.due - 3600:,.0f} s"
-    return f"""{describe_machine()}. One process; VmRSS. The queue: {arguments.messages:,} messages of {arguments.size:,}
-octets, all for one dead destination, {state}; written in {filled:,.0f} s, {spool_size / MEBIBYTE:,.0f} MiB on disk.
-
-| | empty queue | full queue | goal |
-|---|--:|--:|--:|
-| resident after the first delivery | {empty.at_start / MEBIBYTE:.0f} MiB | {full.at_start / MEBIBYTE:.0f} MiB | 80 MB empty |
-| largest within {arguments.watch:g} s | {empty.largest / MEBIBYTE:.0f} MiB | {full.largest / MEBIBYTE:.0f} MiB | 250 MB full |
-| start of the process to its port open | {empty.ready:.2f} s | {full.ready:.2f} s | |
-| start of the process to a fresh message delivered | {empty.delivered:.2f} s | {full.delivered:.2f} s | 2 s full |
-"""
+    rows = [
+        (
+            "resident after the first delivery",
+            *(f"{run.at_start / MEBIBYTE:.0f} MiB" for run in (empty, full)),
+            "80 MB empty",
+        ),
+        ("largest resident", *(f"{run.largest / MEBIBYTE:.0f} MiB" for run in (empty, full)), "250 MB full"),
+        ("start of the process to its port open", *(f"{run.ready:.2f} s" for run in (empty, full)), ""),
+        ("start to a fresh message delivered", *(f"{run.delivered:.2f} s" for run in (empty, full)), "2 s full"),
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return (
+        f"{describe_machine()}. One process; VmRSS, watched for {arguments.watch:g} s. The full queue: "
+        f"{arguments.messages:,} messages of {arguments.size:,} octets for one dead destination, {state}; "
+        f"written in {filled:,.0f} s, {spool_size / MEBIBYTE:,.0f} MiB on disk.\n\n"
+        f"| | empty queue | full queue | goal |\n|---|--:|--:|--:|\n{table}\n"
+    )
 
 
 def main() -> None:

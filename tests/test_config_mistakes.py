@@ -208,6 +208,7 @@ WRONG = [
     ("[dns]\nservers = ['resolver.example']", "dns.servers[0]: is"),
     ("[dns]\ndnssec = 'yes'", "dns.dnssec: is"),
     ("[http]\naddress = '9587'", "http.address: is"),
+    ("[http]\naddress = 'unix:/run/x'", "http.address: is"),
     ("[log]\nlevel = 'loud'", "log.level: is"),
     ("[loging]\nlevel = 'info'", "loging: is not known"),
 ]

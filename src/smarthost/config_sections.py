@@ -29,6 +29,7 @@ from smarthost.config_words import (
     read_rate,
     read_resolver,
     read_selector,
+    read_tcp_place,
     read_user_name,
     read_word,
 )
@@ -292,7 +293,7 @@ def read_dns(table: Table) -> Dns:
 
 def read_http(table: Table) -> str:
     """Read [http]; gives the address, "" for none."""
-    address = table.take("address", read_optional(read_place), HTTP_ADDRESS)
+    address = table.take("address", read_optional(read_tcp_place), HTTP_ADDRESS)
     if table.values.get("tokens"):
         table.refuse("tokens", f"{NOT_YET}; leave it []")
     table.know("tokens", "tokens_file")

@@ -135,10 +135,12 @@ def read_place(value: object) -> str:
     if text.startswith("systemd:"):
         read_word(text.removeprefix("systemd:"))
         return text
-    found = _HOST_PORT.fullmatch(text)
-    if found is None or int(found[3]) > 65535 or not _is_host(found[1], found[2]):
-        raise ValueError(f"is {show(value)}, but must be {_PLACES}")
-    return text
+    return _read_host_port(value, _PLACES)
+
+
+def read_tcp_place(value: object) -> str:
+    """Read host:port or [v6]:port, where something listens by TCP; raises ValueError."""
+    return _read_host_port(value, "host:port or [v6]:port")
 
 
 def is_local_place(place: str) -> bool:
@@ -164,6 +166,14 @@ def read_rate(value: object) -> str:
     """Read a rate, which stays a text; raises ValueError."""
     text = read_text(value)
     parse_rate(text)
+    return text
+
+
+def _read_host_port(value: object, allowed: str) -> str:
+    text = read_text(value)
+    found = _HOST_PORT.fullmatch(text)
+    if found is None or int(found[3]) > 65535 or not _is_host(found[1], found[2]):
+        raise ValueError(f"is {show(value)}, but must be {allowed}")
     return text
 
 

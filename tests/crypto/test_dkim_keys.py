@@ -209,10 +209,8 @@ def test_changed_file_is_read_again(made: Path, tmp_path: Path) -> None:
 
     fresh = tmp_path / "fresh.pem"
     fresh.write_bytes((made / "ed25519.pem").read_bytes())
-    fresh.chmod(0o600)
     fresh.replace(path)
-    (sentence,) = ring.reload_if_changed()
-    assert str(path) in sentence
+    assert ring.reload_if_changed() == []
     second = ring.for_domain("example.org")[0]
     assert (first.algorithm, second.algorithm) == (Algorithm.RSA_SHA256, Algorithm.ED25519_SHA256)
     assert ring.reload_if_changed() == []
@@ -226,5 +224,5 @@ def test_changed_file_is_read_again(made: Path, tmp_path: Path) -> None:
     (sentence,) = ring.reload_if_changed()
     assert "no such file" in sentence
     path.write_bytes((made / "rsa.pem").read_bytes())
-    assert ring.reload_if_changed()
+    assert ring.reload_if_changed() == []
     assert ring.for_domain("example.org")[0].algorithm is Algorithm.RSA_SHA256

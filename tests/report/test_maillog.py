@@ -36,7 +36,7 @@ def relayed() -> Event:
         size=2048,
         user="app1",
         client="192.0.2.9",
-        seconds=(0.001, 0.0, 0.0123456789),
+        seconds=(0.001, 0.0, 0.012346),
     )
 
 

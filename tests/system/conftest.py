@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def sink(tmp_path: Path) -> Iterator[Sink]:
-    """A sink that runs."""
+    """A sink that is starting; a relay that is started waits for it."""
     folder = tmp_path / "sink"
     folder.mkdir()
     upstream = Sink(folder)
@@ -74,7 +74,7 @@ def make_relay(
             "retry": {"schedule": ["1s"]},
             "http": {"address": f"127.0.0.1:{http_port}"},
         }
-        relay = Relay(folder, config | more, port, http_port)
+        relay = Relay(folder, config | more, (port, http_port), sink.wait_until_up)
         made.append(relay)
         return relay
 

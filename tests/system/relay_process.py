@@ -81,12 +81,14 @@ def environment() -> dict[str, str]:
 class Relay:
     """One relay with its folder, configuration, log and ports; `config` may be changed before a start or a reload."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], port: int, http_port: int) -> None:
-        """Remember what to start; nothing runs yet."""
+    def __init__(
+        self, folder: Path, config: dict[str, Any], ports: tuple[int, int], upstream_up: Callable[[], None]
+    ) -> None:
+        """Remember what to start, and whom to wait for beside it; nothing runs yet. `ports` are SMTP's and HTTP's."""
         self.folder = folder
         self.config = config
-        self.port = port
-        self.http_port = http_port
+        self.port, self.http_port = ports
+        self.upstream_up = upstream_up
         self.config_file = folder / "smarthost.toml"
         self.log_file = folder / "relay.log"
         self.error_file = folder / "relay.err"
@@ -109,6 +111,8 @@ class Relay:
                 env=environment(),
             )
         if wait:
+            # A relay whose upstream is not there yet would leave it alone for a minute.
+            self.upstream_up()
             wait_until(self._is_up, "the relay takes connections", START_TIMEOUT, 0.01)
 
     def _is_up(self) -> bool:
@@ -205,15 +209,5 @@ class Relay:
 
 
 def read_rows(text: str) -> list[dict[str, Any]]:
-    """Read rows that were written as one JSON array, as an object with an array, or as one object a line."""
-    text = text.strip()
-    if not text:
-        return []
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
-        return [json.loads(line) for line in text.splitlines()]
-    if isinstance(whole, dict):
-        arrays = [value for value in whole.values() if isinstance(value, list)]
-        return arrays[0] if arrays else [whole]
-    return whole
+    """Read rows that were written as one JSON object a line."""
+    return [json.loads(line) for line in text.splitlines()]

@@ -115,14 +115,16 @@ def test_the_null_reverse_path_is_never_reported_to(relay: Relay, sink: Sink) ->
     assert sink.reports() == []
 
 
-def test_success_report_on_request(relay: Relay, sink: Sink) -> None:
-    """NOTIFY=SUCCESS towards an upstream without DSN is answered by a report that says relayed, never delivered."""
-    options = "NOTIFY=SUCCESS"
+def test_notify_and_orcpt_are_passed_on(relay: Relay, sink: Sink) -> None:
+    """An upstream that offers DSN is told NOTIFY and ORCPT, and then the report is its affair, not ours."""
+    options = "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;first+2Bhand@example.net"
     submit(relay.port, "tell me", "250@example.com", sender="250+s@example.org", options=options)
     sink.wait_for("tell me")
-    [report] = wait_until(sink.reports, "the report arrived")
-    text = report.as_string()
-    assert "Action: relayed" in text and "Action: delivered" not in text
+    [transaction] = sink.transactions()
+    [said] = transaction["rcpts"]
+    assert "NOTIFY=SUCCESS,FAILURE" in said and "ORCPT=rfc822;first+2Bhand@example.net" in said
+    wait_until(lambda: not relay.queue(), "the queue is empty")
+    assert sink.reports() == []
 
 
 def test_wrong_config_is_named_with_its_line(make_relay: Callable[..., Relay]) -> None:

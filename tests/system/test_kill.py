@@ -94,6 +94,7 @@ def test_killed_with_mail_waiting(relay: Relay, sink: Sink) -> None:
             wanted.append(f"waiting {number}")
     relay.kill()
     sink.start()
+    sink.wait_until_up()
     relay.start()
     wait_until(lambda: len(sink.subjects()) >= len(wanted), "all have arrived", 30)
     wait_until(lambda: not relay.queue(), "the queue is empty")

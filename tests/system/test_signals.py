@@ -128,6 +128,7 @@ def test_waiting_mail_survives_a_restart(relay: Relay, sink: Sink, size: int) ->
         transact(client, content, ("250@example.com",), sender="root@example.org")
     assert relay.stop() == 0
     sink.start()
+    sink.wait_until_up()
     relay.start()
     sink.wait_for("survives", 20)
     [octets] = sink.octets()

@@ -152,28 +152,25 @@ class Keyring:
         return keys
 
     def reload_if_changed(self) -> list[str]:
-        """Read again the files that changed since the last look; give a sentence for each, good or bad.
+        """Read again the files that changed since the last look; give a sentence for each that cannot be read.
 
-        A key that can no longer be read stays as it was, and is reported once until its file changes again.
+        Such a key goes on signing as it was, and is told of once until its file changes again.
         """
         changed = {path: stamp for path in self._stamps if (stamp := _stamp(path)) != self._stamps[path]}
         if not changed:
             return []
         self._stamps.update(changed)
         keys: list[SigningKey] = []
-        sentences: list[str] = []
+        problems: list[str] = []
         for key in self._keys:
             if key.path in changed:
                 try:
                     key = load_key(key.domain, key.selector, key.path)
                 except KeyUnreadable as fault:
-                    sentences.append(f"{fault} The key that was read before goes on signing for {key.domain}.")
-                else:
-                    sentences.append(f"{key.path}: the key {key.record_name} was read again.")
-                    sentences.extend(key.warnings)
+                    problems.append(f"{fault} The key that was read before goes on signing for {key.domain}.")
             keys.append(key)
         self._install(tuple(keys))
-        return sentences
+        return problems
 
     def _install(self, keys: tuple[SigningKey, ...]) -> None:
         self._keys = keys

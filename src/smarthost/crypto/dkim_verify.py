@@ -30,8 +30,6 @@ class _Remarks:
     def debug(self, text: str, *values: object) -> None:
         """Ignore it."""
 
-    info = warning = debug
-
 
 def verify(content: bytes, lookup: Lookup) -> list[VerifiedSignature]:
     """Check every DKIM-Signature of a message, topmost first; [] when it has none or cannot be read as a message.

@@ -65,8 +65,8 @@ def make_stub(servers: Sequence[str], lifetime: float = LIFETIME) -> dns.asyncre
 def _parse_server(text: str) -> dns.nameserver.Nameserver:
     host, port = text, "53"
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
+        host, closed, rest = text[1:].partition("]")
+        port = (rest.removeprefix(":") or port) if closed else ""
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if not port.isdecimal():

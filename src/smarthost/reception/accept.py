@@ -17,6 +17,7 @@ from smarthost.reception.smtp import SmtpSession
 from smarthost.reception.terms import Terms
 
 TICK = 1.0  # seconds between two looks for idle sessions
+DRAIN_LOOK = 0.02  # seconds between two looks at who is left, at a shutdown
 HOUSE_FULL = make_reply(421, "4.3.2", "Too many connections, try again later")
 
 
@@ -42,7 +43,6 @@ class Door:
         self._socket_files: list[Path] = []
         self._crowds: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._empty: asyncio.Future[None] | None = None
 
     async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
         """Listen; gives the addresses that were bound, with their ports.
@@ -111,12 +111,10 @@ class Door:
         else:
             del self._crowds[block]
         self.parts.counters.open_sessions[dialogue.listener.address] -= 1
-        self._note_empty()
 
     def commit_ended(self) -> None:
         """Count a draft's answer."""
         self.commits -= 1
-        self._note_empty()
 
     def tick(self) -> None:
         """Let a second pass: sessions that were idle for too long are ended."""
@@ -147,18 +145,17 @@ class Door:
             self.paused = SHUTTING_DOWN
         for session in tuple(self.sessions):
             session.hurry()
-        if self.sessions or self.commits:
-            self._empty = self._loop.create_future()
-            await asyncio.wait([self._empty], timeout=deadline)
-            self._empty = None
-        left = tuple(self.sessions)
-        for session in left:
+        until = self._loop.time() + deadline
+        while (self.commits or not all(session.is_over for session in self.sessions)) and self._loop.time() < until:
+            await asyncio.sleep(DRAIN_LOOK)
+        unfinished = sum(not session.is_over for session in self.sessions)
+        # Who was answered need not be waited for: a client may not notice its end before it wants to speak again.
+        for session in tuple(self.sessions):
+            session.shut()
+        await asyncio.sleep(DRAIN_LOOK)
+        for session in tuple(self.sessions):
             session.abort()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return len(left)
-
-    def _note_empty(self) -> None:
-        if self._empty is not None and not self.sessions and not self.commits and not self._empty.done():
-            self._empty.set_result(None)
+        return unfinished

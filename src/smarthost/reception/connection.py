@@ -219,6 +219,11 @@ class Connection(StockVerbs):
         if self._channel is not None:
             self._channel.close()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last reply has been said."""
+        return self._mode is Mode.CLOSING or self._mode is Mode.CLOSED
+
     def hurry(self) -> None:
         """End as soon as nothing of the client's is unanswered: the house is closing."""
         if self._mode is Mode.HANDSHAKE:

@@ -83,7 +83,6 @@ class ProgramLine(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 def to_line(event: Event) -> EventLine:
     """Bring an event into the form that the mail log, `trace` and the control socket show."""
-    seconds = event.seconds
     # By position, in the order of the fields: half the price of keywords, and this runs for every event.
     return EventLine(
         format_time(event.time),
@@ -107,7 +106,7 @@ def to_line(event: Event) -> EventLine:
         event.client,
         event.listener,
         event.signed,
-        None if seconds is None else Seconds(round(seconds[0], 6), round(seconds[1], 6), round(seconds[2], 6)),
+        None if event.seconds is None else Seconds(*event.seconds),
     )
 
 

@@ -1,0 +1,198 @@
+"""Builds delivery status notifications, "reports": RFC 3464, and RFC 6533 where addresses or header are UTF-8."""
+
+import re
+
+import msgspec
+
+from smarthost.mail.message import Message, format_id
+from smarthost.mail.outcome import Action, Outcome
+from smarthost.wire.data import has_long_line
+from smarthost.wire.dsn_text import clean, explain, wrap
+from smarthost.wire.header import field_value, fold_long_field, has_utf8, parse_fields, split_header
+from smarthost.wire.trace import format_date
+from smarthost.wire.xtext import encode_orcpt
+
+_MESSAGE_ID = re.compile(rb"<[!-;=?-~]{1,900}>")
+_SUBJECTS = {
+    Action.FAILED: "Your message could not be delivered",
+    Action.DELAYED: "Your message is delayed",
+    Action.RELAYED: "Your message was relayed",
+    Action.EXPANDED: "Your message was relayed",
+}
+# The worst that happened gives a report its subject.
+_GRAVITY = (Action.FAILED, Action.DELAYED, Action.RELAYED, Action.EXPANDED)
+
+
+class ReportRecipient(msgspec.Struct, frozen=True, kw_only=True):
+    """One recipient of a report: what became of it, and when (Unix seconds, 0.0 where there is nothing to say).
+
+    `retry_until` is when we shall give up, for a delay.
+    """
+
+    outcome: Outcome
+    last_attempt: float = 0.0
+    retry_until: float = 0.0
+
+
+class ReportFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a report says; the same facts always give the same octets.
+
+    `message` is the one reported on, and the report goes to its reverse-path; `hostname` is the Reporting-MTA;
+    `postmaster` is the address in From; `at` is the report's date in Unix seconds; `message_id` is its own Message-ID
+    without angle brackets; `returned` is the original content, or its header at least, with CRLF line ends;
+    `whole` asks for all of it to be returned and not the header only (RFC 3461 4.3).
+    """
+
+    message: Message
+    recipients: tuple[ReportRecipient, ...]
+    hostname: str
+    postmaster: str
+    at: float
+    message_id: str
+    boundary: str
+    returned: bytes
+    whole: bool = False
+
+
+def build_report(facts: ReportFacts) -> bytes:
+    """Write a report's whole content, header included, with CRLF line ends.
+
+    No line is over 998 octets: an original with a longer one in its body is returned as its header only. A boundary
+    that occurs in the original is lengthened. Control characters in any text become spaces.
+    """
+    body_at = split_header(facts.returned, whole=True)
+    header = b"".join(raw for _, raw in parse_fields(facts.returned[:body_at]))
+    body = facts.returned[body_at:]
+    whole = facts.whole and not has_long_line(body)
+    is_global = has_utf8(header) or not all(text.isascii() for text in _addresses(facts))
+    header = _fold_header(header)
+    original = header + b"\r\n" + body if whole else header
+    boundary = facts.boundary
+    while boundary.encode() in original:
+        boundary += "x"
+    parts = [
+        _text_part(explain([recipient.outcome for recipient in facts.recipients], facts.hostname, _retry_until(facts))),
+        _status_part(facts, is_global),
+        _original_part(original, whole, is_global),
+    ]
+    eight_bit = not all(part.isascii() for part in parts)
+    head = _report_header(facts, boundary, header, is_global, eight_bit)
+    mark = f"--{boundary}\r\n".encode()
+    return head + b"".join(mark + part for part in parts) + f"--{boundary}--\r\n".encode()
+
+
+def _report_header(facts: ReportFacts, boundary: str, original: bytes, is_global: bool, eight_bit: bool) -> bytes:
+    actions = {recipient.outcome.action for recipient in facts.recipients}
+    worst = next((action for action in _GRAVITY if action in actions), Action.FAILED)
+    lines = [
+        f"Date: {format_date(facts.at)}",
+        f'From: "Mail Delivery System" <{clean(facts.postmaster)}>',
+        f"To: <{clean(facts.message.envelope.reverse_path)}>",
+        f"Subject: {_SUBJECTS[worst]}",
+        f"Message-ID: <{clean(facts.message_id)}>",
+    ]
+    message_id = _original_message_id(original)
+    if message_id:
+        lines += [f"In-Reply-To: {message_id}", f"References: {message_id}"]
+    lines += [
+        "Auto-Submitted: auto-replied",
+        "MIME-Version: 1.0",
+        # RFC 6522 3: report-type is the subtype of the second part.
+        f"Content-Type: multipart/report; report-type={'global-' if is_global else ''}delivery-status;",
+        f'\tboundary="{boundary}"',
+    ]
+    if eight_bit:
+        lines.append("Content-Transfer-Encoding: 8bit")
+    return _join([*lines, "", "This is a delivery status notification in MIME format.", ""])
+
+
+def _text_part(text: list[str]) -> bytes:
+    is_ascii = all(line.isascii() for line in text)
+    lines = [f"Content-Type: text/plain; charset={'us-ascii' if is_ascii else 'utf-8'}"]
+    if not is_ascii:
+        lines.append("Content-Transfer-Encoding: 8bit")
+    return _join([*lines, "", *text])
+
+
+def _status_part(facts: ReportFacts, is_global: bool) -> bytes:
+    """Write the part for programs (RFC 3464 2)."""
+    message = facts.message
+    lines = [f"Reporting-MTA: dns; {clean(facts.hostname)}"]
+    if message.envelope.envid:
+        lines += wrap(f"Original-Envelope-Id: {clean(message.envelope.envid)}", " ")
+    lines += [f"X-Smarthost-Id: {format_id(message.id)}", f"Arrival-Date: {format_date(message.arrival.at)}"]
+    for recipient in facts.recipients:
+        lines += ["", *_recipient_fields(recipient, is_global)]
+    if not is_global:
+        lines = [line.encode("ascii", "backslashreplace").decode() for line in lines]
+    content_type = f"Content-Type: message/{'global-' if is_global else ''}delivery-status"
+    is_ascii = all(line.isascii() for line in lines)
+    return _join([content_type, *([] if is_ascii else ["Content-Transfer-Encoding: 8bit"]), "", *lines])
+
+
+def _recipient_fields(recipient: ReportRecipient, is_global: bool) -> list[str]:
+    """Write the fields of one recipient (RFC 3464 2.3)."""
+    outcome = recipient.outcome
+    address = outcome.recipient.address
+    orcpt = outcome.recipient.orcpt
+    lines = []
+    if orcpt:
+        kind, _, original = (
+            orcpt if is_global else encode_orcpt(orcpt) if orcpt.startswith("utf-8;") else orcpt
+        ).partition(";")
+        lines += wrap(f"Original-Recipient: {clean(kind)}; {clean(original)}", " ")
+    lines += wrap(f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {clean(address)}", " ")
+    lines += [f"Action: {outcome.action}", f"Status: {outcome.status}"]
+    if outcome.host and outcome.reply is not None:
+        lines += wrap(f"Remote-MTA: dns; {clean(outcome.host)}", " ")
+    if outcome.reply is not None:
+        lines += wrap(f"Diagnostic-Code: smtp; {clean(str(outcome.reply))}", " ")
+    else:
+        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason)}", " ")
+    if recipient.last_attempt:
+        lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
+    if recipient.retry_until and outcome.action is Action.DELAYED:
+        lines.append(f"Will-Retry-Until: {format_date(recipient.retry_until)}")
+    return lines
+
+
+def _original_part(original: bytes, whole: bool, is_global: bool) -> bytes:
+    if whole:
+        content_type = "message/global" if is_global else "message/rfc822"
+    else:
+        content_type = "message/global-headers" if is_global else "text/rfc822-headers"
+    lines = [f"Content-Type: {content_type}"]
+    if not original.isascii():
+        lines.append("Content-Transfer-Encoding: 8bit")
+    end = b"" if original.endswith(b"\r\n") else b"\r\n"
+    return _join([*lines, ""]) + original + end
+
+
+def _fold_header(header: bytes) -> bytes:
+    if not has_long_line(header):
+        return header
+    return b"".join(fold_long_field(raw) for _, raw in parse_fields(header))
+
+
+def _original_message_id(header: bytes) -> str:
+    for name, raw in parse_fields(header):
+        if name == b"message-id":
+            found = _MESSAGE_ID.fullmatch(field_value(raw))
+            return found.group().decode() if found is not None else ""
+    return ""
+
+
+def _addresses(facts: ReportFacts) -> list[str]:
+    recipients = [recipient.outcome.recipient for recipient in facts.recipients]
+    texts = [text for recipient in recipients for text in (recipient.address, recipient.orcpt)]
+    return [facts.message.envelope.reverse_path, facts.postmaster, *texts]
+
+
+def _retry_until(facts: ReportFacts) -> str:
+    """Give the date of the last try for the delayed, "" where none is known."""
+    until = max((recipient.retry_until for recipient in facts.recipients), default=0.0)
+    return format_date(until) if until else ""
+
+
+def _join(lines: list[str]) -> bytes:
+    return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "backslashreplace")
