@@ -1,16 +1,20 @@
 # make run    installs into .venv and shows one message going through the relay
 # make test   installs the tools for development too and runs every test
+# make check  format, lint, types, the rules of the house
+# make bench  measures; make fmt formats; make clean forgets
 #
 # PYTHON=python3.12      another interpreter (3.11 or newer)
 # DEMO_ARGS=--once       ends after the first message
 # TEST_ARGS="-k spool"   what pytest shall run
-# BENCH_ARGS="..."       handed to the benchmark
+# HARNESS=DIR            where bench.py and peers.py are, for make bench
+# BENCH_ARGS="..."       more for the comparison
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+HARNESS ?= ../shared/bench
 
 BIN := $(VENV)/bin
 SHELL := /bin/sh
@@ -57,9 +61,10 @@ fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-# Measures the relay beside Postfix; see benchmarks/README.md for what it needs.
+# Measures the relay beside Postfix, and its memory; benchmarks/README.md says what that needs.
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/run_peers.py --harness $(HARNESS) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/memory.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -24,7 +24,6 @@ address = ""
 [[limit]]
 match = {{ }}
 max_connections = {connections}
-max_messages_per_connection = 1000000
 """
 _SIGNING = """
 [[dkim]]

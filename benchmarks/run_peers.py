@@ -81,7 +81,7 @@ class Bench:
                     key = bench.key if bench.scenario.signing else None
                     write_config(self.dir, self.listen, bench.upstream, connections=bench.scenario.connections, key=key)
                 elif name == "postfix" and not bench.postfix_config:
-                    text = (self.dir / "etc/main.cf").read_text()
+                    text = "\n".join((self.dir / "etc" / file).read_text() for file in ("main.cf", "master.cf"))
                     bench.postfix_config = text.replace(str(self.dir), "DIR").replace(str(self.dir.parents[1]), "DIR")
 
         return ConfiguredPeer
@@ -193,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--harness", type=Path, required=True)
     parser.add_argument("--start", default=f"{relay} serve --config {{dir}}/smarthost.toml")
+    parser.add_argument("--name", default="", help="what the tables call the relay [smarthost, if it is that]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="how long one measurement shall take")
     parser.add_argument("--only", default="", help="reuse,single,signing,distance,idle")
@@ -203,13 +204,15 @@ def main() -> None:
     parser.add_argument("--raw", default="", help="add every measurement to this file, as JSON lines")
     parser.add_argument("--work", type=Path, help="where the relays work [a temporary folder]")
     arguments = parser.parse_args()
+    # Another relay's numbers must never stand under smarthost's name.
+    name = arguments.name or ("smarthost" if arguments.start == parser.get_default("start") else "another relay")
     with contextlib.ExitStack() as stack:
         work = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         work.mkdir(parents=True, exist_ok=True)
         work.chmod(0o755)  # Postfix's own user must get in
         bench = Bench(arguments.harness.resolve(), work.resolve(), arguments)
         rows = run_rounds(bench, arguments)
-        write_report(arguments.results, rows, SCENARIOS, bench.postfix_config)
+        write_report(arguments.results, rows, SCENARIOS, bench.postfix_config, name)
         print(f"written: {arguments.results}")
 
 

@@ -11,12 +11,12 @@ import msgspec
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
+from smarthost.delivery import settle
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher, Hall
 from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.reporting import Reporter, ReportTerms
 from smarthost.delivery.resolve import Sites
-from smarthost.delivery.settle import Settler
 from smarthost.delivery.transfer import Terms, Transfer
 from smarthost.mail.address import to_literal
 from smarthost.mail.envelope import Recipient
@@ -43,6 +43,7 @@ from smarthost.reception import terms as reception_terms
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.sqlite import SqliteSpool
+from smarthost.spool.stats import SECONDS, SIZES
 
 
 class Relay:
@@ -57,6 +58,7 @@ class Relay:
             config, spool, feed, counters, clock, loop,
         )
         self.rng = Random()
+        counters.follow_commits(spool.stats, SECONDS, SIZES)
         self.keyring = make_keyring(config)
         self.tls = make_tls(config, clock)
         self.rules = make_rules(config, self.keyring)
@@ -64,9 +66,8 @@ class Relay:
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
-        self.settler = Settler(
-            spool, self.scheduler, self.reporter, feed, counters, config.retry, clock, self.rng
-        )
+        parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng)
+        self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
         self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
         self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock)

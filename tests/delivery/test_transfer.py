@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-import uvloop
 from carried import CONTENT, GREETED, GREETED_PLAINLY, ON_WIRE, Lead, make_job, no_file, started
 from smtp_peer import smtp_peer, wait_for
 
@@ -27,12 +26,6 @@ QUIT = """
 -> QUIT
 == end
 """
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Run each test on both event loops."""
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
 
 
 def settled(lead: Lead, count: int) -> Callable[[], bool]:

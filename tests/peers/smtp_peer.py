@@ -159,8 +159,13 @@ async def smtp_peer(
         plays.add(play)
         play.add_done_callback(plays.discard)
 
-    server = await asyncio.start_server(connected, host, 0, ssl=context if implicit_tls else None, limit=1 << 20)
-    peer.port = server.sockets[0].getsockname()[1]
+    # A small receive buffer, so that a peer that does not read is soon felt at the other end.
+    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+    peer.port = listener.getsockname()[1]
+    server = await asyncio.start_server(
+        connected, sock=listener, ssl=context if implicit_tls else None, limit=1 << 18
+    )
     try:
         yield peer
         if complete:

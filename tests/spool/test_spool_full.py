@@ -116,7 +116,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 async def test_a_file_system_that_is_really_full(open_sqlite: Opener, small_disk: Path) -> None:
-    """On a full file system mail is refused, what is there can be relayed and struck off, and then mail comes in again."""
+    """On a full file system mail is refused, what is there can be struck off, and then mail comes in again."""
     spool = open_sqlite(small_disk / "spool")
     serial = await fill(spool, 1)
     assert serial > 50

@@ -79,7 +79,8 @@ async def test_two_processes_cannot_share_a_spool(open_sqlite: Opener) -> None:
         "import asyncio, sys, time; from pathlib import Path; from smarthost.spool.sqlite import SqliteSpool\n"
         "SqliteSpool.open(Path(sys.argv[1]), loop=asyncio.new_event_loop(), clock=time.time, on_fatal=print)"
     )
-    told = subprocess.run([sys.executable, "-c", code, spool._folder], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, spool._folder]
+    told = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert f"is in use by process {os.getpid()}" in told.stderr
     await spool.close()
     await open_sqlite().close()

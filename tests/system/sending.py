@@ -5,7 +5,7 @@ import smtplib
 from email.message import EmailMessage
 from email.utils import make_msgid
 
-QUEUED = re.compile(rb"queued as ([0-9A-Z]{12})")
+QUEUED = re.compile(rb"(?:queued|accepted) as ([0-9A-Z]{12})")
 
 
 def compose(subject: str, recipients: list[str], size: int = 200, sender: str = "root@example.org") -> bytes:

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from smarthost.delivery.connect import Connector, Unreached, outcomes_of
-from smarthost.delivery.settle import Settler
+from smarthost.delivery.settle import Passage, Settler
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
@@ -133,16 +133,16 @@ class Dispatcher:
         earlier = self._partial.pop(entry.key, None)
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
-            self._hall.settler.attempted(entry, outcomes, (), transfer=transfer, started=started, taken=job.taken)
+            self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken))
             return
         every = [*(earlier or ()), *outcomes]
         decided = {outcome.recipient for outcome in every}
         rest = tuple(recipient for recipient in entry.recipients if recipient not in decided)
         if not rest or self.stopping:
             ready.done()
-            self._hall.settler.attempted(entry, every, rest, transfer=transfer, started=started, taken=job.taken)
+            self._hall.settler.attempted(entry, every, rest, passage=Passage(transfer, started, job.taken))
             return
-        kept = self._hall.settler.partly(entry, outcomes, transfer=transfer, started=started, taken=job.taken)
+        kept = self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
         self._partial[entry.key] = [outcome for outcome in every if outcome.recipient in kept]
         ready.push_back(entry)
 
@@ -289,7 +289,7 @@ class Dispatcher:
             entry = ready.take()
             ready.done()
             outcomes = outcomes_of(unreached, entry.recipients)
-            hall.settler.attempted(entry, outcomes, ())
+            hall.settler.attempted(entry, outcomes)
         if not ready.window.may_open(now):
             self._held_by_window(now, unreached.reason)
         else:

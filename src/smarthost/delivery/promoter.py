@@ -118,13 +118,13 @@ class Promoter:
         """A domain that cannot take mail fails its entries; a DNS fault delays the first and lets the others wait."""
         if found.action is Action.FAILED:
             for entry in entries:
-                self._settler.attempted(entry, _outcomes(entry, found, Scope.RECIPIENT), ())
+                self._settler.attempted(entry, _outcomes(entry, found, Scope.RECIPIENT))
             return
         pause = self._pauses.get(queue, UNRESOLVED_PAUSE)
         self._pauses[queue] = min(pause * 2, UNRESOLVED_PAUSE_MOST)
         first, *others = entries
         self._scheduler.block(queue, self._clock() + pause, found.reason)
-        self._settler.attempted(first, _outcomes(first, found, Scope.SITE), (), why=Why.UNRESOLVED)
+        self._settler.attempted(first, _outcomes(first, found, Scope.SITE), why=Why.UNRESOLVED)
         self._scheduler.unload(others)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:

@@ -13,11 +13,10 @@ from smarthost.mail.envelope import Body, Envelope, Notify, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
 from smarthost.mail.outcome import Action
-from smarthost.policy.notification import DueReport
+from smarthost.policy.notification import DueReport, ReportKind
 from smarthost.queue.intake import Intake
 from smarthost.spool.store import Accepted, Content, Done, Fault, Settlement, Spool
-from smarthost.wire.dsn import ReportFacts, build_report
-from smarthost.wire.header import split_header
+from smarthost.wire.dsn import ReportFacts, ReportRecipient, build_report
 
 log = logging.getLogger(__name__)
 
@@ -117,20 +116,21 @@ class Reporter:
         now = self._clock()
         number = self._intake.ids.mint(now)
         message, terms = entry.message, self.terms
-        full = report.full and message.size <= len(content)
-        if not full:
-            content = content[: split_header(content)] if split_header(content) > 0 else b""
+        full = report.full and 0 < message.size <= len(content)
+        identity = format_id(number).lower()
+        until = entry.expires if report.kind is ReportKind.DELAY else 0.0
         facts = ReportFacts(
-            kind=report.kind,
+            message=message,
+            recipients=tuple(
+                ReportRecipient(outcome=outcome, last_attempt=now, retry_until=until) for outcome in report.outcomes
+            ),
             hostname=terms.hostname,
             postmaster=terms.postmaster,
-            message=message,
-            outcomes=report.outcomes,
-            original=content,
-            full=full,
-            now=now,
-            report_id=format_id(number).lower(),
-            retry_until=entry.expires,
+            at=now,
+            message_id=f"{identity}.report@{terms.hostname}",
+            boundary=f"{identity}={int(now)}",
+            returned=content,
+            whole=full,
         )
         built = build_report(facts)
         to = message.envelope.reverse_path

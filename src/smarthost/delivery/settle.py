@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -37,23 +37,37 @@ class Carrier(Protocol):
     connecting: float
 
 
-class Settler:
-    """The only place, beside an operator's hand, where an entry changes after it was accepted."""
+class Passage(NamedTuple):
+    """How an attempt travelled: the session that carried it, and the Unix times of its start and of its taking."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        scheduler: Scheduler,
-        reporter: Reporter,
-        feed: Feed,
-        counters: Counters,
-        retry: Retry,
-        clock: Callable[[], float],
-        rng: Random,
-    ) -> None:
-        """Join the parts; `retry` is replaced at a reload."""
-        self._spool, self._scheduler, self._reporter, self._feed = spool, scheduler, reporter, feed
-        self._counters, self.retry, self._clock, self._rng = counters, retry, clock, rng
+    transfer: Carrier
+    started: float
+    taken: float
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What settling works with."""
+
+    spool: Spool
+    scheduler: Scheduler
+    reporter: Reporter
+    feed: Feed
+    counters: Counters
+    clock: Callable[[], float]
+    rng: Random
+
+
+class Settler:
+    """The only place, beside an operator's hand, where an entry changes after it was accepted.
+
+    `retry` is replaced at a reload; `pending` counts settles that are not on disk yet.
+    """
+
+    def __init__(self, parts: Parts, retry: Retry) -> None:
+        """Join the parts."""
+        self._spool, self._scheduler, self._reporter = parts.spool, parts.scheduler, parts.reporter
+        self._feed, self._counters, self._clock, self._rng = parts.feed, parts.counters, parts.clock, parts.rng
+        self.retry = retry
         self.pending = 0
 
     @property
@@ -65,18 +79,16 @@ class Settler:
         self,
         entry: Entry,
         outcomes: Sequence[Outcome],
-        rest: tuple[Recipient, ...],
+        rest: tuple[Recipient, ...] = (),
         *,
-        transfer: Carrier | None = None,
-        started: float = 0.0,
-        taken: float = 0.0,
+        passage: Passage | None = None,
         why: Why | None = None,
         failed_as: Kind = Kind.FAILED,
     ) -> None:
         """Settle an attempt. `rest` are recipients that were not reached; they wait with the delayed ones."""
         now = self._clock()
         queue = entry.queue
-        events = self._tell(entry, outcomes, transfer, (started, taken, now), failed_as)
+        events = self._tell(entry, outcomes, passage, failed_as)
         delayed = [outcome for outcome in outcomes if outcome.action is Action.DELAYED]
         failed = any(outcome.action is Action.FAILED for outcome in outcomes)
         if delayed or rest:
@@ -87,21 +99,18 @@ class Settler:
             self._hold_report(entry, outcomes)
         else:
             entry.recipients = ()
-        reports = self._reports_due(entry, outcomes, transfer)
+        reports = self._reports_due(entry, outcomes, passage)
         self._commit(entry, queue, events, reports)
 
-    def partly(
-        self, entry: Entry, outcomes: Sequence[Outcome], *, transfer: Carrier, started: float, taken: float
-    ) -> set[Recipient]:
+    def partly(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage) -> set[Recipient]:
         """Settle one of several transactions of an entry; gives the delayed recipients, which stay with the entry.
 
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
-        now = self._clock()
-        events = self._tell(entry, outcomes, transfer, (started, taken, now))
+        events = self._tell(entry, outcomes, passage)
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
-        reports = self._reports_due(entry, outcomes, transfer)
+        reports = self._reports_due(entry, outcomes, passage)
         if reports:
             self._reporter.submit(entry, reports, events, self._written)
         else:
@@ -193,15 +202,16 @@ class Settler:
         failed = {outcome.recipient for outcome in outcomes if outcome.action is Action.FAILED}
         entry.recipients = tuple(r for r in entry.recipients if r in failed)
         entry.why, entry.due, entry.deadline, entry.last = Why.REPORT_FAILED, _NEVER, _NEVER, reason
+        self._counters.reports_failed += 1
         log.error("a report to %s failed and is held: %s", entry.recipients[0].address, reason)
 
-    def _reports_due(self, entry: Entry, outcomes: Sequence[Outcome], transfer: Carrier | None) -> Sequence[DueReport]:
+    def _reports_due(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage | None) -> Sequence[DueReport]:
         envelope = entry.message.envelope
         if not envelope.reverse_path:
             return ()
         if all(o.action is Action.RELAYED and not o.recipient.notify for o in outcomes):
             return ()
-        return due_reports(entry.message, outcomes, dsn_offered=transfer is not None and transfer.offers_dsn)
+        return due_reports(entry.message, outcomes, dsn_offered=passage is not None and passage.transfer.offers_dsn)
 
     def _commit(self, entry: Entry, queue: str, events: tuple[Event, ...], reports: Sequence[DueReport]) -> None:
         def done(fault: Fault | None) -> None:
@@ -222,18 +232,17 @@ class Settler:
         self,
         entry: Entry,
         outcomes: Sequence[Outcome],
-        transfer: Carrier | None,
-        times: tuple[float, float, float],
+        passage: Passage | None,
         failed_as: Kind = Kind.FAILED,
     ) -> tuple[Event, ...]:
-        """Publish one event a recipient; the same go to the history. `times` are when it started, was taken, and now."""
-        message = entry.message
-        started, taken, now = times
+        """Publish one event a recipient; the same go to the history."""
+        message, now = entry.message, self._clock()
         route = entry.queue.partition("/")[0]
-        seconds = None
-        if taken:
-            connecting = transfer.connecting if transfer is not None else 0.0
-            seconds = (round(taken - message.arrival.at, 6), round(connecting, 6), round(now - (started or taken), 6))
+        seconds, site, tls = None, "", ""
+        if passage is not None:
+            transfer, started, taken = passage
+            site, tls = transfer.site, transfer.tls
+            seconds = (taken - message.arrival.at, transfer.connecting, now - started)
         events = []
         for outcome in outcomes:
             reply = outcome.reply
@@ -251,7 +260,7 @@ class Settler:
                 sender=message.envelope.reverse_path,
                 recipient=outcome.recipient.address,
                 route=route,
-                site=transfer.site if transfer is not None else "",
+                site=site,
                 host=outcome.host,
                 address=outcome.address,
                 code=reply.code if reply is not None else 0,
@@ -259,7 +268,7 @@ class Settler:
                 reply=reply.text if reply is not None else outcome.reason,
                 stage=outcome.stage,
                 attempt=entry.attempts + 1,
-                tls=transfer.tls if transfer is not None else "",
+                tls=tls,
                 size=message.size,
                 user=message.arrival.identity,
                 seconds=seconds,

@@ -162,7 +162,7 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
         envelope.reverse_path,
         size=message.size if extensions.size is not None else None,
         body=Body.EIGHT_BIT_MIME if is_8bit else None,
-        smtputf8=_needs_smtputf8(job),
+        smtputf8=extensions.smtputf8 and _needs_smtputf8(job),
         ret=envelope.ret if dsn else None,
         envid=envelope.envid if dsn else "",
     )

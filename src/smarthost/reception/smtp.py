@@ -160,6 +160,7 @@ class SmtpSession(Pump):
         channel, tls = self._channel, self.dialogue.parts.tls
         assert channel is not None and tls is not None
         try:
+            channel.resume_reading()
             secure = await self._loop.start_tls(
                 channel,
                 self,

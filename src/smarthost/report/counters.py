@@ -16,6 +16,7 @@ _ACTIONS = {
     Kind.RELAYED: "relayed",
     Kind.DELAYED: "delayed",
     Kind.FAILED: "failed",
+    Kind.EXPIRED: "failed",  # said instead of FAILED for what was given up at the end of its lifetime
 }
 
 

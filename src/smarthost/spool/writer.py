@@ -157,7 +157,8 @@ class Writer:
         if fault is Fault.IO_ERROR:
             return
         if fault is Fault.DISK_FULL:
-            self._stuck = batch.settles
+            # At the end there is no later: what is not struck off will be sent again, which is the promise.
+            self._stuck = Part() if self._closing else batch.settles
         else:
             self._call(_answer, self._loop, (batch.settles,), None)
         self.settles_stuck = bool(self._stuck)

@@ -67,18 +67,18 @@ def build_report(facts: ReportFacts) -> bytes:
     is_global = has_utf8(header) or not all(text.isascii() for text in _addresses(facts))
     header = _fold_header(header)
     original = header + b"\r\n" + body if whole else header
-    boundary = facts.boundary
-    while boundary.encode() in original:
-        boundary += "x"
     parts = [
         _text_part(explain([recipient.outcome for recipient in facts.recipients], facts.hostname, _retry_until(facts))),
         _status_part(facts, is_global),
         _original_part(original, whole, is_global),
     ]
+    boundary = facts.boundary
+    while any(boundary.encode() in part for part in parts):
+        boundary += "x"
     eight_bit = not all(part.isascii() for part in parts)
     head = _report_header(facts, boundary, header, is_global, eight_bit)
-    mark = f"--{boundary}\r\n".encode()
-    return head + b"".join(mark + part for part in parts) + f"--{boundary}--\r\n".encode()
+    mark = f"\r\n--{boundary}".encode()
+    return head + b"".join(mark + b"\r\n" + part for part in parts) + mark + b"--\r\n"
 
 
 def _report_header(facts: ReportFacts, boundary: str, original: bytes, is_global: bool, eight_bit: bool) -> bytes:
@@ -103,7 +103,7 @@ def _report_header(facts: ReportFacts, boundary: str, original: bytes, is_global
     ]
     if eight_bit:
         lines.append("Content-Transfer-Encoding: 8bit")
-    return _join([*lines, "", "This is a delivery status notification in MIME format.", ""])
+    return _join([*lines, "", "This is a delivery status notification in MIME format."])
 
 
 def _text_part(text: list[str]) -> bytes:
@@ -119,7 +119,7 @@ def _status_part(facts: ReportFacts, is_global: bool) -> bytes:
     message = facts.message
     lines = [f"Reporting-MTA: dns; {clean(facts.hostname)}"]
     if message.envelope.envid:
-        lines += wrap(f"Original-Envelope-Id: {clean(message.envelope.envid)}", " ")
+        lines += wrap(f"Original-Envelope-Id: {clean(message.envelope.envid)}", indent=" ")
     lines += [f"X-Smarthost-Id: {format_id(message.id)}", f"Arrival-Date: {format_date(message.arrival.at)}"]
     for recipient in facts.recipients:
         lines += ["", *_recipient_fields(recipient, is_global)]
@@ -137,18 +137,17 @@ def _recipient_fields(recipient: ReportRecipient, is_global: bool) -> list[str]:
     orcpt = outcome.recipient.orcpt
     lines = []
     if orcpt:
-        kind, _, original = (
-            orcpt if is_global else encode_orcpt(orcpt) if orcpt.startswith("utf-8;") else orcpt
-        ).partition(";")
-        lines += wrap(f"Original-Recipient: {clean(kind)}; {clean(original)}", " ")
-    lines += wrap(f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {clean(address)}", " ")
+        written = encode_orcpt(orcpt) if orcpt.startswith("utf-8;") and not is_global else orcpt
+        kind, _, original = written.partition(";")
+        lines += wrap(f"Original-Recipient: {clean(kind)}; {clean(original)}", indent=" ")
+    lines += wrap(f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {clean(address)}", indent=" ")
     lines += [f"Action: {outcome.action}", f"Status: {outcome.status}"]
     if outcome.host and outcome.reply is not None:
-        lines += wrap(f"Remote-MTA: dns; {clean(outcome.host)}", " ")
+        lines += wrap(f"Remote-MTA: dns; {clean(outcome.host)}", indent=" ")
     if outcome.reply is not None:
-        lines += wrap(f"Diagnostic-Code: smtp; {clean(str(outcome.reply))}", " ")
+        lines += wrap(f"Diagnostic-Code: smtp; {clean(str(outcome.reply))}", indent=" ")
     else:
-        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason)}", " ")
+        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason)}", indent=" ")
     if recipient.last_attempt:
         lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
     if recipient.retry_until and outcome.action is Action.DELAYED:

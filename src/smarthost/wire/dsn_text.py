@@ -42,7 +42,6 @@ _ADVICE = {
     "7": "The recipient's mail system refused the message by its rules. Its answer may say what to do.",
 }
 _STAGES = {
-    Stage.GREETING: "its greeting",
     Stage.EHLO: "EHLO",
     Stage.STARTTLS: "STARTTLS",
     Stage.AUTH: "AUTH",
@@ -63,32 +62,34 @@ def explain(outcomes: Sequence[Outcome], hostname: str, retry_until: str) -> lis
     for action, opening in _OPENINGS.items():
         group = [outcome for outcome in outcomes if _kind(outcome.action) is action]
         if group:
-            lines += ["", *wrap(opening.format(until=until), "")]
+            lines += ["", *wrap(opening.format(until=until))]
         for outcome in group:
             lines += ["", *_recipient(outcome)]
     closing = "The second part of this report says the same for programs; the third part is your message or its header."
-    return [*lines, "", *wrap(closing, "")]
+    return [*lines, "", *wrap(closing)]
 
 
-def wrap(text: str, indent: str) -> list[str]:
-    """Break text at single spaces into lines of at most 76 columns; lines behind the first begin with `indent`.
+def wrap(text: str, *, first: str = "", indent: str = "") -> list[str]:
+    """Break text at spaces into lines of at most 76 columns: one that begins with `first`, the others with `indent`.
 
     A word that is longer stands on a line of its own, and is cut where it would near 998 octets.
     """
     lines: list[str] = []
-    line = ""
+    line = first
+    is_empty = True
     for word in text.split(" "):
         for piece in _cut(word):
-            if line and len(line) + 1 + len(piece) > _WIDTH:
+            if not is_empty and len(line) + 1 + len(piece) > _WIDTH:
                 lines.append(line)
                 line = indent + piece
             else:
-                line = f"{line} {piece}" if line else piece
+                line += piece if is_empty else " " + piece
+            is_empty = False
     return [*lines, line]
 
 
 def clean(text: str) -> str:
-    """Make text from outside harmless: control, direction and line characters become one space; very long text is cut."""
+    """Make text from outside harmless: control, direction and line characters become one space; long text is cut."""
     text = _HARMFUL.sub(" ", text).strip()
     return text if len(text) <= _MOST else text[:_MOST] + "..."
 
@@ -99,22 +100,22 @@ def _kind(action: Action) -> Action:
 
 def _recipient(outcome: Outcome) -> list[str]:
     """Say who, what was answered or found, and what may help."""
-    lines = wrap(f"<{clean(outcome.recipient.address)}>", "")
+    lines = wrap(f"<{clean(outcome.recipient.address)}>")
+    sentences = []
     original = outcome.recipient.orcpt.partition(";")[2]
     if original and original != outcome.recipient.address:
-        lines += wrap(f"    (which you wrote as {clean(original)})", "    ")
+        sentences.append(f"(which you wrote as {clean(original)})")
     peer = clean(outcome.host) + (f" [{clean(outcome.address)}]" if outcome.address else "")
     if outcome.reply is not None:
-        stage = _STAGES.get(outcome.stage, "")
-        lines += wrap(
-            f"    {peer or 'The peer'} answered{f' to {stage}' if stage else ''}: {clean(str(outcome.reply))}", "    "
-        )
+        to_stage = f" to {_STAGES[outcome.stage]}" if outcome.stage in _STAGES else ""
+        sentences.append(f"{peer or 'The peer'} answered{to_stage}: {clean(str(outcome.reply))}")
     else:
-        lines += wrap(f"    {clean(outcome.reason)}{f' ({peer})' if outcome.host else ''}", "    ")
+        sentences.append(clean(outcome.reason) + (f" ({peer})" if outcome.host else ""))
     if outcome.ambiguous:
-        lines += wrap("    It may have arrived all the same: the connection broke before the answer.", "    ")
+        sentences.append("It may have arrived all the same: the connection broke before the answer.")
+    lines += [line for sentence in sentences for line in wrap(sentence, first="    ", indent="    ")]
     advice = _advice(outcome)
-    return [*lines, *wrap(f"    {advice}", "    ")] if advice else lines
+    return [*lines, "", *wrap(advice, first="    ", indent="    ")] if advice else lines
 
 
 def _advice(outcome: Outcome) -> str:
