@@ -22,7 +22,7 @@ SHELL := /bin/sh
 .PHONY: help preflight run test check bench fmt clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 # Says everything that is missing in one go, in the words of apt.
 preflight:

@@ -464,7 +464,9 @@ async def test_age_ends_a_busy_session() -> None:
 async def test_announced_limits_are_kept() -> None:
     """LIMITS RCPTMAX splits a job, MAILMAX ends the session (RFC 9422)."""
     lead = Lead(make_job("r1", "r2"), make_job("r3"))
-    greeted = GREETED_PLAINLY.replace("<- 250 peer\n", "<- 250-peer\n<- 250-PIPELINING\n<- 250 LIMITS RCPTMAX=1 MAILMAX=1")
+    greeted = GREETED_PLAINLY.replace(
+        "<- 250 peer\n", "<- 250-peer\n<- 250-PIPELINING\n<- 250 LIMITS RCPTMAX=1 MAILMAX=1"
+    )
     dialog = "-> MAIL FROM:<a@b.example>\n-> RCPT *\n-> DATA\n" + TAKEN + "-> ...\n<- 250 ok\n"
     async with smtp_peer(greeted + "\n" + dialog + QUIT) as peer:
         await started(peer.port, lead)

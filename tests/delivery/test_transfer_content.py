@@ -1,7 +1,6 @@
 """What a transfer says in MAIL and RCPT, what it refuses by itself, and contents that come from files."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from carried import GREETED, GREETED_PLAINLY, Lead, make_job, no_file, started

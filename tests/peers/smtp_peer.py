@@ -163,9 +163,7 @@ async def smtp_peer(
     listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
     peer.port = listener.getsockname()[1]
-    server = await asyncio.start_server(
-        connected, sock=listener, ssl=context if implicit_tls else None, limit=1 << 18
-    )
+    server = await asyncio.start_server(connected, sock=listener, ssl=context if implicit_tls else None, limit=1 << 18)
     try:
         yield peer
         if complete:

@@ -51,7 +51,7 @@ def missing(folder: Path, answers: list[str]) -> list[str]:
     said = {kind: {int(line[1:]) for line in answers if line[0] == kind} for kind in "AaSs"}
     rows = {row[0]: row[1:] for row in connection.execute("SELECT id, head, crc, file, size, file_crc FROM message")}
     entries = connection.execute("SELECT message FROM entry").fetchall()
-    contents = ContentFolder(folder / "content")
+    contents = ContentFolder(folder / "content", reserve.Reserve(folder))
     for serial in sorted(said["a"]):
         row = rows.pop(sample_id(serial), None)
         if serial in said["S"] and row is not None:

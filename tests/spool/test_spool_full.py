@@ -11,7 +11,7 @@ from spool_samples import NOW, Waiting, accept, done_with, sample, sample_id
 
 from conftest import Opener
 from smarthost.mail.entry import Why
-from smarthost.spool import reserve, writer
+from smarthost.spool import reserve, schema, writer
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.store import Fault, Settlement
@@ -105,7 +105,8 @@ async def test_the_memory_spool_can_play_a_full_disk() -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Mount a file system of 8 MiB."""
-    monkeypatch.setattr(reserve, "RESERVE_OCTETS", 1024 * 1024)
+    monkeypatch.setattr(schema, "WAL_OCTETS", 1024 * 1024)
+    monkeypatch.setattr(reserve, "RESERVE_OCTETS", 1280 * 1024)
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(folder)]

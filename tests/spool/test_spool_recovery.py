@@ -137,11 +137,11 @@ async def test_damage_that_is_met_while_running_is_fatal(open_sqlite: Opener) ->
     spool = open_sqlite()
     await accept(spool, *(sample(serial) for serial in range(200)))
     await spool.close()
-    with (spool._folder / "spool.db").open("r+b") as opened:
-        opened.seek(schema.PAGE_SIZE * 3)
-        opened.write(b"\xff" * (opened.seek(0, 2) - schema.PAGE_SIZE * 3))
-        opened.seek(schema.PAGE_SIZE * 3)
-        opened.write(b"\xff" * 100_000)
+    path = spool._folder / "spool.db"
+    whole = path.stat().st_size
+    with path.open("r+b") as opened:
+        opened.seek(schema.PAGE_SIZE * 15)  # behind the roots of the tables, which are read at the start
+        opened.write(b"\xff" * (whole - opened.tell()))
     fatal: list[str] = []
     spool = open_sqlite(fatal=fatal)
     with pytest.raises(sqlite3.DatabaseError):

@@ -1,6 +1,5 @@
 """The relay under a service manager: sockets that are handed over, and what it says about its state."""
 
-import shlex
 import smtplib
 import socket
 import ssl
@@ -30,7 +29,8 @@ def notices(tmp_path: Path) -> Iterator[socket.socket]:
 def start_as_service(relay: Relay, handed: socket.socket, notify: str) -> None:
     """Start a relay as systemd does: the listening socket is descriptor 3, and LISTEN_PID is the relay's own."""
     relay.write_config()
-    serve = shlex.join([sys.executable, "-m", "smarthost", "serve", "--config", str(relay.config_file)])
+    serve = [sys.executable, "-m", "smarthost", "serve", "--config", str(relay.config_file)]
+    become = f"import os; os.dup2({handed.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
     variables = environment() | {
         "LISTEN_FDS": "1",
         "LISTEN_FDNAMES": "submission",
@@ -39,7 +39,7 @@ def start_as_service(relay: Relay, handed: socket.socket, notify: str) -> None:
     }
     with relay.log_file.open("ab") as log, relay.error_file.open("ab") as errors:
         relay.running = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec 3<&{handed.fileno()}; LISTEN_PID=$$ exec {serve}"],
+            [sys.executable, "-c", f"{become}os.execv({serve[0]!r}, {serve!r})"],
             stdout=log,
             stderr=errors,
             stdin=subprocess.DEVNULL,

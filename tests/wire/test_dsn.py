@@ -172,7 +172,7 @@ def test_a_failure_report_is_read_by_another_implementation() -> None:
     report, (text, status, original) = parse(build_report(FACTS["failed"]))
     assert report.get_content_type() == "multipart/report"
     assert report.get_param("report-type") == "delivery-status"
-    assert report["From"] == '"Mail Delivery System" <postmaster@example.org>'
+    assert report["From"] == "Mail Delivery System <postmaster@example.org>"
     assert report["To"] == "alice@example.org"
     assert report["Subject"] == "Your message could not be delivered"
     assert report["Auto-Submitted"] == "auto-replied"

@@ -85,6 +85,12 @@ class Connector:
                 break
         return last or _no_candidate(settings.source_address)
 
+    def pause(self, site: Site, host: Host, address: str, fault: OpenFault, verdict: Verdict) -> None:
+        """Leave a host, or for scope SITE the login, alone because of what it said within a session."""
+        now = self._clock()
+        place = _login_place(site) if verdict.scope >= Scope.SITE else _host_place(site, host)
+        self.pauses.pause(place, now + verdict.pause, Unreached(fault, verdict, host.name, address), now)
+
     def clear(self) -> None:
         """End all pauses, as after a reload."""
         self.pauses.clear()

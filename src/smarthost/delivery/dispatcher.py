@@ -12,8 +12,10 @@ from smarthost.delivery.settle import Passage, Settler
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
-from smarthost.mail.outcome import Outcome, Scope
-from smarthost.network.session import Session
+from smarthost.mail.outcome import Action, Outcome, Scope, Stage
+from smarthost.mail.reply import EnhancedStatus
+from smarthost.network.session import OpenFault, Session
+from smarthost.policy.classify import Verdict
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.spool.store import Content, Spool
@@ -155,7 +157,7 @@ class Dispatcher:
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
             if ending.pause:
-                hall.connector.pause(ready.site, transfer.session.host, ending.scope, now + ending.pause, ending.reason)
+                self._pause(transfer.session, ending)
         ready.window.closed()
         for job in reversed(ending.untouched):
             ready.push_back(job.entry)
@@ -199,6 +201,14 @@ class Dispatcher:
     def is_quiet(self) -> bool:
         """Whether nothing is in delivery."""
         return self.ready.busy == 0 and self.opening == 0
+
+    def _pause(self, session: Session, ending: Ending) -> None:
+        """Leave the host or the login alone for as long as the verdict says."""
+        stage = ending.stage or Stage.CONTENT
+        fault = OpenFault(stage, ending.fault, ending.reply, ending.reason)
+        status = ending.reply.status if ending.reply is not None else EnhancedStatus(4, 4, 2)
+        verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
+        self._hall.connector.pause(self.ready.site, session.host, session.address, fault, verdict)
 
     def _untried(self, entry: Entry) -> tuple[Recipient, ...]:
         decided = {outcome.recipient for outcome in self._partial.get(entry.key, ())}

@@ -162,11 +162,10 @@ class Sites:
             hosts.append(Host(name, order_addresses(answer.v4, answer.v6), SMTP_PORT, preference=preference))
         if hosts:
             return _Found(tuple(hosts), expires)
-        if len(names) == 1 or DnsFault.TEMPORARY in answers:
-            fault = DnsFault.TEMPORARY if DnsFault.TEMPORARY in answers else answers[0]
-            assert isinstance(fault, DnsFault)
-            return _nothing(names[0][1], fault)
-        return _Nothing(NetFault.NO_ADDRESS, f"none of the mail hosts has an address: {names[0][1]} and others")
+        if DnsFault.TEMPORARY in answers:
+            return _nothing(names[answers.index(DnsFault.TEMPORARY)][1], DnsFault.TEMPORARY)
+        # That a mail host does not exist is not to say that the domain does not.
+        return _Nothing(NetFault.NO_ADDRESS, f"no address in DNS for {', '.join(name for _, name in names[:3])}")
 
 
 def _known_addresses(host: str) -> tuple[str, ...]:

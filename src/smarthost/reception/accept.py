@@ -10,7 +10,8 @@ from typing import Any
 from smarthost.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, TOO_MANY_FAILURES, Reply, make_reply
 from smarthost.policy.admission import Listener, Tls
 from smarthost.reception.connection import Connection
-from smarthost.reception.listen import name_of, open_sockets
+from smarthost.reception.gate import Gate
+from smarthost.reception.listen import BACKLOG, name_of, open_sockets
 from smarthost.reception.parts import Parts
 from smarthost.reception.peer import block_of, is_loopback
 from smarthost.reception.smtp import SmtpSession
@@ -39,7 +40,7 @@ class Door:
         self.commits = 0
         self.template: Mapping[str, Any] = SmtpSession.make_template(terms.hostname, loop)
         self._loop = loop
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[asyncio.AbstractServer | Gate] = []
         self._socket_files: list[Path] = []
         self._crowds: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -54,20 +55,23 @@ class Door:
             raise ValueError(f"{listener.address}: proxy_protocol is not supported yet")
         if listener.tls is not Tls.NONE and self.parts.tls is None:
             raise ValueError(f"{listener.address}: tls = {listener.tls} needs a certificate")
-        factory = partial(self._make_session, listener)
         addresses = []
         for opened in open_sockets(listener.address, environment):
             addresses.append(name_of(opened))
-            if opened.family == socket.AF_UNIX:
-                if listener.address.startswith("unix:"):
-                    self._socket_files.append(Path(opened.getsockname()))
-                server = await self._loop.create_unix_server(factory, sock=opened, backlog=1024)
-            else:
-                server = await self._loop.create_server(factory, sock=opened, backlog=1024)
-            self._servers.append(server)
+            if listener.address.startswith("unix:"):
+                self._socket_files.append(Path(opened.getsockname()))
+            self._servers.append(await self._serve(listener, opened))
         if self._timer is None:
             self._timer = self._loop.call_later(TICK, self._tick_on)
         return addresses
+
+    async def _serve(self, listener: Listener, opened: socket.socket) -> asyncio.AbstractServer | Gate:
+        factory = partial(self._make_session, listener)
+        if listener.tls is Tls.IMPLICIT and self.parts.tls is not None:
+            return Gate(self._loop, opened, factory, self.parts.tls.context, self.terms.handshake_timeout)
+        if opened.family == socket.AF_UNIX:
+            return await self._loop.create_unix_server(factory, sock=opened, backlog=BACKLOG)
+        return await self._loop.create_server(factory, sock=opened, backlog=BACKLOG)
 
     def _make_session(self, listener: Listener) -> SmtpSession:
         return SmtpSession(self, self.terms, self.parts, listener, self._loop)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import traceback
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -21,6 +21,7 @@ from smarthost.reception.terms import Terms
 SESSION_FAILED = make_reply(421, "4.3.0", "Local error, closing")
 
 INPUT_LIMIT = 64 * 1024  # octets that may wait for their turn before reading stops
+TLS_SHUTDOWN_TIMEOUT = 5.0  # seconds; some clients never answer the closing alert
 LINGER = 10  # ticks for a client to take the last reply
 # One mistake weighs 50 and one refused recipient 1: 20 mistakes, or 1000 recipients (Postfix's overshoot limit).
 MISTAKE, MOST_BLAME = 50, 1000
@@ -98,28 +99,50 @@ class Connection(StockVerbs):
 
     # What the event loop calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit the peer and greet it, or refuse it."""
-        # uvloop's transports are not asyncio's by class.
-        self._channel = channel = cast(asyncio.Transport, transport)
-        client = client_of(transport)
+    def arrive(self, client: str) -> Reply | None:
+        """Ask the house to let a peer in, by its IP address or "" for a local socket; gives the refusal."""
         trusted = self._house.trusts(client)
         self.dialogue = Dialogue(self._terms, self._parts, self._listener, client, trusted)
         refusal = self._house.admit(self, client, trusted)
-        if refusal is None:
-            self.open()
-            return
-        self.dialogue.reject(Stage.CONNECT, refusal)
-        self._mode = Mode.CLOSED
-        if self._listener.tls is not Tls.IMPLICIT:
-            channel.write(refusal.encode())
-        channel.close()
+        return None if refusal is None else self.dialogue.reject(Stage.CONNECT, refusal)
 
-    def open(self) -> None:
-        """Greet the client."""
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the peer, or refuse it; under implicit TLS it has arrived before its handshake."""
+        # uvloop's transports are not asyncio's by class.
+        self._channel = channel = cast(asyncio.Transport, transport)
+        if self._listener.tls is Tls.IMPLICIT:
+            self._task = None
+            self.note_tls(channel)
+        else:
+            refusal = self.arrive(client_of(channel.get_extra_info("peername")))
+            if refusal is not None:
+                self._mode = Mode.CLOSED
+                channel.write(refusal.encode())
+                channel.close()
+                return
         self._mode = Mode.COMMANDS
-        assert self._channel is not None
-        self._channel.write(self._terms.greeting)
+        self._touched = self._house.ticks
+        channel.write(self._terms.greeting)
+
+    def note_tls(self, channel: asyncio.Transport) -> None:
+        """Begin the dialogue anew, under TLS."""
+        tunnel = channel.get_extra_info("ssl_object")
+        version, cipher = tunnel.version() or "", tunnel.cipher()
+        self.dialogue = self.dialogue.secured(f"{version} {cipher[0]}" if cipher else version)
+        self._parts.counters.tls_sessions[("in", version)] += 1
+
+    def await_handshake(self, handshake: Coroutine[Any, Any, object]) -> None:
+        """Run the handshake of implicit TLS; the loop calls `connection_made` when it is done."""
+        self._task = self._loop.create_task(self._shake_hands(handshake))
+
+    async def _shake_hands(self, handshake: Coroutine[Any, Any, object]) -> None:
+        try:
+            await handshake
+        except OSError:
+            pass
+        finally:
+            if self._channel is None:
+                self.connection_lost(None)
 
     def eof_received(self) -> bool:
         """Go on without input while something is still to be answered (half-close); TLS cannot do that."""
@@ -235,6 +258,7 @@ class Connection(StockVerbs):
 
     def abort(self) -> None:
         """Cut the connection."""
+        self._drop_work()
         if self._channel is not None:
             self._channel.abort()
 

@@ -1,12 +1,10 @@
 """Who is at the other end of a connection: an address, and the block of addresses that counts as one peer."""
 
-import asyncio
 from ipaddress import IPv6Address, ip_address
 
 
-def client_of(transport: asyncio.BaseTransport) -> str:
-    """Give the peer's IP address, "" for a local socket; an IPv4 address that came as IPv6 is written as IPv4."""
-    peer = transport.get_extra_info("peername")
+def client_of(peer: object) -> str:
+    """Give the IP address of a socket's peer name, "" for a local socket; IPv4 that came as IPv6 is written as IPv4."""
     if not isinstance(peer, tuple):
         return ""
     address = str(peer[0])

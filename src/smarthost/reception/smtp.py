@@ -4,8 +4,7 @@ from functools import partial
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import BAD_SYNTAX, BYE, UNKNOWN_COMMAND, Reply, make_reply
-from smarthost.policy.admission import Tls
-from smarthost.reception.connection import Mode
+from smarthost.reception.connection import TLS_SHUTDOWN_TIMEOUT, Mode
 from smarthost.reception.pump import Pump
 from smarthost.reception.verbs import data
 
@@ -15,7 +14,6 @@ SPOKE_BEFORE_TLS = make_reply(554, "5.5.1", "Nothing may follow STARTTLS before 
 NOT_HTTP = make_reply(554, "5.5.1", "This is SMTP, not HTTP")
 
 BACKLOG_LIMIT = 1024 * 1024  # octets that may wait for the disk before reading stops
-TLS_SHUTDOWN_TIMEOUT = 5.0  # seconds; some clients never answer the closing alert
 
 # Neither has an enhanced status: RFC 2034 4 speaks of 2yz, 4yz and 5yz, and 354 is none of them.
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
@@ -27,14 +25,6 @@ _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"P
 
 class SmtpSession(Pump):
     """A session on one connection."""
-
-    def open(self) -> None:
-        """Greet the client, behind a TLS handshake where TLS is implicit."""
-        if self._listener.tls is Tls.IMPLICIT:
-            self._hold_reading()
-            self.run_aside(Mode.HANDSHAKE, self._secure)
-        else:
-            super().open()
 
     def obey(self, verb: bytes, argument: bytes) -> None:
         """Do a verb that is more than words; what we do not know, aiosmtpd may."""
@@ -160,7 +150,6 @@ class SmtpSession(Pump):
         channel, tls = self._channel, self.dialogue.parts.tls
         assert channel is not None and tls is not None
         try:
-            channel.resume_reading()
             secure = await self._loop.start_tls(
                 channel,
                 self,
@@ -179,9 +168,4 @@ class SmtpSession(Pump):
             return
         self._channel = secure
         self._is_read_paused = False
-        tunnel = secure.get_extra_info("ssl_object")
-        version, cipher = tunnel.version() or "", tunnel.cipher()
-        self.dialogue = self.dialogue.secured(f"{version} {cipher[0]}" if cipher else version)
-        self.dialogue.parts.counters.tls_sessions[("in", version)] += 1
-        if self._listener.tls is Tls.IMPLICIT:
-            secure.write(self._terms.greeting)
+        self.note_tls(secure)

@@ -1,11 +1,14 @@
 """Content files: large contents beside the database, one file a message, named by its id."""
 
+import errno
 import os
 import threading
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from smarthost.mail.message import format_id, parse_id
+from smarthost.spool.reserve import Reserve
 
 FOLDER = "content"
 _BLOCK = 1024 * 1024
@@ -24,7 +27,9 @@ class SealedFile:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, block: bytes) -> None:
-        """Append octets; raises OSError."""
+        """Append octets; raises OSError, with ENOSPC while only the reserve is left."""
+        if not self._folder.reserve.held:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
         view = memoryview(block)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -37,6 +42,13 @@ class SealedFile:
         self._close()
         sync_folder(self._folder.path)
         self._folder.sealed(self)
+
+    def reopen(self) -> BinaryIO:
+        """Give what was written for reading, and free the name for a new file of the same message; raises OSError."""
+        self._close()
+        written = self._path.open("rb")
+        self._path.unlink()
+        return written
 
     def discard(self) -> None:
         """Delete the file."""
@@ -52,9 +64,10 @@ class SealedFile:
 class ContentFolder:
     """The folder of content files; knows which messages have one. Its methods may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve) -> None:
         """Look at the folder, which exists."""
         self.path = path
+        self.reserve = reserve
         self.messages = {number for name in os.listdir(path) if (number := parse_id(name)) is not None}
         self._sealed: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()

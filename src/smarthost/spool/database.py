@@ -88,11 +88,11 @@ class Database:
         """Whether anything was written since the last checkpoint."""
         return self._stats.wal > 0
 
-    def checkpoint(self, mode: str = "PASSIVE") -> None:
+    def checkpoint(self) -> None:
         """Copy the log into the database, so that it starts again from the front. A full disk leaves it as it is."""
         started = time.perf_counter()
         try:
-            _, frames, done = self._cursor.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            _, frames, done = self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             self._stats.wal = 0
             self._failed(error)

@@ -5,6 +5,8 @@ import copy
 import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from typing import BinaryIO
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
@@ -34,6 +36,10 @@ class MemoryFile:
     def seal(self) -> None:
         """Keep the file."""
         self._files[self.name] = b"".join(self._blocks)
+
+    def reopen(self) -> BinaryIO:
+        """Give what was written for reading."""
+        return BytesIO(b"".join(self._blocks))
 
     def discard(self) -> None:
         """Delete the file."""

@@ -55,7 +55,7 @@ def recover(folder: Path, now: float) -> tuple[sqlite3.Connection, Recovery]:
     path = folder / schema.DATABASE
     log = folder / f"{schema.DATABASE}-wal"
     unclean = log.exists() and log.stat().st_size > 0
-    aside = folder / time.strftime("corrupt-%Y%m%dT%H%M%SZ", time.gmtime(now))
+    aside = _fresh(folder / time.strftime("corrupt-%Y%m%dT%H%M%SZ", time.gmtime(now)))
     reason = ""
     try:
         connection = _open(path, unclean)
@@ -63,7 +63,6 @@ def recover(folder: Path, now: float) -> tuple[sqlite3.Connection, Recovery]:
         if not is_corrupt(error):
             raise SpoolError(f"the spool's database in {folder} cannot be opened: {error}") from error
         reason = str(error)
-        aside = _fresh(aside)
         _set_aside(folder, aside)
         connection = _open(path, unclean=False)
     (folder / SUSPECT).unlink(missing_ok=True)

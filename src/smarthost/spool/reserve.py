@@ -3,17 +3,20 @@
 import os
 from pathlib import Path
 
+from smarthost.spool import schema
+
 RESERVE = "reserve"
-RESERVE_OCTETS = 4 * 1024 * 1024
+# Enough to empty the longest log into the database, which may grow by all of it; from then on the log starts again
+# from its front, and settles need no new space.
+RESERVE_OCTETS = schema.WAL_OCTETS + 4 * 1024 * 1024
 
 
 class Reserve:
     """A preallocated file that is given up when the disk is full and made again when there is space."""
 
-    def __init__(self, folder: Path, octets: int = RESERVE_OCTETS) -> None:
+    def __init__(self, folder: Path) -> None:
         """Make the file if there is space."""
         self._path = folder / RESERVE
-        self._octets = octets
         self.held = False
         self.make()
 
@@ -24,7 +27,7 @@ class Reserve:
         except OSError:
             return False
         try:
-            os.posix_fallocate(descriptor, 0, self._octets)
+            os.posix_fallocate(descriptor, 0, RESERVE_OCTETS)
             self.held = True
         except OSError:
             os.ftruncate(descriptor, 0)

@@ -49,12 +49,12 @@ IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the database for the writer; makes it when it is missing. Raises sqlite3.Error."""
+    """Open the database for the writer; the file exists, maybe empty. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        # The first two take effect in an empty file only, before it becomes a WAL database.
-        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        if path.stat().st_size == 0:  # auto_vacuum would write into an old database, even a damaged one
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         # The writer checkpoints by itself, after it has answered. No other connection ever does: in SQLite before

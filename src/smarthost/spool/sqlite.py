@@ -57,10 +57,11 @@ class SqliteSpool:
             raise
         connection.execute(f"PRAGMA synchronous = {tuning.synchronous}")
         self.stats = Stats()
-        self._contents = ContentFolder(folder / FOLDER)
+        reserve = Reserve(folder)
+        self._contents = ContentFolder(folder / FOLDER, reserve)
         self._database = Database(connection, folder, self._contents, self.stats)
         self._reader = Reader(folder / schema.DATABASE, loop, on_fatal)
-        self._writer = Writer(self._database, Reserve(folder), loop, on_fatal, tuning.gather)
+        self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
         self._closed = False
         self._sequence = 0
         self._sequence_lock = threading.Lock()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
 
@@ -121,6 +121,9 @@ class ContentFile(Protocol):
 
     def seal(self) -> None:
         """Make the file and its name durable; the message may be accepted afterwards. Raises OSError."""
+
+    def reopen(self) -> BinaryIO:
+        """Give what was written for reading, and free the name for a new file of the same message; raises OSError."""
 
     def discard(self) -> None:
         """Delete the file: its message will not be accepted, or was refused. Harmless when it is gone."""

@@ -1,6 +1,7 @@
 """Writer: the one thread that commits; everything that waits goes into one transaction and one sync."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class Writer:
         self._loop = loop
         self._on_fatal = on_fatal
         self._stuck = Part()
-        self._tried = 0.0  # when the disk was last found full
+        self._full_at = -math.inf  # when the disk was last found full
         self._waiting = Batch()
         self._lock = threading.Lock()
         self._bell = threading.Lock()
@@ -140,53 +141,42 @@ class Writer:
         return batch
 
     def _commit(self, batch: Batch) -> None:
-        if self._reserve.held:
+        if self._reserve.held and time.monotonic() - self._full_at >= FULL_PATIENCE:
             fault = self._database.commit(batch.settles, batch.accepts)
             if fault is None:
                 self.settles_stuck = False
                 self._call(_answer, self._loop, (batch.settles, batch.accepts), None)
             if fault is not Fault.DISK_FULL:
                 return
-            self._tried = time.monotonic()
-            self._reserve.release()
+            self._full_at = time.monotonic()
         self._commit_in_need(batch)
 
     def _commit_in_need(self, batch: Batch) -> None:
-        """Commit without a reserve: settles first, and accepts only when the reserve can be made again."""
+        """Commit on a full disk: the settles, with the reserve's space if it must be, and no accepts."""
         fault = self._database.commit(batch.settles) if batch.settles else None
+        if fault is Fault.DISK_FULL:
+            self._full_at = time.monotonic()
+            if self._reserve.held:
+                self._reserve.release()
+                self._database.checkpoint()
+                fault = Fault.IO_ERROR if self._database.fatal else self._database.commit(batch.settles)
         if fault is Fault.IO_ERROR:
             return
         if fault is Fault.DISK_FULL:
             # At the end there is no later: what is not struck off will be sent again, which is the promise.
             self._stuck = Part() if self._closing else batch.settles
-        else:
-            self._call(_answer, self._loop, (batch.settles,), None)
         self.settles_stuck = bool(self._stuck)
-        if not batch.accepts:
-            return
-        fault = Fault.DISK_FULL
-        if not self._stuck and self._may_try() and self._reserve.make():
-            fault = self._database.commit(batch.accepts)
-            if fault is Fault.IO_ERROR:
-                return
-            if fault is not None:
-                self._reserve.release()
-        self._call(_answer, self._loop, (batch.accepts,), fault)
-
-    def _may_try(self) -> bool:
-        """Whether the disk was last found full long enough ago; says so once each time."""
-        now = time.monotonic()
-        if now - self._tried < FULL_PATIENCE:
-            return False
-        self._tried = now
-        return True
+        if fault is None and batch.settles:
+            self._call(_answer, self._loop, (batch.settles,), None)
+        if batch.accepts:
+            self._call(_answer, self._loop, (batch.accepts,), Fault.DISK_FULL)
 
     def _tidy(self) -> None:
         """Use a moment without work: make the reserve again, empty the log, give unused pages back."""
         self._shrinks = False
         if not self._reserve.held and not self._reserve.make():
             self._database.shrink(0)
-            self._database.checkpoint("TRUNCATE")
+            self._database.checkpoint()
         elif self._database.has_log():
             self._database.checkpoint()
         else:

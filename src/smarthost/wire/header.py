@@ -73,7 +73,7 @@ def count_fields(fields: Sequence[Field], name: bytes) -> int:
 
 
 def drop_fields(fields: Sequence[Field], names: Collection[bytes], prefix: bytes = b"") -> list[Field]:
-    """Give the fields whose lower-case name is none of `names` and does not begin with `prefix` ("" for none)."""
+    """Give the fields whose lower-case name is none of `names` and does not begin with `prefix` (b"" for none)."""
     if not prefix:
         return [field for field in fields if field[0] not in names]
     return [field for field in fields if field[0] not in names and not field[0].startswith(prefix)]

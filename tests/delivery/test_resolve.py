@@ -1,0 +1,264 @@
+"""Finding sites through a real DNS server: MX rules, next hops, what fails and what delays, names and memory."""
+
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+from dns_server import Clock, DnsServer, dns_server
+
+from smarthost.delivery.resolve import Sites, Unresolved, name_by_hosts
+from smarthost.mail.outcome import Action
+from smarthost.mail.route import Deliver, Host, NextHop, Route, Site
+from smarthost.network.dns import Resolver
+
+ZONE = """
+example. 3600 IN SOA ns.example. root.example. 1 2 3 4 120
+example. 300 IN MX 20 backup.example.
+example. 300 IN MX 10 mail1.example.
+example. 300 IN MX 10 mail2.example.
+hosted.example. 600 IN MX 5 MAIL2.example.
+hosted.example. 600 IN MX 5 mail1.example.
+mail1.example. 300 IN A 192.0.2.1
+mail1.example. 300 IN AAAA 2001:db8::1
+mail2.example. 300 IN A 192.0.2.2
+backup.example. 300 IN A 192.0.2.3
+implicit.example. 60 IN A 192.0.2.4
+alias.example. 60 IN CNAME example.
+null.example. 300 IN MX 0 .
+text.example. 300 IN TXT "nothing"
+lost.example. 300 IN MX 10 gone.example.
+lost.example. 300 IN MX 20 silent.example.
+nowhere.example. 300 IN MX 10 gone.example.
+half.example. 300 IN MX 10 gone.example.
+half.example. 300 IN MX 20 backup.example.
+loop.example. 300 IN MX 10 relay.example.
+loop.example. 300 IN MX 20 backup.example.
+second.example. 300 IN MX 10 mail1.example.
+second.example. 300 IN MX 20 relay.example.
+second.example. 300 IN MX 30 backup.example.
+relay.example. 300 IN A 192.0.2.99
+many.example. 300 IN A 192.0.2.10
+many.example. 300 IN A 192.0.2.11
+many.example. 300 IN A 192.0.2.12
+many.example. 300 IN A 192.0.2.13
+many.example. 300 IN A 192.0.2.14
+many.example. 300 IN A 192.0.2.15
+many.example. 300 IN AAAA 2001:db8::10
+"""
+MX = Route("direct", Deliver.MX)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[DnsServer]:
+    """Serve the zone."""
+    async with dns_server(ZONE) as server:
+        yield server
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock that a test moves."""
+    return Clock()
+
+
+@pytest.fixture
+def sites(server: DnsServer, clock: Clock) -> Sites:
+    """Give what is tested."""
+    resolver = Resolver([server.address], clock, lambda *_: None, lifetime=0.3)
+    return Sites(resolver, ["relay.example"], Random(7), clock)
+
+
+def relayhost(*hops: NextHop) -> Route:
+    """Make a route to next hops."""
+    return Route("ses", Deliver.RELAYHOST, hops)
+
+
+async def found(sites: Sites, route: Route, domain: str = "any.example") -> Site:
+    """Resolve, and have it succeed."""
+    site = await sites.resolve(route, domain)
+    assert isinstance(site, Site), site
+    return site
+
+
+async def test_mx_by_preference(sites: Sites, clock: Clock) -> None:
+    """Hosts come by preference, with their addresses, IPv4 first, and the shortest time."""
+    site = await found(sites, MX, "example")
+    assert {host.name for host in site.hosts[:2]} == {"mail1.example", "mail2.example"}
+    assert site.hosts[2] == Host("backup.example", ("192.0.2.3",), 25, preference=20)
+    assert {host.addresses for host in site.hosts} >= {("192.0.2.1", "2001:db8::1")}
+    assert site.route is MX
+    # The absence of AAAA records holds for 120 s only.
+    assert site.expires == clock.now + 120
+
+
+async def test_equal_preference_is_shuffled(server: DnsServer, clock: Clock) -> None:
+    """Hosts of one preference come in a random order."""
+    firsts = set()
+    for seed in range(12):
+        resolver = Resolver([server.address], clock, lambda *_: None)
+        firsts.add((await found(Sites(resolver, [], Random(seed), clock), MX, "example")).hosts[0].name)
+    assert firsts == {"mail1.example", "mail2.example"}
+
+
+async def test_domains_on_the_same_hosts_share_a_site(sites: Sites) -> None:
+    """The site's name is made of the best hosts, sorted, whatever the domain; the route keeps routes apart."""
+    one, other = await found(sites, MX, "hosted.example"), await found(sites, MX, "example")
+    assert one.name == other.name == "direct/mail1.example,mail2.example"
+
+
+def test_names_of_large_sites_are_short() -> None:
+    """Beyond three hosts a hash stands for the rest."""
+    name = name_by_hosts([Host(f"mx{number}.example", ()) for number in range(9)])
+    assert name.startswith("mx0.example,mx1.example,mx2.example,")
+    assert len(name) == len("mx0.example,mx1.example,mx2.example,") + 8
+
+
+async def test_implicit_mx_and_alias(sites: Sites) -> None:
+    """Without MX the domain's own addresses serve; an alias is followed."""
+    site = await found(sites, MX, "implicit.example")
+    assert site.hosts == (Host("implicit.example", ("192.0.2.4",), 25),)
+    assert (await found(sites, MX, "alias.example")).name == "direct/mail1.example,mail2.example"
+
+
+@pytest.mark.parametrize(("domain", "address"), [("[192.0.2.77]", "192.0.2.77"), ("[IPv6:2001:db8::7]", "2001:db8::7")])
+async def test_address_literals(sites: Sites, server: DnsServer, domain: str, address: str) -> None:
+    """An address literal needs no DNS."""
+    site = await found(sites, MX, domain)
+    assert site.hosts == (Host(address, (address,), 25),)
+    assert not server.questions
+
+
+@pytest.mark.parametrize(
+    ("domain", "action", "status"),
+    [
+        ("absent.example", Action.FAILED, "5.1.2"),
+        ("null.example", Action.FAILED, "5.1.10"),
+        ("text.example", Action.FAILED, "5.4.4"),
+        ("nowhere.example", Action.FAILED, "5.4.4"),
+        ("loop.example", Action.FAILED, "5.4.6"),
+        ("lost.example", Action.DELAYED, "4.4.3"),
+        ("servfail.example", Action.DELAYED, "4.4.3"),
+        ("silent.example", Action.DELAYED, "4.4.3"),
+        ("[nonsense]", Action.FAILED, "5.1.2"),
+    ],
+)
+async def test_domains_that_cannot_take_mail(sites: Sites, domain: str, action: Action, status: str) -> None:
+    """What DNS says for good fails; what it fails to say delays."""
+    nothing = await sites.resolve(MX, domain)
+    assert isinstance(nothing, Unresolved)
+    assert (nothing.action, str(nothing.status)) == (action, status)
+    assert nothing.reason
+
+
+async def test_own_domain_without_mx_is_a_loop(sites: Sites) -> None:
+    """Mail for our own host name without MX would come back to us."""
+    nothing = await sites.resolve(MX, "relay.example")
+    assert isinstance(nothing, Unresolved)
+    assert str(nothing.status) == "5.4.6"
+
+
+async def test_hosts_no_better_than_ourselves_are_left_out(sites: Sites) -> None:
+    """Where we are a backup, only better hosts are tried."""
+    site = await found(sites, MX, "second.example")
+    assert [host.name for host in site.hosts] == ["mail1.example"]
+
+
+async def test_a_host_without_address_is_left_out(sites: Sites, clock: Clock) -> None:
+    """The other hosts serve, for half a minute."""
+    site = await found(sites, MX, "half.example")
+    assert [host.name for host in site.hosts] == ["backup.example"]
+    assert site.expires == clock.now + 30
+
+
+async def test_addresses_are_bounded(sites: Sites) -> None:
+    """A host has five addresses at most, both families among them."""
+    (host,) = (await found(sites, MX, "many.example")).hosts
+    assert len(host.addresses) == 5
+    assert "2001:db8::10" in host.addresses
+
+
+async def test_next_hops_in_order(sites: Sites) -> None:
+    """All next hops give hosts in their order; brackets mean addresses, else MX; port and TLS are the hop's."""
+    route = relayhost(
+        NextHop("mail2.example", 587), NextHop("example", 2525, by_mx=True), NextHop("192.0.2.50", 465, False, True)
+    )
+    site = await found(sites, route)
+    assert site.hosts[0] == Host("mail2.example", ("192.0.2.2",), 587, preference=0)
+    assert {host.name for host in site.hosts[1:3]} == {"mail1.example", "mail2.example"}
+    assert site.hosts[3].name == "backup.example"
+    assert {host.port for host in site.hosts[1:4]} == {2525}
+    assert site.hosts[4].addresses == ("192.0.2.50",)
+    assert site.hosts[4].implicit_tls
+    order = [host.preference for host in site.hosts]
+    assert order == sorted(order)
+    assert site.name == "ses/[mail2.example]:587,example:2525,[192.0.2.50]:465"
+
+
+async def test_a_relayhost_is_one_site_for_all_domains(sites: Sites) -> None:
+    """The recipient's domain does not matter, and is not looked up."""
+    route = relayhost(NextHop("192.0.2.50", 25))
+    assert await found(sites, route, "one.example") is await found(sites, route, "absent.example")
+
+
+async def test_an_unresolvable_next_hop_is_skipped(sites: Sites, clock: Clock) -> None:
+    """As long as another one is found; the first is looked for again soon."""
+    site = await found(sites, relayhost(NextHop("absent.example"), NextHop("mail1.example")))
+    assert [host.name for host in site.hosts] == ["mail1.example"]
+    assert site.expires == clock.now + 30
+
+
+@pytest.mark.parametrize(
+    "hop",
+    [
+        NextHop("absent.example"),
+        NextHop("absent.example", by_mx=True),
+        NextHop("null.example", by_mx=True),
+        NextHop("text.example"),
+        NextHop("loop.example", by_mx=True),
+        NextHop("silent.example"),
+        NextHop(f"{'x' * 70}.example"),
+    ],
+)
+async def test_a_configured_next_hop_never_fails_mail(sites: Sites, hop: NextHop) -> None:
+    """Whatever DNS says about a configured name, mail waits."""
+    nothing = await sites.resolve(relayhost(hop), "any.example")
+    assert isinstance(nothing, Unresolved)
+    assert (nothing.action, str(nothing.status)) == (Action.DELAYED, "4.4.3")
+
+
+async def test_localhost_needs_no_dns(sites: Sites, server: DnsServer) -> None:
+    """localhost is this machine."""
+    site = await found(sites, relayhost(NextHop("localhost", 2525)))
+    assert site.hosts[0].addresses == ("127.0.0.1", "::1")
+    assert not server.questions
+
+
+async def test_sites_are_remembered(sites: Sites, server: DnsServer, clock: Clock) -> None:
+    """Until it expires a site is the same object; then it is found again."""
+    site = await found(sites, MX, "implicit.example")
+    assert await found(sites, MX, "implicit.example") is site
+    clock.now = site.expires
+    assert await found(sites, MX, "implicit.example") is not site
+    sites.clear()
+    assert await found(sites, MX, "implicit.example") is not site
+
+
+async def test_a_stale_site_serves_while_dns_is_down(sites: Sites, server: DnsServer, clock: Clock) -> None:
+    """When DNS fails for the moment, the last finding serves for an hour, looked at again each half minute."""
+    site = await found(sites, MX, "implicit.example")
+    server.is_down = True
+    clock.now = site.expires + 1
+    stale = await found(sites, MX, "implicit.example")
+    assert (stale.hosts, stale.expires) == (site.hosts, clock.now + 30)
+    clock.now = site.expires + 3601
+    nothing = await sites.resolve(MX, "implicit.example")
+    assert isinstance(nothing, Unresolved)
+    assert str(nothing.status) == "4.4.3"
+
+
+async def test_a_stale_site_does_not_outlive_a_clear_answer(sites: Sites, server: DnsServer, clock: Clock) -> None:
+    """A domain that is gone is gone, though it was there before."""
+    site = await found(sites, MX, "implicit.example")
+    server.load(ZONE.replace("implicit.example.", "explicit.example."))
+    clock.now = site.expires + 1
+    assert isinstance(await sites.resolve(MX, "implicit.example"), Unresolved)
