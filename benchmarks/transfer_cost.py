@@ -1,5 +1,8 @@
 """Measures what one message costs a Transfer: CPU of this process, with a trivial sink in another on loopback.
 
+The floor, measured beside it, is the same octets in the same writes by a protocol that looks at nothing: system calls
+and the event loop. What is above it is ours.
+
 Usage: transfer_cost.py [messages] [octets] [sessions]
 """
 
@@ -95,6 +98,42 @@ class Load:
         raise AssertionError(ending)
 
 
+class Bare(asyncio.Protocol):
+    """Writes the same octets in the same rhythm, and does nothing else."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        envelope = b"MAIL FROM:<app@example.com> SIZE=10240\r\nRCPT TO:<someone@example.org>\r\nDATA\r\n"
+        self.first, self.again = envelope, load.content.head + b".\r\n" + envelope
+
+    def data_received(self, data: bytes) -> None:
+        if not data.endswith(GO):
+            return
+        self.load.open -= 1
+        if self.load.open <= 0:
+            self.load.done.set()
+        else:
+            self.transport.write(self.again)
+
+
+async def measure_floor(port: int, messages: int, octets: int, sessions: int) -> float:
+    load = Load(messages, octets)
+    loop = asyncio.get_running_loop()
+    bare = []
+    for _ in range(sessions):
+        protocol = Bare(load)
+        protocol.transport, _ = await loop.create_connection(lambda made=protocol: made, "127.0.0.1", port)
+        bare.append(protocol)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    for protocol in bare:
+        protocol.transport.write(protocol.first)
+    await load.done.wait()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    for protocol in bare:
+        protocol.transport.abort()
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 async def measure(port: int, messages: int, octets: int, sessions: int) -> tuple[float, float]:
     load = Load(messages, octets)
     limits = SiteLimits(max_messages_per_connection=messages + 1)
@@ -121,10 +160,11 @@ def main() -> None:
     sink.start()
     port = ours.recv()
     for _ in range(3):
+        floor = uvloop.run(measure_floor(port, messages, octets, sessions))
         cpu, wall = uvloop.run(measure(port, messages, octets, sessions))
         print(
             f"{octets} octets, {sessions} sessions: {cpu / messages * 1e6:.1f} us CPU a message,"
-            f" {messages / wall:.0f} messages/s"
+            f" floor {floor / messages * 1e6:.1f} us, {messages / wall:.0f} messages/s"
         )
     sink.terminate()
 

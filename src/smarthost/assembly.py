@@ -2,11 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from random import Random
-
-import msgspec
 
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
@@ -28,7 +25,6 @@ from smarthost.network.session import Credentials, Session, SessionSettings, Tim
 from smarthost.policy.admission import Tls
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rewriting import Rewriter
-from smarthost.policy.routing import RouteRule
 from smarthost.queue.contents import Contents
 from smarthost.queue.draft import Rules
 from smarthost.queue.edit import EditRules
@@ -37,9 +33,9 @@ from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.reception import credentials as logins
+from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
 from smarthost.reception.parts import Parts
-from smarthost.reception import terms as reception_terms
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.sqlite import SqliteSpool
@@ -55,7 +51,12 @@ class Relay:
         """Build every part; nothing runs yet. Raises KeyUnreadable and TlsFault for files that cannot be used."""
         loop = asyncio.get_running_loop()
         self.config, self.spool, self.feed, self.counters, self.clock, self.loop = (
-            config, spool, feed, counters, clock, loop,
+            config,
+            spool,
+            feed,
+            counters,
+            clock,
+            loop,
         )
         self.rng = Random()
         counters.follow_commits(spool.stats, SECONDS, SIZES)
@@ -78,9 +79,7 @@ class Relay:
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
         self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
-        self.promoter = Promoter(
-            self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock
-        )
+        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
         self.has_space = True
         self.credentials = logins.Credentials(config.users, clock)
         self.door = Door(make_terms(config), self._make_parts(), loop)

@@ -171,7 +171,9 @@ class Server:
         """Name what only a restart can change."""
         fixed = ("data_directory", "listeners", "http_address", "log", "dns", "tls")
         return [
-            f"{key} has changed, which takes a restart" for key in fixed if getattr(config, key) != getattr(self.config, key)
+            f"{key} has changed, which takes a restart"
+            for key in fixed
+            if getattr(config, key) != getattr(self.config, key)
         ]
 
     def _start_log(self, loop: asyncio.AbstractEventLoop) -> Callable[[], int]:

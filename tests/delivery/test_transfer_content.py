@@ -1,14 +1,18 @@
 """What a transfer says in MAIL and RCPT, what it refuses by itself, and contents that come from files."""
 
 import asyncio
+import ssl
 
 import pytest
+import trustme
 from carried import GREETED, GREETED_PLAINLY, Lead, make_job, no_file, started
 from smtp_peer import smtp_peer, wait_for
 
-from smarthost.delivery.transfer import Terms
+from smarthost.delivery.transfer import Terms, Transfer
 from smarthost.mail.envelope import Notify, Recipient, Ret
 from smarthost.mail.outcome import Action, Stage
+from smarthost.mail.route import Host, TlsLevel
+from smarthost.network.session import Session, SessionSettings, Timeouts, open_session
 from smarthost.policy.classify import NetFault
 
 GREETED_FULLY = """
@@ -225,3 +229,42 @@ async def test_no_file_for_small_content() -> None:
         transfer = await started(peer.port, lead, Terms(no_file))
         await wait_for(lambda: bool(lead.settled))
         transfer.close()
+
+
+async def test_transfer_over_tls() -> None:
+    """Under TLS small and large contents go the same way, and the end is a QUIT."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("peer.example").configure_cert(server)
+    authority.configure_trust(client)
+    octets = large(2 * MIB)
+    lead = Lead(make_job("r1"), make_job("r1", content=b"", size=len(octets), file="content-7"))
+    dialog = "-> MAIL *\n-> RCPT *\n-> DATA\n" + TAKEN + "-> ...\n-> MAIL *\n-> RCPT *\n-> DATA\n<- 250 ok\n" + REST
+    greeted = "<- 220 peer\n-> EHLO *\n<- 250-peer\n<- 250 STARTTLS\n-> STARTTLS\n<- 220 go\n== tls\n"
+    again = "-> EHLO *\n<- 250-peer\n<- 250 PIPELINING\n"
+    async with smtp_peer(greeted + again + dialog, context=server) as peer:
+        host = Host("peer.example", ("127.0.0.1",), peer.port)
+        settings = SessionSettings("relay.example", TlsLevel.VERIFY)
+        session = await open_session(host, "127.0.0.1", settings, OneContext(client), Timeouts(), lead.clock)
+        assert isinstance(session, Session), session
+        transfer = Transfer(session, lead.next_job, lead.finished, lead.lost, Terms(Files(octets)), lead.clock)
+        transfer.start()
+        transfer.check(lead.clock())
+        await wait_for(lambda: len(lead.settled) == 2)
+        transfer.check(lead.clock())
+        transfer.close()
+    assert transfer.tls.startswith("TLSv1.3")
+    assert peer.contents[1] == octets.replace(b"\r\n.", b"\r\n..").replace(b".", b"..", 1) + b".\r\n"
+    assert lead.verdicts() == [["r1 relayed 2.0.0"]] * 2
+
+
+class OneContext:
+    """Gives the same client context for every level."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        """Take the context."""
+        self.context = context
+
+    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
+        """Give it."""
+        return self.context

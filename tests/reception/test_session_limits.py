@@ -55,8 +55,8 @@ async def test_a_hundred_thousand_commands_are_answered_within_bounds(tmp_path):
         await client.say("MAIL FROM:<a@x.example>")
         (session,) = step.door.sessions
         # The kernel's own buffers would hold it all.
-        session._channel.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
-        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        session._channel.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         command = b"RCPT TO:<b@y.example>\r\n"
         largest = 0
 

@@ -5,7 +5,7 @@ import email.policy
 
 import msgspec
 import pytest
-from conftest import FAST, House
+from relay_house import FAST, House
 
 from smarthost.mail.entry import Why
 from smarthost.mail.event import Kind
@@ -87,8 +87,16 @@ async def test_the_end_of_data_decides(house: House, recipient: str, ends: list[
 
 @pytest.mark.parametrize(
     "recipient",
-    ["data-451@x.example", "drop-mail@x.example", "drop-data@x.example", "drop-dot@x.example", "garbage@x.example",
-     "huge@x.example", "421@x.example", "535@x.example"],
+    [
+        "data-451@x.example",
+        "drop-mail@x.example",
+        "drop-data@x.example",
+        "drop-dot@x.example",
+        "garbage@x.example",
+        "huge@x.example",
+        "421@x.example",
+        "535@x.example",
+    ],
 )
 async def test_what_is_not_a_refusal_for_good_waits(house: House, recipient: str) -> None:
     """Each of these is delayed, attempts are spent one by one, and the message stays on disk."""

@@ -142,6 +142,27 @@ def test_long_header_lines_are_folded() -> None:
     assert result.replace(b"\r\n ", b" ") == content
 
 
+def test_the_header_comes_field_by_field() -> None:
+    """Whoever edits the header finds each field, and the empty line, as a block of its own, in whatever blocks it came."""
+    content = b"A: b\r\n c\r\nD: " + b"e " * 600 + b"\r\n\r\n\r\n" + NO_SPACE + b"\r\n"
+    for blocks in ([content], content.splitlines(keepends=True)):
+        given_out = list(reencode(lambda blocks=blocks: blocks))
+        assert given_out[0] == b"A: b\r\n c\r\n"
+        assert given_out[1].startswith(b"D: e")
+        assert given_out[2:5] == [
+            b"Content-Transfer-Encoding: quoted-printable\r\n",
+            b"MIME-Version: 1.0\r\n",
+            b"\r\n",
+        ]
+
+
+def test_a_header_of_the_largest_size_is_still_read() -> None:
+    """A header that intake took, and added to, is not mistaken for a body."""
+    content = b"X: " + b"y" * 90 + b"\r\n"
+    content = content * 3000 + b"\r\n" + NO_SPACE + b"\r\n"
+    assert b"\r\nContent-Transfer-Encoding: quoted-printable\r\n" in encoded(content, 65536)
+
+
 def test_deep_nesting_is_survived() -> None:
     """Parts within parts beyond any reason are left alone, quickly."""
     content = b"".join(

@@ -319,4 +319,3 @@ class Dispatcher:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery to %s failed", self.ready.site.name, exc_info=error)
-

@@ -75,9 +75,7 @@ class Reporter:
             log.exception("a report on message %s could not be made", format_id(entry.message.id))
             made.clear()
             _keep_failed(entry, due)
-        self._spool.settle(
-            Settlement(entry, events, tuple(made)), lambda fault: self._settled(made, done, fault)
-        )
+        self._spool.settle(Settlement(entry, events, tuple(made)), lambda fault: self._settled(made, done, fault))
 
     def _settled(self, made: Sequence[Accepted], done: Done, fault: Fault | None) -> None:
         done(fault)

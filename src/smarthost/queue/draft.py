@@ -385,5 +385,3 @@ def _discarded(message: Message) -> str:
 def signature_names(keys: tuple[SigningKey, ...]) -> tuple[str, ...]:
     """Name the keys as a log shows them: "d=example.org s=s2026a"."""
     return tuple(f"d={key.domain} s={key.selector}" for key in keys) if keys else ()
-
-

@@ -115,5 +115,3 @@ def _domain(fields: list[Field]) -> str:
         if name == b"from":
             return raw.decode("utf-8", "replace").strip().rstrip(">").rpartition("@")[2].lower()
     return ""
-
-

@@ -9,7 +9,7 @@ from smarthost.mail.event import Event, Kind
 from smarthost.policy.backoff import Retry, deadline
 from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.report.feed import Feed
-from smarthost.spool.store import Change, Done, Fault, Filter, Spool
+from smarthost.spool.store import Change, Fault, Filter, Spool
 
 PORTION = 500  # entries that are changed in one transaction
 _NEVER = float("inf")
@@ -49,7 +49,9 @@ class Operator:
     queues be tried at once; the assembly sets them.
     """
 
-    def __init__(self, spool: Spool, scheduler: Scheduler, feed: Feed, retry: Retry, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, spool: Spool, scheduler: Scheduler, feed: Feed, retry: Retry, clock: Callable[[], float]
+    ) -> None:
         """Join the parts; `retry` is replaced at a reload."""
         self._spool, self._scheduler, self._feed, self.retry, self._clock = spool, scheduler, feed, retry, clock
         self.withdraw: Withdraw = lambda queue, key: False
@@ -130,8 +132,7 @@ class Operator:
             for entry in taken:
                 tally.add(entry)
             if not dry_run and taken:
-                await self._write(removed=[entry.key for entry in taken])
-                self._tell(taken, Kind.DELETED)
+                await self._write(Change(removed=tuple(entry.key for entry in taken)), taken, Kind.DELETED)
         return tally.as_row()
 
     def _make_due(self, entry: Entry) -> None:
@@ -156,12 +157,11 @@ class Operator:
                 changed.append((queue, entry))
             if dry_run or not changed:
                 continue
-            await self._write(updated=[entry for _, entry in changed])
+            entries = [entry for _, entry in changed]
+            await self._write(Change(updated=tuple(entries)), entries, kind)
             for queue, entry in changed:
                 if entry.due < _NEVER:
                     self._scheduler.note_due(queue, entry.due)
-            if kind is not None:
-                self._tell([entry for _, entry in changed], kind)
         return tally.as_row()
 
     def _take(self, entry: Entry, tally: Tally) -> bool:
@@ -180,26 +180,24 @@ class Operator:
             after = portion[-1].key
             yield portion
 
-    async def _write(self, removed: Sequence[Key] = (), updated: Sequence[Entry] = ()) -> None:
-        """Write a change and wait until it is on disk; raises OSError when it could not be written."""
+    async def _write(self, change: Change, entries: Sequence[Entry], kind: Kind | None) -> None:
+        """Write a change and its events, and wait until they are on disk; raises OSError when that cannot be."""
+        events = [] if kind is None else [self._event(entry, kind) for entry in entries]
         written: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
-        done: Done = written.set_result
-        self._spool.change(Change(removed=tuple(removed), updated=tuple(updated)), done)
+        if events:
+            self._spool.record(events)
+        self._spool.change(change, written.set_result)
         fault = await written
         if fault is not None:
             raise OSError(f"the queue could not be changed: {fault}")
-
-    def _tell(self, entries: Sequence[Entry], kind: Kind) -> None:
-        events = [
-            Event(
-                time=self._clock(),
-                event=kind,
-                message=entry.message.id,
-                sender=entry.message.envelope.reverse_path,
-                recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
-            )
-            for entry in entries
-        ]
         for event in events:
             self._feed.publish(event)
-        self._spool.record(events)
+
+    def _event(self, entry: Entry, kind: Kind) -> Event:
+        return Event(
+            time=self._clock(),
+            event=kind,
+            message=entry.message.id,
+            sender=entry.message.envelope.reverse_path,
+            recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
+        )

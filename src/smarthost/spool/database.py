@@ -31,6 +31,8 @@ class Database:
         self._folder = folder
         self._contents = contents
         self._stats = stats
+        self._written = 0  # octets given to the log since the last checkpoint, at the least
+        self._growth = 1.0  # how much longer than that the log became last time
 
     def commit(self, *parts: Part) -> Fault | None:
         """Write parts in one transaction. On DISK_FULL nothing was written; on IO_ERROR `fatal` says what happened."""
@@ -51,8 +53,9 @@ class Database:
         self.entries += grown
         for part in parts:
             self._unlink(part)
-            self._stats.wal += part.octets
-        self._stats.wal += 16 * schema.PAGE_SIZE  # what a commit writes beside the contents, about
+            self._written += part.octets
+        self._written += 8 * schema.PAGE_SIZE  # what a commit writes beside the contents, at the least
+        self._stats.wal = int(self._written * self._growth)
         self._stats.committed(sum(len(part.dones) for part in parts), time.perf_counter() - started)
         return None
 
@@ -94,11 +97,15 @@ class Database:
         try:
             _, frames, done = self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            self._stats.wal = 0
+            self._written = self._stats.wal = 0
             self._failed(error)
             return
-        # A reader may hold the log's front; count from what is left.
-        self._stats.wal = (frames - done) * schema.PAGE_SIZE if done < frames else 0
+        if self._written:
+            # SQLite tells the log's length only here; it tells how long the next one will be.
+            self._growth = min(8.0, max(1.0, frames * schema.PAGE_SIZE / self._written))
+        # A reader may hold the log's front; then it goes on from what is left.
+        self._written = max(0, frames - done) * schema.PAGE_SIZE
+        self._stats.wal = self._written
         self._stats.checkpoints += 1
         self._stats.checkpoint_seconds_sum += time.perf_counter() - started
 
@@ -113,7 +120,8 @@ class Database:
         except sqlite3.Error as error:
             self._failed(error)
             return False
-        self._stats.wal += _VACUUM_PAGES * schema.PAGE_SIZE
+        self._written += _VACUUM_PAGES * schema.PAGE_SIZE
+        self._stats.wal = self._written
         return True
 
     def close(self) -> None:

@@ -4,21 +4,22 @@ from collections.abc import Callable, Iterable, Iterator
 
 from smarthost.wire.data import MAX_TEXT_LINE, has_long_line
 from smarthost.wire.header import fold_long_field, parse_fields
-from smarthost.wire.mime_coding import Base64, Base64Cutter, Encoder, QuotedPrintable, QuotedPrintableCutter
+from smarthost.wire.mime_coding import Encoder, QuotedPrintable, QuotedPrintableCutter, Radix64, Radix64Cutter
 from smarthost.wire.mime_parts import Coding, Kind, Part, walk
 
 _NEW_ENCODING = {Coding.TO_QUOTED_PRINTABLE: b"quoted-printable", Coding.TO_BASE64: b"base64"}
 _ENCODER: dict[Coding, Callable[[], Encoder]] = {
     Coding.TO_QUOTED_PRINTABLE: QuotedPrintable,
-    Coding.TO_BASE64: Base64,
+    Coding.TO_BASE64: Radix64,
     Coding.CUT_QUOTED_PRINTABLE: QuotedPrintableCutter,
-    Coding.CUT_BASE64: Base64Cutter,
+    Coding.CUT_BASE64: Radix64Cutter,
 }
 
 
 def reencode(lines: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
     """Give content in blocks, with no line over 998 octets where that can be done.
 
+    Of a header each field is a block, and so is the empty line behind it, so that who edits the header finds its end.
     `lines` gives the content, CRLF line ends, from its start each time it is called, in lines or blocks of any size: it
     is read twice, and never held as a whole. Leaf parts with a long line become quoted-printable (text) or base64 (all
     else), with the header field to match; already encoded ones are cut; long header fields are folded. All else stays
@@ -41,7 +42,7 @@ def reencode(lines: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
                 encoder = _ENCODER[part.coding]()
                 encoded = part.number
                 octets = _declare(part)
-            yield _fold(octets)
+            yield from _header_lines(octets)
         elif encoder is not None:
             yield encoder.feed(octets)
         else:
@@ -72,7 +73,8 @@ def _declare(part: Part) -> bytes:
     return b"".join(raws) + b"\r\n"
 
 
-def _fold(header: bytes) -> bytes:
-    if not has_long_line(header):
-        return header
-    return b"".join(fold_long_field(raw) for _, raw in parse_fields(header)) + b"\r\n"
+def _header_lines(header: bytes) -> Iterator[bytes]:
+    """Give a header field by field, long ones folded, and the empty line by itself."""
+    for _, raw in parse_fields(header):
+        yield fold_long_field(raw) if has_long_line(raw) else raw
+    yield b"\r\n"

@@ -35,7 +35,7 @@ class QuotedPrintable:
         return b""
 
 
-class Base64:
+class Radix64:
     """Encodes octets as base64."""
 
     def __init__(self) -> None:
@@ -47,14 +47,14 @@ class Base64:
         held = self._held + piece
         ready = max(len(held) - 2, 0) // _OCTETS * _OCTETS
         self._held = held[ready:]
-        return _to_base64(held[:ready])
+        return _to_radix64(held[:ready])
 
     def end(self, before_boundary: bool) -> bytes:
         """Give the last lines, and the CRLF that the boundary needs even if the body is empty."""
         held = self._held
         if before_boundary and held.endswith(b"\r\n"):
             held = held[:-2]
-        return _to_base64(held)
+        return _to_radix64(held)
 
 
 class QuotedPrintableCutter:
@@ -88,7 +88,7 @@ class QuotedPrintableCutter:
         return self._held
 
 
-class Base64Cutter:
+class Radix64Cutter:
     """Cuts the lines of a base64 body that are over 998 octets at 76."""
 
     def __init__(self) -> None:
@@ -116,6 +116,6 @@ def _to_quoted_printable(text: bytes) -> bytes:
     return b2a_qp(text, istext=True).replace(b"=\n", b"=\r\n")
 
 
-def _to_base64(octets: bytes) -> bytes:
+def _to_radix64(octets: bytes) -> bytes:
     lines = (octets[at : at + _OCTETS] for at in range(0, len(octets), _OCTETS))
     return b"".join(b2a_base64(line, newline=False) + b"\r\n" for line in lines)

@@ -9,7 +9,7 @@ import msgspec
 from smarthost.wire.header import Field, field_value, parse_fields
 
 MAX_PIECE = 8192  # octets; a longer line comes in several pieces
-_MAX_HEADER = 262_144  # octets of a part's header; a part with more is opaque
+_MAX_HEADER = 524_288  # octets of a part's header, twice what intake takes: it adds fields; a part with more is opaque
 _MAX_DEPTH = 50  # of parts within parts; deeper ones are opaque
 
 _TYPE = re.compile(rb"\s*([!-.0-~]+)\s*/\s*([!-.0-:<-~]+)")
