@@ -96,7 +96,7 @@ class Relay:
         self.operator.awake = self._awake
 
     def apply(self, config: Config, keyring: Keyring) -> None:
-        """Follow a new configuration, with keys that were read already: mail in the queue is routed again on its way."""
+        """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
         self.config, self.keyring = config, keyring
         self.rules = make_rules(config, keyring)
         self.intake.rules = self.rules

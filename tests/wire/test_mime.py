@@ -143,7 +143,7 @@ def test_long_header_lines_are_folded() -> None:
 
 
 def test_the_header_comes_field_by_field() -> None:
-    """Whoever edits the header finds each field, and the empty line, as a block of its own, in whatever blocks it came."""
+    """Whoever edits the header finds each field, and the empty line, as a block of its own."""
     content = b"A: b\r\n c\r\nD: " + b"e " * 600 + b"\r\n\r\n\r\n" + NO_SPACE + b"\r\n"
     for blocks in ([content], content.splitlines(keepends=True)):
         given_out = list(reencode(lambda blocks=blocks: blocks))

@@ -1,4 +1,4 @@
-"""Pulls entries of one site and has sessions carry them: as many sessions as the window, the limits and the work ask for."""
+"""Pulls entries of one site and has sessions carry them: as many as window, limits and work ask for."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Takes due entries to the ready queue of the site that answers for them; finds the site first where it is not known."""
+"""Takes due entries to the ready queue of the site that answers for them, and finds that site first."""
 
 import asyncio
 import logging

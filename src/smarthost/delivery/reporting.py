@@ -71,7 +71,7 @@ class Reporter:
             for report in due:
                 made.append(await self._make(entry, report, content))
         except Exception:
-            # Nobody would be told of the failure: the recipients stay, for a person to look at (house rule: nothing lost).
+            # Nobody would be told of the failure, so the recipients stay, for a person to look at.
             log.exception("a report on message %s could not be made", format_id(entry.message.id))
             made.clear()
             _keep_failed(entry, due)

@@ -1,4 +1,4 @@
-"""Edits a header section once, before signing: trace, missing fields, private fields, rewriting, completed addresses."""
+"""Edits a header section once, before signing: trace, missing and private fields, rewriting, completed addresses."""
 
 import re
 from datetime import datetime

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
 
 from smarthost.spool import record, schema
 from smarthost.spool.store import Change, Done, Settlement
@@ -17,7 +16,8 @@ class Part:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.messages: list[list[Any]] = []
+        self.messages: list[record.Row] = []
+        self.heads: list[tuple[int, bytes]] = []
         self.entries: list[record.Row] = []
         self.splits: list[record.Row] = []
         self.updates: list[record.Row] = []
@@ -33,10 +33,11 @@ class Part:
         """Whether there is anything to write or to answer."""
         return bool(self.dones or self.events)  # nothing else comes without somebody who waits
 
-    def add_message(self, row: list[Any], entries: Iterable[record.Row]) -> None:
-        """Add a message and its entries."""
+    def add_message(self, row: record.Row, head: bytes, entries: Iterable[record.Row]) -> None:
+        """Add a message, its content and its entries."""
         self.messages.append(row)
-        self.octets += row[3]
+        self.heads.append((row[0], head))
+        self.octets += len(head)
         self.last_id = max(self.last_id, row[0])
         self.entries.extend(entries)
 
@@ -62,7 +63,18 @@ class Part:
 
     def extend(self, later: "Part") -> None:
         """Take over the rows and the waiting of a later part."""
-        for name in ("messages", "entries", "splits", "updates", "deletes", "left", "events", "forgotten", "dones"):
+        for name in (
+            "messages",
+            "heads",
+            "entries",
+            "splits",
+            "updates",
+            "deletes",
+            "left",
+            "events",
+            "forgotten",
+            "dones",
+        ):
             getattr(self, name).extend(getattr(later, name))
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
@@ -70,15 +82,16 @@ class Part:
     def apply(self, cursor: sqlite3.Cursor) -> int:
         """Write the rows within the open transaction; gives by how many the entries grew. Raises sqlite3.Error."""
         grown = 0
-        for row in self.messages:
-            record.add_crc(row)
+        contents = [record.content_row(*head) for head in self.heads]
         for sql, rows, sign in (
             (schema.INSERT_MESSAGE, self.messages, 0),
+            (schema.INSERT_CONTENT, contents, 0),
             (schema.INSERT_ENTRY, self.entries, 1),
             (schema.ADD_ENTRY, self.splits, 1),
             (schema.UPDATE_ENTRY, self.updates, 0),
             (schema.DELETE_ENTRY, self.deletes, -1),
             (schema.DELETE_MESSAGE, self.left, 0),
+            (schema.DELETE_CONTENT, self.left, 0),
             (schema.INSERT_EVENT, self.events, 0),
             (schema.DELETE_EVENTS, self.forgotten, 0),
         ):

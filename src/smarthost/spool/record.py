@@ -35,18 +35,16 @@ _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_event = msgspec.msgpack.Decoder(Event).decode
 
 
-def message_row(message: Message, content: Content, sealed: tuple[int, int]) -> list[Any]:
-    """Write a message; `sealed` is the size and CRC-32 of its content file, zeros without one.
+def message_row(message: Message, content: Content, sealed: tuple[int, int]) -> Row:
+    """Write a message; `sealed` is the size and CRC-32 of its content file, zeros without one."""
+    return (message.id, _encode(message), content.file, content.size, *sealed)
 
-    The CRC of the head is left to `add_crc`: computing it lets go of the interpreter, so that in the caller's thread
-    the writer would start with the first message of many.
+
+def content_row(message: int, head: bytes) -> Row:
+    """Write a content. Its CRC lets go of the interpreter, so this is for the writer's thread: in the caller's, the
+    writer would wake in between and start with the first message of many.
     """
-    return [message.id, _encode(message), content.file, content.size, 0, *sealed, content.head]
-
-
-def add_crc(row: list[Any]) -> None:
-    """Complete a message's row."""
-    row[4] = zlib.crc32(row[7])
+    return message, zlib.crc32(head), head
 
 
 def entry_row(entry: Entry) -> Row:

@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -114,24 +113,24 @@ class SqliteSpool:
 
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Make a message durable; an accept starts a commit at once."""
-        row, entries = self._rows(accepted)
+        rows = self._rows(accepted)
 
         def fill(part: Part) -> None:
-            part.add_message(row, entries)
+            part.add_message(*rows)
             part.dones.append(done)
 
         self._writer.accept(fill)
 
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Make an attempt's result durable, with its events and reports."""
-        rows = [self._rows(report) for report in settlement.reports]
+        reports = [self._rows(report) for report in settlement.reports]
         events = self._event_rows(settlement.events)
 
         def fill(part: Part) -> None:
             part.settle(settlement)
             part.events.extend(events)
-            for row, entries in rows:
-                part.add_message(row, entries)
+            for rows in reports:
+                part.add_message(*rows)
             part.dones.append(done)
 
         self._writer.settle(fill)
@@ -154,11 +153,11 @@ class SqliteSpool:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
 
-    def _rows(self, accepted: Accepted) -> tuple[list[Any], list[Row]]:
+    def _rows(self, accepted: Accepted) -> tuple[Row, bytes, list[Row]]:
         message, content = accepted.message, accepted.content
         sealed = self._contents.take_sealed(content.file, message.id) if content.file else (0, 0)
         row = message_row(message, content, sealed)
-        return row, [entry_row(entry) for entry in accepted.entries]
+        return row, content.head, [entry_row(entry) for entry in accepted.entries]
 
     def _event_rows(self, events: Sequence[Event]) -> list[Row]:
         """Write events, each with a sequence number of its own that is near its time in microseconds."""
