@@ -170,11 +170,8 @@ class Server:
     def _fixed_keys(self, config: Config) -> list[str]:
         """Name what only a restart can change."""
         fixed = ("data_directory", "listeners", "http_address", "log", "dns", "tls")
-        return [
-            f"{key} has changed, which takes a restart"
-            for key in fixed
-            if getattr(config, key) != getattr(self.config, key)
-        ]
+        changed = [key for key in fixed if getattr(config, key) != getattr(self.config, key)]
+        return [f"{key} has changed, which takes a restart" for key in changed]
 
     def _start_log(self, loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
         if self._log_to is None:

@@ -23,6 +23,7 @@ class Clock:
         self.now = T0
 
     def __call__(self) -> float:
+        """Give the time."""
         return self.now
 
 

@@ -16,6 +16,7 @@ def message():
     made["From"], made["To"], made["Subject"] = "ada@example.org", "bob@example.net", "Zażółć"
     made.set_content(".\n..two\n" + "text ä\n" * 200)
     made.add_attachment(bytes(range(256)) * 200, maintype="application", subtype="octet-stream")
+    made.set_boundary("a-line-between")
     return made
 
 

@@ -21,6 +21,7 @@ from smarthost.spool.content import ContentFolder
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="the shim that journals writes needs gcc")
 ROUNDS = 14
+_CONTENTS = "SELECT id, head, crc, file, size, file_crc FROM message JOIN content USING (id)"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def missing(folder: Path, answers: list[str]) -> list[str]:
     connection, recovered = recovery.recover(folder, NOW)
     wrong = [f"set aside: {recovered.reason}"] if recovered.set_aside else []
     said = {kind: {int(line[1:]) for line in answers if line[0] == kind} for kind in "AaSs"}
-    rows = {row[0]: row[1:] for row in connection.execute("SELECT id, head, crc, file, size, file_crc FROM message")}
+    rows = {row[0]: row[1:] for row in connection.execute(_CONTENTS)}
     entries = connection.execute("SELECT message FROM entry").fetchall()
     contents = ContentFolder(folder / "content", reserve.Reserve(folder))
     for serial in sorted(said["a"]):
@@ -70,6 +71,8 @@ def missing(folder: Path, answers: list[str]) -> list[str]:
     messages = {row[0] for row in connection.execute("SELECT id FROM message")}
     if messages != {message for (message,) in entries}:
         wrong.append("messages and entries do not agree")
+    if messages != {row[0] for row in connection.execute("SELECT id FROM content")}:
+        wrong.append("messages and contents do not agree")
     if connection.execute("SELECT value FROM meta WHERE key = 'entries'").fetchone()[0] != len(entries):
         wrong.append("the count of entries is wrong")
     if messages and connection.execute("SELECT value FROM meta WHERE key = 'last_id'").fetchone()[0] < max(messages):

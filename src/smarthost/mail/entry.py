@@ -34,8 +34,8 @@ class Entry(msgspec.Struct, gc=False):
     """Recipients of one message in one queue. Mutable: only `delivery.settle` and `queue.operate` change it.
 
     (`message.id`, `number`) is its key, kept for life. `attempts` counts attempts that were spent. `due` is the Unix
-    time of the next attempt (infinite while parked); `expires` of giving up; `deadline` is the earlier of the expiry and
-    the next delay warning (infinite while parked); `warned` counts the delay warnings that were sent.
+    time of the next attempt (infinite while parked); `expires` of giving up; `deadline` is the earlier of the expiry
+    and the next delay warning (infinite while parked); `warned` counts the delay warnings that were sent.
     `last` is the last outcome's "code status text (host)" for people, "" before the first. `hosts_tried` names hosts
     that failed this entry in a row (HOST scope), so that the next attempt starts behind them.
     """

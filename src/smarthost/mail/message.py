@@ -4,9 +4,9 @@ import msgspec
 
 from smarthost.mail.envelope import Envelope
 
-# Crockford's base 32 without I, L, O and U: reads aloud without confusion and sorts as text in the order of the numbers.
+# Crockford's base 32, without I, L, O and U: can be read aloud, and sorts as text in the order of the numbers.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-# Two digits for each ten bits: an id is written for every message, and this is four times quicker than digit by digit.
+# Two digits for each ten bits: an id is written for every message, four times quicker than digit by digit.
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 ID_LENGTH = 12

@@ -53,11 +53,9 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def encode(self) -> bytes:
         """Write it as octets for the wire, each line with code and enhanced status (RFC 2034), CRLF at each end."""
-        prefix = f"{self.code}"
-        last = len(self.lines) - 1
-        return "".join(
-            f"{prefix}{' ' if number == last else '-'}{self.status} {line}\r\n" for number, line in enumerate(self.lines)
-        ).encode("utf-8", "replace")
+        *first, last = self.lines
+        lines = [f"{self.code}-{self.status} {line}\r\n" for line in first]
+        return "".join([*lines, f"{self.code} {self.status} {last}\r\n"]).encode("utf-8", "replace")
 
 
 def make_reply(code: int, status: str, *lines: str) -> Reply:

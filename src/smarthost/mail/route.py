@@ -62,7 +62,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
-    """One machine that takes mail for a site, with the addresses to try in their order (5 at most, Postfix's number)."""
+    """One machine that takes mail for a site, with the addresses to try, in their order."""
 
     name: str
     addresses: tuple[str, ...]

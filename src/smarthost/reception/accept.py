@@ -156,7 +156,8 @@ class Door:
         # Who was answered need not be waited for: a client may not notice its end before it wants to speak again.
         for session in tuple(self.sessions):
             session.shut()
-        await asyncio.sleep(DRAIN_LOOK)
+        if self.sessions:
+            await asyncio.sleep(DRAIN_LOOK)
         for session in tuple(self.sessions):
             session.abort()
         if self._timer is not None:

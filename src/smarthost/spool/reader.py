@@ -31,6 +31,7 @@ _OF = f"{_SELECT} WHERE e.message = ? ORDER BY e.number"
 _HEAD = (
     "SELECT queue, due FROM entry INDEXED BY entry_due WHERE queue > ? AND due IS NOT NULL ORDER BY queue, due LIMIT 1"
 )
+_CONTENT = "SELECT c.head, c.crc, m.file, m.size FROM message AS m JOIN content AS c ON c.id = m.id WHERE m.id = ?"
 _NEXT_DUE = "SELECT due FROM entry INDEXED BY entry_due WHERE queue = ? AND due >= ? ORDER BY queue, due LIMIT 1"
 _OLD_HISTORY = (
     "SELECT message, max(sequence), count(*) FROM event WHERE message > ? AND message < ? "
@@ -140,9 +141,7 @@ class Reader:
         connection.execute("BEGIN")
         try:
             for message in ids:
-                row = connection.execute(
-                    "SELECT head, crc, file, size FROM message WHERE id = ?", (message,)
-                ).fetchone()
+                row = connection.execute(_CONTENT, (message,)).fetchone()
                 if row and (content := record.read_content(row)):
                     found[message] = content
         finally:

@@ -15,7 +15,8 @@ WAL_OCTETS = 16 * 1024 * 1024
 CACHE_KIB = 8 * 1024
 
 # Contents stand apart, so that entries and messages of a long queue lie close together: with a million of 2 KB, reading
-# 1000 due entries touches 30 pages of messages instead of 350. `crc` is of `head`; a file has its own. Parked entries have no due time, so `entry_parked` is small and counts them.
+# 1000 due entries touches 30 pages of messages instead of 350. `crc` is of `head`; a file has its own.
+# Parked entries have no due time, so `entry_parked` is small and counts them.
 _SCHEMA_1 = (
     "CREATE TABLE message (id INTEGER PRIMARY KEY, meta BLOB NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL, "
     "file_size INTEGER NOT NULL, file_crc INTEGER NOT NULL)",
