@@ -23,7 +23,6 @@ from smarthost.spool.store import Content, Spool
 log = logging.getLogger(__name__)
 
 ENTRIES_PER_SESSION = 4  # waiting entries that justify one more session: pipelining carries a few without one
-WAIT_FOR_SESSION = 0.01  # seconds at the head of the queue that justify one more session
 PREFETCH = 32  # contents read from the spool at a time
 
 
@@ -70,8 +69,8 @@ class Dispatcher:
         ready = self.ready
         ready.push(entry)
         if self._idle:
-            self._idle[-1].wake()
-        elif not self.transfers or len(ready.todo) > ENTRIES_PER_SESSION * (len(self.transfers) + self.opening):
+            self._wake_one(self._hall.clock())
+        if ready.todo and self._wants_session():
             self.work()
 
     def work(self) -> None:
@@ -79,12 +78,9 @@ class Dispatcher:
         ready, now = self.ready, self._hall.clock()
         if self.stopping or not ready.todo:
             return
-        while self._idle and ready.todo and self._may_send(now):
-            before = len(ready.todo)
-            self._idle[-1].wake()
-            if len(ready.todo) == before:
-                break
-        while ready.todo and self._wants_session(now):
+        while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
+            pass
+        while ready.todo and self._wants_session():
             if (wait := ready.opening_cells.wait(now)) > 0.0:
                 self._later(wait)
                 return
@@ -223,18 +219,29 @@ class Dispatcher:
             return False
         return True
 
+    def _wake_one(self, now: float) -> bool:
+        """Let one session take the entry at the front: an idle one, else one whose peer answers quickly."""
+        before = len(self.ready.todo)
+        for transfer in reversed(self._idle):
+            if transfer.is_idle:
+                transfer.wake()
+                return len(self.ready.todo) < before
+        for transfer in reversed(self._idle):
+            if transfer.is_brisk(now):
+                transfer.wake()
+                return len(self.ready.todo) < before
+        return False
+
     def _rest(self, transfer: Transfer) -> None:
         if transfer not in self._idle:
             self._idle.append(transfer)
 
-    def _wants_session(self, now: float) -> bool:
-        """Whether one more session is worth its cost: none is there, or the work waits too long for those that are."""
+    def _wants_session(self) -> bool:
+        """Whether one more session is worth its cost: none is there, or the work is too much for those that are."""
         sessions = len(self.transfers) + self.opening
         if sessions >= self.ready.limits.max_connections or self._hall.settler.is_stuck:
             return False
-        if sessions == 0:
-            return True
-        return not self._idle and len(self.ready.todo) > ENTRIES_PER_SESSION * sessions
+        return sessions == 0 or len(self.ready.todo) > ENTRIES_PER_SESSION * sessions
 
     def _later(self, wait: float) -> None:
         if self._timer is None:

@@ -21,6 +21,7 @@ __all__ = ["Ending", "Job", "Terms", "Transfer"]
 
 log = logging.getLogger(__name__)
 
+BRISK = 1.0  # seconds that a reply to content may take before nothing more is put behind it
 BLOCK = 256 * 1024  # octets of a content file that are read at a time
 TLS_FAREWELL = 5.0  # seconds for the peer's close_notify; the libraries would wait 30 s
 _QUIT = b"QUIT\r\n"
@@ -105,6 +106,10 @@ class Transfer(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Whether the session waits for work and nothing else."""
         return self._pipeline.step is IDLE and not self._is_leaving
+
+    def is_brisk(self, now: float) -> bool:
+        """Whether it waits for the reply to a content that was sent less than a second ago, so that more may follow."""
+        return self._pipeline.step is DOT and now - self._since < BRISK
 
     def start(self) -> None:
         """Take the session over and begin with the first job.

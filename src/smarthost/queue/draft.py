@@ -123,7 +123,8 @@ class Draft:
         if end >= 0:
             self._take_header(end)
         elif len(self._waiting) > HEADER_LIMIT:
-            self.refused = HEADER_TOO_BIG
+            # A text without any header is no long header: it is mended, as a short one is at its end.
+            self._take_header(split_header(self._waiting, whole=True))
 
     def commit(self, done: Callable[[Reply], None]) -> None:
         """Make the message durable; `done` is called once, on the loop, with 250 and the id or with a refusal."""

@@ -15,7 +15,7 @@ def reencoded(parts: list[bytes], file: BinaryIO | None) -> tuple[list[Field], I
 
     The content is in `parts`, or in `file` if there is one.
     """
-    lines = reencode(partial(_lines_of_file, file) if file is not None else partial(_lines_of_parts, parts))
+    lines = reencode(partial(_blocks_of_file, file) if file is not None else partial(iter, parts))
     header: list[bytes] = []
     for line in lines:
         if line == b"\r\n":
@@ -24,15 +24,10 @@ def reencoded(parts: list[bytes], file: BinaryIO | None) -> tuple[list[Field], I
     return parse_fields(b"".join(header)), _blocks(lines)
 
 
-def _lines_of_parts(parts: list[bytes]) -> Iterator[bytes]:
-    """Give the lines of content that is in memory, with their line ends."""
-    return iter(b"".join(parts).splitlines(keepends=True))
-
-
-def _lines_of_file(file: BinaryIO) -> Iterator[bytes]:
-    """Give the lines of a content file, from its start."""
+def _blocks_of_file(file: BinaryIO) -> Iterator[bytes]:
+    """Give a content file in blocks, from its start; a line may be longer than memory should hold."""
     file.seek(0)
-    yield from file
+    return iter(partial(file.read, BLOCK), b"")
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
