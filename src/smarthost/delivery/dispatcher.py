@@ -61,6 +61,7 @@ class Dispatcher:
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = False
+        self._is_stalled = False
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = False
 
@@ -90,6 +91,7 @@ class Dispatcher:
             ready.opening_cells.take(now)
             ready.window.opened()
             self.opening += 1
+            self._is_stalled = False
             task = asyncio.ensure_future(self._open())
             self._tasks.add(task)
             task.add_done_callback(self._opened)
@@ -170,7 +172,10 @@ class Dispatcher:
         for transfer in tuple(self.transfers):
             transfer.check(now)
         if self.ready.todo:
+            # What still waits a second later waits for peers that are slow: another session may do better.
+            self._is_stalled = not self.opening
             self.work()
+            self._is_stalled = False
 
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
@@ -241,7 +246,7 @@ class Dispatcher:
         sessions = len(self.transfers) + self.opening
         if sessions >= self.ready.limits.max_connections or self._hall.settler.is_stuck:
             return False
-        return sessions == 0 or len(self.ready.todo) > ENTRIES_PER_SESSION * sessions
+        return sessions == 0 or self._is_stalled or len(self.ready.todo) > ENTRIES_PER_SESSION * sessions
 
     def _later(self, wait: float) -> None:
         if self._timer is None:

@@ -13,7 +13,10 @@ AUTH_LINE = 12288  # octets, RFC 4954 4
 MOST_SKIPPED = 1024 * 1024  # octets of one overlong line, then the session ends
 MOST_IDLE_TALK = 100  # commands that bring no mail, between two messages (Postfix's junk limit)
 
+_LONGEST_SHORT = SHORT_LINE - 2
+# Looked up many times a message: an attribute of an enum costs more than a name of the module.
 _COMMANDS, _CONTENT, _RARE = Mode.COMMANDS, Mode.CONTENT, Mode.RARE
+_CLOSING, _CLOSED = Mode.CLOSING, Mode.CLOSED
 
 
 class Pump(Connection):
@@ -29,7 +32,7 @@ class Pump(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Take what came and do what it says."""
-        if self._mode is not Mode.CLOSING:
+        if self._mode is not _CLOSING:
             self._touched = self._house.ticks
         self._input = self._input + data if self._input else data
         self.pump()
@@ -69,7 +72,7 @@ class Pump(Connection):
             return self._mode is not _CONTENT
         if mode is _RARE:
             return self._hand_line()
-        if mode is Mode.CLOSING or mode is Mode.CLOSED:
+        if mode is _CLOSING or mode is _CLOSED:
             self._input = b""
         return False
 
@@ -83,11 +86,11 @@ class Pump(Connection):
             line = data[start : end - 1] if data[end - 1 : end] == b"\r" else data[start:end]
             start = end + 1
             self._has_more = start < length
-            if len(line) > SHORT_LINE - 2 and len(line) > _limit_of(line) - 2:
+            if len(line) > _LONGEST_SHORT and len(line) > _limit_of(line) - 2:
                 self.answer(LINE_TOO_LONG)
             else:
                 self._take_command(line)
-        if self._mode is Mode.CLOSING or self._mode is Mode.CLOSED:
+        if self._mode is _CLOSING or self._mode is _CLOSED:
             return True
         self._input = rest = data[start:]
         if self._mode is not _COMMANDS:

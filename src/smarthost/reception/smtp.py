@@ -15,7 +15,7 @@ NOT_HTTP = make_reply(554, "5.5.1", "This is SMTP, not HTTP")
 
 BACKLOG_LIMIT = 1024 * 1024  # octets that may wait for the disk before reading stops
 
-# Neither has an enhanced status: RFC 2034 4 speaks of 2yz, 4yz and 5yz, and 354 is none of them.
+# Without an enhanced status: RFC 2034 4 speaks of 2yz, 4yz and 5yz.
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _READY_FOR_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 _BYE = BYE.encode()
@@ -36,8 +36,7 @@ class SmtpSession(Pump):
         elif verb == b"STARTTLS":
             self._start_tls(argument)
         elif verb in _HTTP:
-            self.answer(NOT_HTTP)
-            self.shut()
+            self.end(NOT_HTTP)
         elif not self.is_idle_talk():
             self._obey_stock(verb, argument)
 
@@ -87,7 +86,8 @@ class SmtpSession(Pump):
         try:
             content.draft.commit(partial(self._committed, self.dialogue.parts.clock()))
         except Exception:
-            self._house.commit_ended()
+            if self._mode is Mode.COMMIT:
+                self._house.commit_ended()
             raise
 
     def _drained(self) -> None:
