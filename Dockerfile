@@ -8,8 +8,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN python -m pip wheel --quiet --no-deps --wheel-dir /wheels . \
  && python -m venv /opt/smarthost \
- && /opt/smarthost/bin/pip install --quiet /wheels/*.whl \
- && /opt/smarthost/bin/python -m compileall -q /opt/smarthost/lib
+ && /opt/smarthost/bin/pip install --quiet /wheels/*.whl
 
 # ---- the image: no compiler, no source, no root
 FROM python:3.13-slim

@@ -207,9 +207,16 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
 _AUTHORITY = trustme.CA(key_type=trustme.KeyType.ECDSA)
 
 
-def write_certificate(folder: Path, authority: trustme.CA = _AUTHORITY) -> tuple[Path, Path]:
-    """Write a certificate for localhost, and its key, where a relay would have them."""
-    issued = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.ECDSA)
+def issue() -> trustme.LeafCert:
+    """Make a new certificate for localhost."""
+    return _AUTHORITY.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.ECDSA)
+
+
+_ISSUED = issue()
+
+
+def write_certificate(folder: Path, issued: trustme.LeafCert) -> tuple[Path, Path]:
+    """Write a certificate and its key where a relay would have them."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     issued.private_key_pem.write_to_path(key)
@@ -242,7 +249,7 @@ async def doorstep(
         "clock": lambda: now[0],
         "route_refusal": lambda reverse_path, recipient, identity: None,
         "has_space": lambda: True,
-        "tls": ServerTls(*write_certificate(folder)),
+        "tls": ServerTls(*write_certificate(folder, _ISSUED)),
     }
     given.update(parts or {})
     rules = Terms(

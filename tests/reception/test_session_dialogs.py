@@ -65,7 +65,6 @@ async def test_the_greeting_offers_what_we_can_do(tmp_path):
         (Auth.NONE, True, True, Tls.STARTTLS, False),
     ],
 )
-@on_both_loops
 async def test_auth_is_offered_in_the_clear_only_where_it_may_be(tmp_path, auth, trusted, plaintext, tls, offered):
     """AUTH in the clear is for trusted peers and by configuration; never where auth = none."""
     networks = ("127.0.0.0/8",) if trusted else ()
@@ -86,7 +85,6 @@ async def test_auth_is_offered_in_the_clear_only_where_it_may_be(tmp_path, auth,
         (Auth.NONE, True, Tls.NONE, "250"),
     ],
 )
-@on_both_loops
 async def test_strangers_never_relay(tmp_path, auth, trusted, tls, refusal):
     """Only trusted peers and users relay; where auth = required, trusted peers are users too."""
     networks = ("127.0.0.0/8",) if trusted else ("192.0.2.0/24",)
@@ -204,7 +202,6 @@ async def test_one_readable_event_is_answered_by_one_write(tmp_path):
         ("GET / HTTP/1.1", "554 5.5.1"),
     ],
 )
-@on_both_loops
 async def test_single_commands(tmp_path, command, reply):
     """One command behind EHLO, one reply, with an enhanced status and on one line."""
     async with doorstep(tmp_path, max_message_size=1_000_000) as step:
@@ -229,7 +226,6 @@ async def test_single_commands(tmp_path, command, reply):
         ("DATA now", "501"),
     ],
 )
-@on_both_loops
 async def test_commands_within_a_transaction(tmp_path, command, reply):
     """One command behind MAIL; what is wrong is refused and the transaction goes on."""
 
@@ -346,7 +342,6 @@ async def test_no_space_is_told_at_mail(tmp_path):
         ("EHLO", False, True, True, "UTF8SMTPS"),
     ],
 )
-@on_both_loops
 async def test_the_with_keyword_says_how_it_came(tmp_path, greeting, login, tls, utf8, keyword):
     """RFC 3848 and RFC 6531 4.3."""
     async with doorstep(tmp_path) as step:

@@ -5,7 +5,7 @@ import socket
 import ssl
 
 import pytest
-from doorstep import doorstep, on_both_loops, write_certificate
+from doorstep import doorstep, issue, on_both_loops, write_certificate
 
 from smarthost.crypto.tls import ServerTls
 from smarthost.policy.admission import Tls
@@ -112,13 +112,13 @@ async def test_a_handshake_that_fails_is_forgotten(tmp_path, said):
 @on_both_loops
 async def test_a_certificate_is_replaced_without_dropping_sessions(tmp_path):
     """After a reload new handshakes show the new certificate; an open session goes on with the old."""
-    certificate, key = write_certificate(tmp_path)
+    certificate, key = write_certificate(tmp_path, issue())
     served = ServerTls(certificate, key)
     async with doorstep(tmp_path, parts={"tls": served}) as step:
         old = await step.greeted()
         await old.starttls(step.trust)
         first = old.writer.get_extra_info("ssl_object").getpeercert()["serialNumber"]
-        write_certificate(tmp_path)
+        write_certificate(tmp_path, issue())
         assert served.reload_if_changed() is True
         new = await step.greeted()
         await new.starttls(step.trust)

@@ -1,17 +1,15 @@
 """Spools of both kinds for the contract, and of SQLite's kind for what only a disk can do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from spool_samples import NOW
+from spool_samples import NOW, Opener
 
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.sqlite import SqliteSpool, Tuning
 from smarthost.spool.store import Spool
-
-Opener = Callable[..., SqliteSpool]
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Messages, entries and waiting for the spool's tests."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
+from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.store import Accepted, Content, Fault, Settlement, Spool
 
+Opener = Callable[..., SqliteSpool]
 NOW = 1_800_000_000.25
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spool_samples import NOW, Waiting, accept, done_with, sample, sample_id
+from spool_samples import NOW, Opener, Waiting, accept, done_with, sample, sample_id
 
-from conftest import Opener
 from smarthost.mail.entry import Why
 from smarthost.spool import reserve, schema, writer
 from smarthost.spool.memory import MemorySpool

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from spool_samples import NOW, Waiting, accept, done_with, sample, sample_id, sample_message, settle
+from spool_samples import NOW, Opener, Waiting, accept, done_with, sample, sample_id, sample_message, settle
 
-from conftest import Opener
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.message import format_id
 from smarthost.spool import schema

@@ -2,6 +2,7 @@
 
 import smtplib
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -71,8 +72,19 @@ def check_snapshot(relay: Relay, sink: Sink, expected: dict[str, str]) -> None:
     waiting = sum(len(entry["recipients"]) for entry in relay.queue())
     assert (relayed, failed, waiting) == (ends.count(RELAYED), ends.count(FAILED), ends.count(WAITING))
     assert relayed + failed + waiting == relay.metric("smarthost_messages_accepted_total")
-    arrived = sink.subjects()
-    assert sorted(arrived) == sorted(f"to {local}" for local, end in expected.items() if end == RELAYED)
+    arrived = Counter(sink.subjects())
+    assert set(arrived) == {f"to {local}" for local, end in expected.items() if end == RELAYED}
+    assert {subject for subject, count in arrived.items() if count > 1} <= lost_behind_the_end(relay)
+
+
+def lost_behind_the_end(relay: Relay) -> set[str]:
+    """Give the subjects of messages whose session was once lost behind the end of data: these may arrive twice.
+
+    A neighbour in the pipeline can cause that: when the sink closes a connection on which more has come, the reply
+    that is still on its way is lost with it.
+    """
+    lost = [event for event in relay.events("delayed") if event.get("stage") == "content" and "code" not in event]
+    return {f"to {event['recipient'].partition('@')[0]}" for event in lost}
 
 
 def test_one_transaction_three_ends(relay: Relay, sink: Sink) -> None:
@@ -121,8 +133,18 @@ def test_an_upstream_that_is_down_costs_no_attempt(make_relay: Callable[..., Rel
     relay.start()
     for number in range(20):
         submit(relay.port, f"waits {number}", "250@example.com", sender="")
-    wait_until(lambda: len(relay.queue()) == 20 and relay.queue("--why", "site_throttled"), "the site is throttled", 20)
+    wait_until(lambda: {entry["why"] for entry in relay.queue()} == {"site_throttled"}, "the site is throttled", 20)
+    assert sum(entry["attempts"] for entry in relay.queue()) <= 1
     assert relay.events(FAILED) == []
+
+
+def test_the_reason_that_is_shown_can_be_asked_for(make_relay: Callable[..., Relay]) -> None:
+    """`queue list --why` picks by the reason that `queue list` shows."""
+    relay = make_relay(relayhost=f"[127.0.0.1]:{free_port()}")
+    relay.start()
+    submit(relay.port, "waits", "250@example.com", sender="")
+    wait_until(lambda: [entry["why"] for entry in relay.queue()] == ["site_throttled"], "the site is throttled", 20)
+    assert len(relay.queue("--why", "site_throttled")) == 1
 
 
 def test_fail_over_to_the_next_relayhost(make_relay: Callable[..., Relay], sink: Sink) -> None:

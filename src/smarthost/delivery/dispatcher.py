@@ -22,7 +22,8 @@ from smarthost.spool.store import Content, Spool
 
 log = logging.getLogger(__name__)
 
-ENTRIES_PER_SESSION = 4  # waiting entries that justify one more session: pipelining carries a few without one
+ENTRIES_PER_SESSION = 16  # waiting entries that justify one more session: pipelining carries a few without one
+PATIENCE = 0.005  # seconds that one entry may stand at the front before further sessions are opened
 PREFETCH = 32  # contents read from the spool at a time
 
 
@@ -62,6 +63,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = False
         self._is_stalled = False
+        self._front: Entry | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = False
 
@@ -71,8 +73,11 @@ class Dispatcher:
         ready.push(entry)
         if self._idle:
             self._wake_one(self._hall.clock())
-        if ready.todo and self._wants_session():
-            self.work()
+        if ready.todo:
+            if self._wants_session():
+                self.work()
+            elif self._front is None:
+                self._watch_front()
 
     def work(self) -> None:
         """Wake idle sessions and open further ones, as far as there is work for them."""
@@ -81,7 +86,9 @@ class Dispatcher:
             return
         while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
             pass
-        while ready.todo and self._wants_session():
+        wanted = len(ready.todo) - self.opening
+        while wanted > 0 and self._wants_session():
+            wanted -= 1
             if (wait := ready.opening_cells.wait(now)) > 0.0:
                 self._later(wait)
                 return
@@ -91,7 +98,6 @@ class Dispatcher:
             ready.opening_cells.take(now)
             ready.window.opened()
             self.opening += 1
-            self._is_stalled = False
             task = asyncio.ensure_future(self._open())
             self._tasks.add(task)
             task.add_done_callback(self._opened)
@@ -172,10 +178,9 @@ class Dispatcher:
         for transfer in tuple(self.transfers):
             transfer.check(now)
         if self.ready.todo:
-            # What still waits a second later waits for peers that are slow: another session may do better.
-            self._is_stalled = not self.opening
             self.work()
-            self._is_stalled = False
+            if self.ready.todo and self._front is None:
+                self._watch_front()
 
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
@@ -246,7 +251,25 @@ class Dispatcher:
         sessions = len(self.transfers) + self.opening
         if sessions >= self.ready.limits.max_connections or self._hall.settler.is_stuck:
             return False
-        return sessions == 0 or self._is_stalled or len(self.ready.todo) > ENTRIES_PER_SESSION * sessions
+        waiting = len(self.ready.todo)
+        return sessions == 0 or waiting > (0 if self._is_stalled else ENTRIES_PER_SESSION * sessions)
+
+    def _watch_front(self) -> None:
+        """Look again in a moment whether the entry at the front has moved."""
+        self._front = self.ready.todo[0]
+        self._hall.loop.call_later(PATIENCE, self._look_at_front)
+
+    def _look_at_front(self) -> None:
+        front, self._front = self._front, None
+        if not self.ready.todo or self.stopping:
+            return
+        if self.ready.todo[0] is front:
+            # The peer is slow or far away, so that what waits is better carried side by side.
+            self._is_stalled = True
+            self.work()
+            self._is_stalled = False
+        else:
+            self._watch_front()
 
     def _later(self, wait: float) -> None:
         if self._timer is None:

@@ -14,7 +14,7 @@ FOLDER = "content"
 _BLOCK = 1024 * 1024
 
 
-class SealedFile:
+class DiskFile:
     """A content file while it is written, from worker threads, one at a time; see `store.ContentFile`."""
 
     def __init__(self, folder: "ContentFolder", message: int) -> None:
@@ -72,11 +72,11 @@ class ContentFolder:
         self._sealed: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
-    def new(self, message: int) -> SealedFile:
+    def new(self, message: int) -> DiskFile:
         """Start a message's file; raises OSError."""
-        return SealedFile(self, message)
+        return DiskFile(self, message)
 
-    def sealed(self, file: SealedFile) -> None:
+    def sealed(self, file: DiskFile) -> None:
         """Note that a file is on disk, with what its row will say of it."""
         with self._lock:
             self._sealed[file.name] = file.size, file.crc

@@ -109,11 +109,11 @@ class Database:
         self._stats.checkpoints += 1
         self._stats.checkpoint_seconds_sum += time.perf_counter() - started
 
-    def shrink(self, spare: int = _FREE_PAGES) -> bool:
-        """Give one step of unused pages back to the file system if more than `spare` are unused; true if it did."""
+    def shrink(self, is_needed: bool = False) -> bool:
+        """Give one step of unused pages back to the file system if many are unused or it is needed; true if it did."""
         try:
             unused = self._cursor.execute("PRAGMA freelist_count").fetchone()[0]
-            if unused <= spare:
+            if unused <= (0 if is_needed else _FREE_PAGES):
                 return False
             # The pragma gives a row a page that it frees, so it has to be read to its end.
             self._cursor.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()

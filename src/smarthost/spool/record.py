@@ -48,17 +48,14 @@ def content_row(message: int, head: bytes) -> Row:
 
 
 def entry_row(entry: Entry) -> Row:
-    """Write an entry for `schema.INSERT_ENTRY`; infinite times become NULL."""
-    message_id = entry.message.id
-    return (
-        message_id,
-        entry.number,
-        entry.queue,
-        _finite(entry.due),
-        _finite(entry.deadline),
-        entry.why,
-        _state(entry),
-    )
+    """Write an entry for `schema.INSERT_ENTRY`; infinite times become NULL. Raises UnicodeEncodeError, for the caller
+    and not for the batch.
+    """
+    entry.queue.encode()
+    # A plain str: for an enum sqlite3 would look for an adapter, at some microseconds each.
+    why = str(entry.why)
+    due, deadline = _finite(entry.due), _finite(entry.deadline)
+    return entry.message.id, entry.number, entry.queue, due, deadline, why, _state(entry)
 
 
 def update_row(entry: Entry) -> Row:

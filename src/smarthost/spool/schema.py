@@ -54,7 +54,8 @@ IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the database for the writer; the file exists, maybe empty. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # Nobody else of ours writes; a person's `sqlite3` that holds the lock for a while is waited for.
+    connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
     try:
         if path.stat().st_size == 0:  # auto_vacuum would write into an old database, even a damaged one
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")

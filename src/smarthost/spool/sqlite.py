@@ -12,7 +12,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.spool import recovery, schema
 from smarthost.spool.batch import Part
-from smarthost.spool.content import FOLDER, ContentFolder, SealedFile, sync_folder
+from smarthost.spool.content import FOLDER, ContentFolder, DiskFile, sync_folder
 from smarthost.spool.database import Database
 from smarthost.spool.match import Matcher
 from smarthost.spool.reader import Reader
@@ -101,7 +101,7 @@ class SqliteSpool:
     def gather(self, seconds: float) -> None:
         self._writer.gather = seconds
 
-    def new_file(self, message: int) -> SealedFile:
+    def new_file(self, message: int) -> DiskFile:
         """Start the content file of a message id; raises OSError."""
         return self._contents.new(message)
 

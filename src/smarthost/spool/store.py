@@ -20,7 +20,8 @@ class Fault(StrEnum):
     IO_ERROR = "io_error"  # the state on disk is unknown: stop, and recover at the next start
 
 
-# Called once, on the event loop, after the commit; None means that everything is on disk.
+# Called once, on the event loop, after the commit; None means that everything is on disk. After an I/O error it is not
+# called at all: the state on disk is unknown, so nobody may be answered; the spool says so by its `on_fatal`.
 Done = Callable[[Fault | None], None]
 
 

@@ -175,7 +175,7 @@ class Writer:
         """Use a moment without work: make the reserve again, empty the log, give unused pages back."""
         self._shrinks = False
         if not self._reserve.held and not self._reserve.make():
-            self._database.shrink(0)
+            self._database.shrink(is_needed=True)
             self._database.checkpoint()
         elif self._database.has_log():
             self._database.checkpoint()
