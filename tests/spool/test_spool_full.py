@@ -85,6 +85,24 @@ async def test_settles_that_do_not_fit_wait_in_order(open_sqlite: Opener) -> Non
     assert (entry.attempts, len(entry.last)) == (3, 120_000)
 
 
+async def test_closing_on_a_full_disk_ends(open_sqlite: Opener) -> None:
+    """A spool that closes while settles are stuck tries once more and ends; what was not written is not answered."""
+    spool = open_sqlite()
+    await accept(spool, sample(1))
+    limit_pages(spool, 0)
+    (entry,) = await spool.entries_of(sample_id(1))
+    entry.last = "x" * 40_000
+    waiting = Waiting()
+    spool.settle(Settlement(entry), waiting.more())
+    async with asyncio.timeout(5):
+        while not spool.settles_stuck:
+            await asyncio.sleep(0.01)
+        await spool.close()
+    assert waiting.faults == []
+    (entry,) = await open_sqlite().entries_of(sample_id(1))
+    assert entry.last == ""
+
+
 async def test_the_memory_spool_can_play_a_full_disk() -> None:
     """The stand-in refuses accepts and keeps settles while it is full."""
     spool = MemorySpool(asyncio.get_running_loop(), lambda: NOW)

@@ -115,8 +115,8 @@ class Database:
             unused = self._cursor.execute("PRAGMA freelist_count").fetchone()[0]
             if unused <= (0 if is_needed else _FREE_PAGES):
                 return False
-            # The pragma gives a row a page that it frees, so it has to be read to its end.
-            self._cursor.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            # A script, since the pragma frees a page with each step and `execute` takes one step only.
+            self._cursor.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
         except sqlite3.Error as error:
             self._failed(error)
             return False
