@@ -32,6 +32,7 @@ from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.reasons import Reasons
 from smarthost.reception import credentials as logins
 from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
@@ -79,6 +80,7 @@ class Relay:
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
         self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
+        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
         self.has_space = True
         self.credentials = logins.Credentials(config.users, clock)
@@ -94,6 +96,7 @@ class Relay:
         self.operator.withdraw = self._withdraw
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
+        self.operator.reason_of = self.reasons.why
 
     def apply(self, config: Config, keyring: Keyring) -> None:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""

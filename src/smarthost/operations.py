@@ -7,12 +7,11 @@ from typing import Any
 
 from smarthost import __version__
 from smarthost.control_verbs import Row
-from smarthost.delivery.dispatcher import Dispatcher
-from smarthost.mail.entry import PARKED, Entry, Why
+from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
-from smarthost.policy.waiting import SENTENCES
-from smarthost.queue.operate import Operator
+from smarthost.queue.operate import Operator, stored_filter
 from smarthost.queue.scheduler import Scheduler
+from smarthost.reasons import Reason, Reasons, since_when
 from smarthost.report.rows import entry_row, event_row, message_row
 from smarthost.report.timestamp import format_time
 from smarthost.spool.store import Filter, Spool
@@ -29,23 +28,21 @@ class RelayOperations:
         spool: Spool,
         scheduler: Scheduler,
         operator: Operator,
-        dispatcher_of: Callable[[str], Dispatcher | None],
+        reasons: Reasons,
         reload: Callable[[], Awaitable[list[str]]],
         clock: Callable[[], float],
     ) -> None:
-        """Join the parts; `dispatcher_of` finds the dispatcher of a queue by its name."""
+        """Join the parts; `reload` reads the configuration again and gives what is wrong with it."""
         self._spool, self._scheduler, self._operator = spool, scheduler, operator
-        self._dispatcher_of, self._reload, self._clock = dispatcher_of, reload, clock
+        self._reasons, self._reload, self._clock = reasons, reload, clock
         self.started_at = clock()
         self.listening: list[str] = []
 
     async def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival, each with the reason that it waits for just now."""
         left = limit or -1
-        async for entry in self._entries(wanted):
-            row = entry_row(entry)
-            row["why"] = str(self._waits_for(entry)[0])
-            yield row
+        async for entry, reason in self._entries(wanted):
+            yield entry_row(entry) | {"why": str(reason.why)}
             left -= 1
             if left == 0:
                 return
@@ -89,7 +86,7 @@ class RelayOperations:
     async def queue_export(self, wanted: Filter) -> AsyncIterator[Row]:
         """Give whole messages, in blocks of content."""
         last = 0
-        async for entry in self._entries(wanted):
+        async for entry, _ in self._entries(wanted):
             if entry.message.id == last:
                 continue
             last = entry.message.id
@@ -103,15 +100,16 @@ class RelayOperations:
 
     async def why(self, message: int) -> AsyncIterator[Row]:
         """Say for each entry what it waits for, since when, and until when."""
-        for entry in await self._spool.entries_of(message):
-            why, text, until = self._waits_for(entry)
-            row = entry_row(entry)
-            since = entry.message.arrival.at
-            yield row | {
-                "why": str(why),
-                "text": text,
+        entries = await self._spool.entries_of(message)
+        events = await self._spool.events_of(message) if entries else []
+        for entry in entries:
+            reason = self._reasons.of(entry)
+            since = reason.since if reason.since is not None else since_when(entry, events)
+            yield entry_row(entry) | {
+                "why": str(reason.why),
+                "text": reason.text,
                 "since": format_time(since),
-                "until": format_time(until) if until is not None else None,
+                "until": format_time(reason.until) if reason.until is not None else None,
             }
 
     async def status(self) -> Row:
@@ -131,32 +129,15 @@ class RelayOperations:
         """Read the configuration again."""
         return {"problems": await self._reload()}
 
-    def _waits_for(self, entry: Entry) -> tuple[Why, str, float | None]:
-        """Find the reason that holds an entry at this moment, a sentence, and the time at which it lets go."""
-        if entry.why in PARKED:
-            return entry.why, _with_last(SENTENCES[entry.why], entry), None
-        now = self._clock()
-        queue = self._scheduler.queues.get(entry.queue)
-        if queue is not None and queue.blocked_until > now:
-            sentence = f"{SENTENCES[Why.SITE_THROTTLED]} Reason: {queue.blocked_by}."
-            return Why.SITE_THROTTLED, sentence, max(queue.blocked_until, entry.due)
-        if entry.due > now:
-            return entry.why, _with_last(SENTENCES[entry.why], entry), entry.due
-        dispatcher = self._dispatcher_of(entry.queue)
-        if dispatcher is not None:
-            wait = dispatcher.ready.cells.wait(now)
-            if wait > 0.0:
-                return Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], now + wait
-            if dispatcher.ready.todo:
-                return Why.SITE_BUSY, SENTENCES[Why.SITE_BUSY], None
-        return entry.why, _with_last(SENTENCES[entry.why], entry), entry.due
-
-    async def _entries(self, wanted: Filter) -> AsyncIterator[Entry]:
-        after = (0, 0)
-        while page := await self._spool.select(wanted, PAGE, after):
+    async def _entries(self, wanted: Filter) -> AsyncIterator[tuple[Entry, Reason]]:
+        """Give entries with what holds them now; a filter's `why` means the reason that is shown."""
+        after, stored = (0, 0), stored_filter(wanted)
+        while page := await self._spool.select(stored, PAGE, after):
             after = page[-1].key
             for entry in page:
-                yield entry
+                reason = self._reasons.of(entry)
+                if not wanted.why or reason.why == wanted.why:
+                    yield entry, reason
 
 
 async def export_rows(spool: Spool, message: Message) -> AsyncIterator[Row]:
@@ -178,7 +159,3 @@ async def export_rows(spool: Spool, message: Message) -> AsyncIterator[Row]:
         offset += len(block)
         last = {"id": identity, "content": block}
     yield last | {"end": True}
-
-
-def _with_last(sentence: str, entry: Entry) -> str:
-    return f"{sentence} Last: {entry.last}." if entry.last else sentence

@@ -78,7 +78,7 @@ class Server:
         self._tell_recovery()
         self.relay = Relay(config, self.spool, self.feed, self.counters, self._clock)
         self.operations = RelayOperations(
-            self.spool, self.relay.scheduler, self.relay.operator, self.relay.dispatcher_of, self.reload, self._clock
+            self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
         self.control = ControlServer(config.data_directory / "control.sock", self.operations)
         await self.control.start()

@@ -14,7 +14,7 @@ from smarthost.cli.exits import CommandFailed, refused, unavailable
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import format_id
 from smarthost.report.rows import entry_row, event_row, message_row
-from smarthost.spool.content import FOLDER, ContentFolder
+from smarthost.spool.content import FOLDER
 from smarthost.spool.match import Matcher
 from smarthost.spool.reader import Reader
 from smarthost.spool.schema import DATABASE
@@ -64,10 +64,10 @@ def export_messages(spool: Path, wanted: Filter) -> Iterator[Row]:
         for entry in _select(reader, wanted):
             if entry.message.id != last:
                 last = entry.message.id
-                yield from _export(reader, ContentFolder(spool / FOLDER), entry)
+                yield from _export(reader, spool / FOLDER, entry)
 
 
-def _export(reader: Reader, files: ContentFolder, entry: Entry) -> Iterator[Row]:
+def _export(reader: Reader, folder: Path, entry: Entry) -> Iterator[Row]:
     message = entry.message
     identity = format_id(message.id)
     yield message_row(message) | {"recipients": [recipient.address for recipient in message.envelope.recipients]}
@@ -77,12 +77,14 @@ def _export(reader: Reader, files: ContentFolder, entry: Entry) -> Iterator[Row]
         return
     yield {"id": identity, "content": base64.b64encode(content.head).decode()}
     offset = len(content.head)
-    try:
-        while content.file and (block := files.read(content.file, offset - len(content.head), BLOCK)):
-            offset += len(block)
-            yield {"id": identity, "content": base64.b64encode(block).decode()}
-    except OSError:
-        pass  # what is missing is told below, however it came about
+    if content.file:
+        try:
+            with (folder / content.file).open("rb") as file:
+                while block := file.read(BLOCK):
+                    offset += len(block)
+                    yield {"id": identity, "content": base64.b64encode(block).decode()}
+        except OSError:
+            pass  # what is missing is told below, however it came about
     whole = offset == content.size
     yield {"id": identity, "end": True} | ({} if whole else {"problem": "the content is missing or damaged"})
 

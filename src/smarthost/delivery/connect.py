@@ -91,6 +91,10 @@ class Connector:
         place = _login_place(site) if verdict.scope >= Scope.SITE else _host_place(site, host)
         self.pauses.pause(place, now + verdict.pause, Unreached(fault, verdict, host.name, address), now)
 
+    def login_pause(self, site: Site) -> tuple[float, Unreached] | None:
+        """Give until when the login of a site is left alone, and why; None when it is not."""
+        return self.pauses.cause(_login_place(site), self._clock())
+
     def clear(self) -> None:
         """End all pauses, as after a reload."""
         self.pauses.clear()

@@ -330,6 +330,8 @@ class Dispatcher:
         now = hall.clock()
         ready.window.failed(now)
         ready.window.closed()
+        if unreached.verdict.scope is Scope.SITE and unreached.verdict.pause:
+            ready.window.pause(now + unreached.verdict.pause)
         if not self.transfers and ready.todo:
             entry = ready.take()
             ready.done()

@@ -11,7 +11,7 @@ from smarthost.mail.address import domain_of, to_a_label
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Body, Envelope, Notify, Recipient
 from smarthost.mail.event import Event, Kind
-from smarthost.mail.message import format_id
+from smarthost.mail.message import Message, format_id
 from smarthost.mail.outcome import Action
 from smarthost.policy.notification import DueReport, ReportKind
 from smarthost.queue.intake import Intake
@@ -82,11 +82,9 @@ class Reporter:
         if fault is not None:
             return
         for accepted in made:
-            self._intake.feed.publish(self._told(accepted))
-            self._intake.on_accepted(accepted)
+            self._intake.accepted(accepted)
 
-    def _told(self, accepted: Accepted) -> Event:
-        message = accepted.message
+    def _told(self, message: Message) -> Event:
         return Event(
             time=message.arrival.at,
             event=Kind.REPORTED,
@@ -141,7 +139,9 @@ class Reporter:
         )
         answer: asyncio.Future[Accepted] = self._loop.create_future()
         self._intake.signers.submit(lambda: self._sign(answer, number, built, envelope, now))
-        return await answer
+        accepted = await answer
+        accepted.events = (self._told(accepted.message),)
+        return accepted
 
     def _sign(
         self, answer: "asyncio.Future[Accepted]", number: int, built: bytes, envelope: Envelope, now: float

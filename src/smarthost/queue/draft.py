@@ -338,9 +338,8 @@ class Draft:
                 self._file.discard()
             self._fail(entries if isinstance(entries, Reply) else make_reply(250, "2.0.0", _discarded(message)))
             return
-        accepted = Accepted(message, content, entries)
+        accepted = Accepted(message, content, entries, (accepted_event(message),))
         intake.spool.accept(accepted, partial(self._committed, accepted))
-        intake.spool.record((accepted_event(message),))
 
     def _fail(self, reply: Reply) -> None:
         """Any thread: answer with a refusal."""

@@ -50,7 +50,7 @@ class Intake:
 
     def accepted(self, accepted: Accepted) -> None:
         """Tell of a message that is on disk, and let the queue have it."""
-        self.feed.publish(accepted_event(accepted.message))
+        self.feed.publish(accepted.events[0])
         self.on_accepted(accepted)
 
     def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
@@ -58,8 +58,7 @@ class Intake:
 
         Recipients of a route that discards get no entry.
         """
-        envelope, at = message.envelope, message.arrival.at
-        rules = self.rules
+        envelope, at, rules = message.envelope, message.arrival.at, self.rules
         groups: dict[str, tuple[Route, list[int]]] = {}
         for index, recipient in enumerate(envelope.recipients):
             route = rules.route_for(message, recipient)
@@ -68,13 +67,15 @@ class Intake:
             if route.deliver is Deliver.DISCARD:
                 continue
             groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(index)
-        expires = max(at, hold_until) + lifetime(rules.retry, message.report)
+        start = hold_until if hold_until > at else at
+        expires = start + lifetime(rules.retry, message.report)
+        first_deadline = deadline(rules.retry, at, expires, 0)
         entries = []
         for number, (queue, (route, indices)) in enumerate(groups.items(), 1):
             recipients = envelope.recipients
             if len(indices) < len(recipients):
-                recipients = tuple(recipients[index] for index in indices)
-            entry = Entry(message, number, queue, recipients, at, expires, deadline(rules.retry, at, expires, 0))
+                recipients = tuple([recipients[index] for index in indices])
+            entry = Entry(message, number, queue, recipients, at, expires, first_deadline)
             if route.deliver is Deliver.HOLD:
                 entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
             elif hold_until > at:

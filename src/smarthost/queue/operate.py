@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.policy.backoff import Retry, deadline
@@ -11,6 +13,8 @@ from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
+# Reasons that only memory knows: an entry's row never has one of them.
+LIVE = frozenset({Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED})
 PORTION = 500  # entries that are changed in one transaction
 _NEVER = float("inf")
 
@@ -46,7 +50,7 @@ class Operator:
     """Changes entries on disk and in memory alike; the settler is the only other place that does.
 
     `withdraw` takes an entry from a ready queue, `fail` gives a claimed entry up with its reports, `awake` lets
-    queues be tried at once; the assembly sets them.
+    queues be tried at once, `reason_of` says what holds an entry at this moment; the assembly sets them.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Operator:
         self.withdraw: Withdraw = lambda queue, key: False
         self.fail_entry: Callable[[Entry, str], None] = lambda entry, reason: None
         self.awake: Callable[[set[str]], None] = lambda queues: None
+        self.reason_of: Callable[[Entry], Why] = lambda entry: entry.why
 
     async def flush(self, wanted: Filter, dry_run: bool = False) -> dict[str, int]:
         """Make entries due now, parked ones left out, and let their queues be tried at once."""
@@ -175,10 +180,10 @@ class Operator:
         return True
 
     async def _portions(self, wanted: Filter) -> AsyncIterator[list[Entry]]:
-        after = (0, 0)
-        while portion := await self._spool.select(wanted, PORTION, after):
+        after, stored = (0, 0), stored_filter(wanted)
+        while portion := await self._spool.select(stored, PORTION, after):
             after = portion[-1].key
-            yield portion
+            yield [entry for entry in portion if self.reason_of(entry) == wanted.why] if wanted.why else portion
 
     async def _write(self, change: Change, entries: Sequence[Entry], kind: Kind | None) -> None:
         """Write a change and its events, and wait until they are on disk; raises OSError when that cannot be."""
@@ -201,3 +206,8 @@ class Operator:
             sender=entry.message.envelope.reverse_path,
             recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
         )
+
+
+def stored_filter(wanted: Filter) -> Filter:
+    """Give what the spool can choose by: a reason that only memory knows has to be looked at entry by entry."""
+    return msgspec.structs.replace(wanted, why="") if wanted.why in LIVE else wanted

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
+PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
 _NEVER = float("inf")
 Key = tuple[int, int]
 
@@ -23,10 +24,11 @@ class Waiting:
     """What the scheduler knows of one queue. `loaded` are its entries in memory, until their settle is on disk.
 
     `disk_due` is the earliest due time among entries that are on disk only, infinite when there is none;
-    `blocked_until` is a Unix time before which nothing is read from disk, `blocked_by` says why, for people.
+    `blocked_until` is a Unix time before which nothing is read from disk; `blocked_by` and `blocked_since` say why
+    and since when, for people.
     """
 
-    __slots__ = ("blocked_by", "blocked_until", "disk_due", "loaded", "name", "pulling", "turn")
+    __slots__ = ("blocked_by", "blocked_since", "blocked_until", "disk_due", "loaded", "name", "pulling", "turn")
 
     def __init__(self, name: str) -> None:
         """Begin with nothing known."""
@@ -35,6 +37,7 @@ class Waiting:
         self.disk_due = _NEVER
         self.blocked_until = 0.0
         self.blocked_by = ""
+        self.blocked_since = 0.0
         self.pulling = False
         self.turn = _NEVER
 
@@ -119,7 +122,9 @@ class Scheduler:
 
     def block(self, name: str, until: float, reason: str) -> None:
         """Read nothing of a queue before a time."""
-        queue = self._queue(name)
+        queue, now = self._queue(name), self._clock()
+        if now > queue.blocked_until + PROBE_TIME:
+            queue.blocked_since = now
         queue.blocked_until, queue.blocked_by = until, reason
         self._note(queue, queue.disk_due)
 

@@ -104,6 +104,7 @@ class MemorySpool:
             self._loop.call_soon(done, Fault.DISK_FULL)
             return
         self._keep(accepted.message, accepted.content, map(copy.copy, accepted.entries))
+        self._tell(accepted.events)
         self._loop.call_soon(done, None)
 
     def settle(self, settlement: Settlement, done: Done) -> None:
@@ -116,6 +117,8 @@ class MemorySpool:
             self._tell(settlement.events)
             for report in reports:
                 self._keep(*report)
+            for accepted in settlement.reports:
+                self._tell(accepted.events)
 
         self._write(act, done)
 

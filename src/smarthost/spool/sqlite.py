@@ -114,21 +114,26 @@ class SqliteSpool:
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Make a message durable; an accept starts a commit at once."""
         rows = self._rows(accepted)
+        events = self._event_rows(accepted.events)
 
         def fill(part: Part) -> None:
             part.add_message(*rows)
+            part.events += events
             part.dones.append(done)
 
         self._writer.accept(fill)
 
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Make an attempt's result durable, with its events and reports."""
-        reports = [self._rows(report) for report in settlement.reports]
-        events = self._event_rows(settlement.events)
+        reports = [self._rows(report) for report in settlement.reports] if settlement.reports else []
+        told = settlement.events
+        if reports:
+            told = (*told, *(event for report in settlement.reports for event in report.events))
+        events = self._event_rows(told)
 
         def fill(part: Part) -> None:
             part.settle(settlement)
-            part.events.extend(events)
+            part.events += events
             for rows in reports:
                 part.add_message(*rows)
             part.dones.append(done)

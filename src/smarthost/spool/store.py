@@ -42,7 +42,7 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 
 
 class Accepted(msgspec.Struct, gc=False):
-    """A message with its content and entries, to be made durable in one transaction.
+    """A message with its content, its entries and what history says of them, to be made durable in one transaction.
 
     Whoever makes one with a content file has fsynced that file and its folder before.
     """
@@ -50,6 +50,7 @@ class Accepted(msgspec.Struct, gc=False):
     message: Message
     content: Content
     entries: tuple[Entry, ...]
+    events: tuple[Event, ...] = ()
 
 
 class Settlement(msgspec.Struct, gc=False):

@@ -1,0 +1,83 @@
+"""Says what an entry waits for at this moment, since when and until when: its own reason, or what holds its site."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from smarthost.delivery.connect import Connector
+from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.mail.entry import PARKED, Entry, Why
+from smarthost.mail.event import Event
+from smarthost.policy.waiting import SENTENCES
+from smarthost.queue.scheduler import Scheduler, Waiting
+
+IN_DELIVERY = "It is in delivery just now."
+
+
+class Reason(NamedTuple):
+    """Why an entry waits, as a word and as a sentence; since when and until when, None where nobody can say."""
+
+    why: Why
+    text: str
+    since: float | None
+    until: float | None
+
+
+class Reasons:
+    """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        connector: Connector,
+        dispatcher_of: Callable[[str], Dispatcher | None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Join the parts; `dispatcher_of` finds the dispatcher of a queue by its name."""
+        self._scheduler, self._connector = scheduler, connector
+        self._dispatcher_of, self._clock = dispatcher_of, clock
+
+    def why(self, entry: Entry) -> Why:
+        """Give the word alone."""
+        return self.of(entry).why
+
+    def of(self, entry: Entry) -> Reason:
+        """Find what holds an entry now. `since` is None when the entry's own history says it, not the site's."""
+        if entry.why in PARKED:
+            return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
+        now = self._clock()
+        queue = self._scheduler.queues.get(entry.queue)
+        dispatcher = self._dispatcher_of(entry.queue)
+        if queue is not None and queue.blocked_until > now:
+            return self._blocked(entry, queue, dispatcher)
+        if entry.due > now or dispatcher is None:
+            return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+        since = max(entry.message.arrival.at, entry.due)
+        wait = dispatcher.ready.cells.wait(now)
+        if wait > 0.0:
+            return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
+        if dispatcher.ready.todo:
+            return Reason(Why.SITE_BUSY, SENTENCES[Why.SITE_BUSY], since, None)
+        if self._scheduler.is_loaded(entry.key, entry.queue):
+            return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
+        return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+
+    def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
+        """Nothing of the queue is tried: the login was refused, or the site cannot be reached."""
+        paused = self._connector.login_pause(dispatcher.ready.site) if dispatcher is not None else None
+        why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
+        text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
+        since = max(entry.message.arrival.at, queue.blocked_since)
+        return Reason(why, text, since, max(queue.blocked_until, entry.due))
+
+
+def since_when(entry: Entry, events: Sequence[Event]) -> float:
+    """Give the time of the last thing that happened to an entry, from its message's history; else its arrival."""
+    mine = {recipient.address for recipient in entry.recipients}
+    for event in reversed(events):
+        if not event.recipient or event.recipient in mine:
+            return event.time
+    return entry.message.arrival.at
+
+
+def _with_last(sentence: str, entry: Entry) -> str:
+    return f"{sentence} Last: {entry.last}." if entry.last else sentence
