@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import uvloop
 
@@ -38,7 +39,7 @@ WATCH = 1.0  # seconds between two looks at sessions, disk, keys and certificate
 HISTORY_WATCH = 600.0  # seconds between two clearings of the history
 INODES_LEFT = 0.05  # part of the inodes below which no mail is accepted
 UNHEALTHY_LAG = 5.0  # seconds of event loop lag from which /healthz says no
-EX_OK, EX_SOFTWARE, EX_OSERR, EX_TEMPFAIL, EX_CONFIG = 0, 70, 71, 75, 78
+EX_OK, EX_SOFTWARE, EX_OSERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 0, 70, 71, 75, 77, 78
 
 
 class Server:
@@ -70,7 +71,7 @@ class Server:
         loop, config = asyncio.get_running_loop(), self.config
         config.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         dropped = self._start_log(loop)
-        for warning in config.warnings:
+        for warning in (*config.warnings, *_foreign_owner(config.data_directory)):
             log.warning("%s", warning)
         self.spool = SqliteSpool.open(
             config.data_directory / "spool", loop=loop, clock=self._clock, on_fatal=self._fatal
@@ -84,10 +85,12 @@ class Server:
         await self.control.start()
         self._lag = LoopLag(loop)
         self._undo.append(self._lag.stop)
-        self._start_status(loop, dropped)
+        with _naming(f"http.address {config.http_address}"):
+            self._start_status(loop, dropped)
         await self.relay.scheduler.start()
         for listener in config.listeners:
-            self.listening += await self.relay.door.open(listener, os.environ)
+            with _naming(f"listener {listener.address}"):
+                self.listening += await self.relay.door.open(listener, os.environ)
         self.operations.listening = self.listening
         self._watch = asyncio.create_task(self._keep_watch(), name="watch")
         self._ready = True
@@ -106,10 +109,12 @@ class Server:
         """Take no more mail, let transactions end within the shutdown timeout, commit, close; safe to call once."""
         self._ready = False
         self._notifier.stopping()
-        deadline = time.monotonic() + self.config.shutdown_timeout
+        # A spool that failed answers nobody: nothing that runs can end well, so nothing is waited for.
+        patience = 0.0 if self.failed else self.config.shutdown_timeout
+        deadline = time.monotonic() + patience
         relay: Relay | None = getattr(self, "relay", None)
         if relay is not None:
-            cut = await relay.door.drain(max(self.config.shutdown_timeout / 2, 0.1))
+            cut = await relay.door.drain(patience / 2)
             if cut:
                 log.warning("%d sessions were cut off at shutdown", cut)
             await self._drain_delivery(relay, deadline)
@@ -139,10 +144,12 @@ class Server:
             await asyncio.sleep(0.02)
         for dispatcher in dispatchers:
             dispatcher.cut()
+        if self.failed:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(max(deadline - time.monotonic(), 1.0)):
                 await relay.reporter.idle()
-                while relay.settler.pending and not self.spool.settles_stuck and not self.failed:
+                while relay.settler.pending and not self.spool.settles_stuck:
                     await asyncio.sleep(0.005)
 
     async def reload(self) -> list[str]:
@@ -180,6 +187,8 @@ class Server:
         settings = self.config.log
         self.feed.listen(MailLog(output.write, settings.format, settings.level))
         undo = install_program_log(ProgramLog(output.write_from_anywhere, settings.format), settings.level)
+        # What aiosmtpd says of a session, our own events say better; its "debug" has what clients send, logins too.
+        logging.getLogger("mail.log").setLevel(logging.ERROR)
         self._undo += [output.close, undo]
         return lambda: output.dropped
 
@@ -212,17 +221,17 @@ class Server:
 
     async def _take_gauges(self) -> Gauges:
         counts = await self.spool.count()
-        oldest = await self.spool.oldest()
+        now = self._clock()
+        arrivals = {"active": await self.spool.oldest(), "parked": await self.spool.oldest(parked=True)}
         connections: dict[tuple[str, str], int] = {}
         dispatchers = self.relay.dispatchers
         for name, dispatcher in dispatchers.items():
             connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
             connections[name, "idle"] = dispatcher.idle_sessions
             connections[name, "opening"] = dispatcher.opening
-        now = self._clock()
         return Gauges(
             queue_messages={state: number for state, number in counts.items() if state != "total"},
-            queue_oldest={"active": max(now - oldest, 0.0) if oldest is not None else 0.0},
+            queue_oldest={state: max(now - at, 0.0) for state, at in arrivals.items() if at is not None},
             site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
             site_connections=connections,
             site_suspended={name: 1 for name, each in dispatchers.items() if each.ready.window.until > now},
@@ -278,6 +287,36 @@ class Server:
         self.ask_to_stop()
 
 
+def _foreign_owner(folder: Path) -> tuple[str, ...]:
+    """Warn when the data directory is another user's, who could not read what this relay will write."""
+    owner, mine = folder.stat().st_uid, os.geteuid()
+    if owner == mine:
+        return ()
+    return (f"{folder} belongs to user {owner}, and this relay runs as user {mine}: it should run as that user",)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say in an OSError which of our addresses cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, f"{what}: {error.strerror or error}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """Say what kept the relay from starting, without the system's number for it."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, KeyUnreadable | TlsFault):
+        return EX_CONFIG
+    return EX_NOPERM if isinstance(error, PermissionError) else EX_OSERR
+
+
 async def run(config: Config) -> int:
     """Run a relay until a signal ends it; gives the exit code."""
     server = Server(config)
@@ -297,9 +336,9 @@ async def run(config: Config) -> int:
     try:
         await server.start()
     except (SpoolError, KeyUnreadable, TlsFault, ControlBusy, OSError, ValueError) as error:
-        print(f"smarthost: {error}", file=sys.stderr)
+        print(f"smarthost: {_sentence(error)}", file=sys.stderr)
         await server.stop()
-        return EX_CONFIG if isinstance(error, KeyUnreadable | TlsFault) else EX_OSERR
+        return _exit_code(error)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_stop)
     loop.add_signal_handler(signal.SIGHUP, on_reload)

@@ -1,5 +1,6 @@
 """The header edit: trace, missing fields, private fields, rewriting, completed addresses, wishes."""
 
+import msgspec
 import pytest
 
 from smarthost.mail.envelope import Envelope, Priority, Recipient
@@ -130,3 +131,32 @@ def test_utf8_is_measured() -> None:
     """Raw UTF-8 in the header needs SMTPUTF8; an encoded word does not."""
     assert edit("Subject: grüße\r\n".encode()).utf8
     assert not edit(b"Subject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n").utf8
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"From: a@example.org\r\nFrom: ceo@other.example\r\n",
+        b"From: a@example.org, ceo@other.example\r\n",
+        b"From: us: a@example.org, ceo@other.example;\r\n",
+        b'From: "a@example.org" <ceo@other.example>\r\n',
+        b"From: (a@example.org) ceo@other.example\r\n",
+        b"From: ceo@other.example <>\r\n",
+        b"From : ceo@other.example\r\n",
+        b"FROM:\r\n ceo@other.example\r\n",
+    ],
+)
+def test_a_user_signs_for_nobody_else(header: bytes) -> None:
+    """However a From is written, each author in it has to be one that the user may send as; else 553 5.7.1."""
+    user = User("app1", "$argon2id$", allowed_senders=("*@example.org",))
+    arrival = msgspec.structs.replace(ARRIVAL, identity="app1")
+    refusal = edit_header(header, 1 << 50, arrival, ENVELOPE, rules(users={"app1": user}))
+    assert isinstance(refusal, Reply) and (refusal.code, str(refusal.status)) == (553, "5.7.1")
+
+
+def test_a_user_may_be_several_authors() -> None:
+    """Several authors are fine where the user may send as each of them; "root" is completed before."""
+    user = User("app1", "$argon2id$", allowed_senders=("*@example.org",))
+    arrival = msgspec.structs.replace(ARRIVAL, identity="app1")
+    header = b'From: "ceo@other.example" <a@example.org>, root\r\nSender: a@example.org\r\n'
+    assert edit(header, arrival=arrival, users={"app1": user}).from_domain == "example.org"

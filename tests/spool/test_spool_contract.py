@@ -234,10 +234,16 @@ async def test_history_is_kept_in_order_and_forgotten(spool: Spool) -> None:
 
 
 async def test_oldest_is_the_first_arrival(spool: Spool) -> None:
-    """The oldest message's arrival is given, None when the queue is empty."""
+    """The oldest message's arrival is given, None when the queue is empty; what is parked counts apart."""
     assert await spool.oldest() is None
     await accept(spool, sample(5), sample(3))
     assert await spool.oldest() == sample_message(3).arrival.at
+    assert await spool.oldest(parked=True) is None
+    (entry,) = await spool.entries_of(sample_id(3))
+    entry.why, entry.due, entry.deadline = Why.HELD, math.inf, math.inf
+    await change(spool, updated=(entry,))
+    assert await spool.oldest() == sample_message(5).arrival.at
+    assert await spool.oldest(parked=True) == sample_message(3).arrival.at
 
 
 async def test_a_content_file_lives_as_long_as_its_message(spool: Spool) -> None:

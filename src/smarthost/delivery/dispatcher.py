@@ -58,7 +58,7 @@ class Dispatcher:
         self.queues: set[str] = set()
         self.transfers: set[Transfer] = set()
         self.opening = 0
-        self._idle: list[Transfer] = []
+        self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = False
@@ -104,20 +104,24 @@ class Dispatcher:
 
     def next_job(self, transfer: Transfer) -> Job | None:
         """Give a session its next transaction; None when there is nothing to carry just now."""
-        ready, now = self.ready, self._hall.clock()
-        if not ready.todo or self.stopping or not self._may_send(now):
-            self._rest(transfer)
+        ready = self.ready
+        if not ready.todo:
+            self._idle[transfer] = None
+            return None
+        now = self._hall.clock()
+        if self.stopping or not self._may_send(now):
+            self._idle[transfer] = None
             return None
         entry = ready.todo[0]
         content = self._hall.scheduler.contents.get(entry.message.id)
         if content is None:
             self._load()
-            self._rest(transfer)
+            self._idle[transfer] = None
             return None
         ready.take()
-        ready.cells.take(now)
-        if self._idle and transfer in self._idle:
-            self._idle.remove(transfer)
+        if ready.is_paced:
+            ready.cells.take(now)
+        self._idle.pop(transfer, None)
         most = ready.limits.max_recipients_per_transaction
         recipients = entry.recipients
         if len(recipients) > most or self._partial:
@@ -136,7 +140,7 @@ class Dispatcher:
         ready, entry = self.ready, job.entry
         if not transfer.lost:
             ready.window.succeeded()
-        earlier = self._partial.pop(entry.key, None)
+        earlier = self._partial.pop(entry.key, None) if self._partial else None
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
             self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken))
@@ -156,8 +160,7 @@ class Dispatcher:
         """Take the end of a session: what it had not tried goes to another one."""
         ready, hall, now = self.ready, self._hall, self._hall.clock()
         self.transfers.discard(transfer)
-        if transfer in self._idle:
-            self._idle.remove(transfer)
+        self._idle.pop(transfer, None)
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
             if ending.pause:
@@ -221,10 +224,10 @@ class Dispatcher:
         return tuple(r for r in entry.recipients if r not in decided) if decided else entry.recipients
 
     def _may_send(self, now: float) -> bool:
-        if self._hall.settler.is_stuck or self.ready.suspended_until > now:
+        ready = self.ready
+        if self._hall.settler.is_stuck or ready.suspended_until > now:
             return False
-        wait = self.ready.cells.wait(now)
-        if wait > 0.0:
+        if ready.is_paced and (wait := ready.cells.wait(now)) > 0.0:
             self._later(wait)
             return False
         return True
@@ -242,17 +245,12 @@ class Dispatcher:
                 return len(self.ready.todo) < before
         return False
 
-    def _rest(self, transfer: Transfer) -> None:
-        if transfer not in self._idle:
-            self._idle.append(transfer)
-
     def _wants_session(self) -> bool:
         """Whether one more session is worth its cost: none is there, or the work is too much for those that are."""
         sessions = len(self.transfers) + self.opening
-        if sessions >= self.ready.limits.max_connections or self._hall.settler.is_stuck:
+        if sessions and len(self.ready.todo) <= (0 if self._is_stalled else ENTRIES_PER_SESSION * sessions):
             return False
-        waiting = len(self.ready.todo)
-        return sessions == 0 or waiting > (0 if self._is_stalled else ENTRIES_PER_SESSION * sessions)
+        return sessions < self.ready.limits.max_connections and not self._hall.settler.is_stuck
 
     def _watch_front(self) -> None:
         """Look again in a moment whether the entry at the front has moved."""
@@ -294,7 +292,7 @@ class Dispatcher:
         for entry in wanted:
             content = found.get(entry.message.id)
             if content is not None:
-                contents.put(entry.message.id, content)
+                contents.keep(entry.message.id, content)
             elif ready.withdraw(entry.key):
                 self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
 

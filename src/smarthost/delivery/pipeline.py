@@ -80,7 +80,7 @@ class Pipeline:
         if self._pipelining:
             self.following = following = self._driver.take()
             if following is not None:
-                end = b"".join([end, *following.commands])
+                end = b"".join((end, *following.commands))
         self._driver.write(end)
 
     def _begin(self, *, reset: bool) -> None:
@@ -119,19 +119,20 @@ class Pipeline:
                 self._driver.write(self.current.commands[0])
 
     def _mail_answered(self, reply: Reply) -> None:
-        transaction = self._transaction(reply)
+        transaction = self.current if reply.code < 300 else self._transaction(reply)
         if transaction is None:
             return
-        transaction.mail_replied(reply)
-        if transaction.is_refused and not self._pipelining:
-            self._end_transaction(transaction)
-            return
+        if reply.code >= 300:
+            transaction.mail_refused(reply)
+            if not self._pipelining:
+                self._end_transaction(transaction)
+                return
         self.step = RCPT
         if not self._pipelining:
             self._driver.write(transaction.commands[1])
 
     def _rcpt_answered(self, reply: Reply) -> None:
-        transaction = self._transaction(reply)
+        transaction = self.current if reply.code < 300 else self._transaction(reply)
         if transaction is None:
             return
         is_last = transaction.rcpt_replied(reply)
@@ -177,7 +178,7 @@ class Pipeline:
             self._driver.break_off(f"the content was refused before its end: {reply}", reply)
 
     def _dot_answered(self, reply: Reply) -> None:
-        transaction = self._transaction(reply)
+        transaction = self.current if reply.code < 300 else self._transaction(reply)
         if transaction is not None:
             transaction.content_replied(reply)
             self._end_transaction(transaction)
@@ -191,7 +192,10 @@ class Pipeline:
         self._driver.break_off(f"a reply to nothing: {reply}", reply)
 
     def _transaction(self, reply: Reply) -> Transaction | None:
-        """Give the current transaction; a 3yz reply, which no step but DATA has, breaks off and gives None."""
+        """Give the current transaction; a 3yz reply, which no step but DATA has, breaks off and gives None.
+
+        The steps of every message ask this only of replies that are not positive.
+        """
         if 300 <= reply.code < 400:
             self._driver.break_off(f"{self.step.stage.upper()} was answered: {reply}", reply)
             return None

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _NEVER = float("inf")
 _EXPIRED = EnhancedStatus(5, 4, 7)
+_RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
+_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # of replies, by the first digit of their code
 _KIND = {Action.RELAYED: Kind.RELAYED, Action.DELAYED: Kind.DELAYED, Action.FAILED: Kind.FAILED}
 
 
@@ -37,7 +40,7 @@ class Carrier(Protocol):
     connecting: float
 
 
-class Passage(NamedTuple):
+class Passage(msgspec.Struct, frozen=True, gc=False):
     """How an attempt travelled: the session that carried it, and the Unix times of its start and of its taking."""
 
     transfer: Carrier
@@ -88,7 +91,19 @@ class Settler:
         """Settle an attempt. `rest` are recipients that were not reached; they wait with the delayed ones."""
         now = self._clock()
         queue = entry.queue
-        events = self._tell(entry, outcomes, passage, failed_as)
+        events = self._tell(entry, outcomes, passage, now, failed_as)
+        reports: Sequence[DueReport] = ()
+        if not rest and _are_plainly_relayed(outcomes):
+            entry.recipients = ()
+        else:
+            self._keep(entry, outcomes, rest, why, now)
+            reports = self._reports_due(entry, outcomes, passage)
+        self._commit(entry, queue, events, reports)
+
+    def _keep(
+        self, entry: Entry, outcomes: Sequence[Outcome], rest: tuple[Recipient, ...], why: Why | None, now: float
+    ) -> None:
+        """Leave in an entry the recipients that are tried again, or held, and say when and why."""
         delayed = [outcome for outcome in outcomes if outcome.action is Action.DELAYED]
         failed = any(outcome.action is Action.FAILED for outcome in outcomes)
         if delayed or rest:
@@ -99,15 +114,13 @@ class Settler:
             self._hold_report(entry, outcomes)
         else:
             entry.recipients = ()
-        reports = self._reports_due(entry, outcomes, passage)
-        self._commit(entry, queue, events, reports)
 
     def partly(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage) -> set[Recipient]:
         """Settle one of several transactions of an entry; gives the delayed recipients, which stay with the entry.
 
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
-        events = self._tell(entry, outcomes, passage)
+        events = self._tell(entry, outcomes, passage, self._clock())
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, passage)
@@ -206,10 +219,7 @@ class Settler:
         log.error("a report to %s failed and is held: %s", entry.recipients[0].address, reason)
 
     def _reports_due(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage | None) -> Sequence[DueReport]:
-        envelope = entry.message.envelope
-        if not envelope.reverse_path:
-            return ()
-        if all(o.action is Action.RELAYED and not o.recipient.notify for o in outcomes):
+        if _are_plainly_relayed(outcomes):
             return ()
         return due_reports(entry.message, outcomes, dsn_offered=passage is not None and passage.transfer.offers_dsn)
 
@@ -233,44 +243,45 @@ class Settler:
         entry: Entry,
         outcomes: Sequence[Outcome],
         passage: Passage | None,
+        now: float,
         failed_as: Kind = Kind.FAILED,
     ) -> tuple[Event, ...]:
         """Publish one event a recipient; the same go to the history."""
-        message, now = entry.message, self._clock()
+        message, counters = entry.message, self._counters
+        envelope, arrival = message.envelope, message.arrival
         route = entry.queue.partition("/")[0]
         seconds, site, tls = None, "", ""
         if passage is not None:
-            transfer, started, taken = passage
+            transfer = passage.transfer
             site, tls = transfer.site, transfer.tls
-            seconds = (taken - message.arrival.at, transfer.connecting, now - started)
+            seconds = (passage.taken - arrival.at, transfer.connecting, now - passage.started)
         events = []
         for outcome in outcomes:
-            reply = outcome.reply
-            klass = f"{reply.code // 100}xx" if reply is not None else "none"
-            self._counters.attempts[route, outcome.stage, klass] += 1
-            if outcome.action is Action.RELAYED:
-                self._counters.relay_seconds[message.envelope.priority].observe(now - message.arrival.at)
+            action, reply = outcome.action, outcome.reply
+            counters.attempts[route, outcome.stage, _CLASSES[reply.code // 100 if reply is not None else 0]] += 1
+            if action is _RELAYED:
+                counters.relay_seconds[envelope.priority].observe(now - arrival.at)
             elif outcome.ambiguous:
-                self._counters.ambiguous += 1
+                counters.ambiguous += 1
             event = Event(
                 time=now,
-                event=failed_as if outcome.action is Action.FAILED else _KIND[outcome.action],
+                event=failed_as if action is Action.FAILED else _KIND[action],
                 message=message.id,
-                envid=message.envelope.envid,
-                sender=message.envelope.reverse_path,
+                envid=envelope.envid,
+                sender=envelope.reverse_path,
                 recipient=outcome.recipient.address,
                 route=route,
                 site=site,
                 host=outcome.host,
                 address=outcome.address,
                 code=reply.code if reply is not None else 0,
-                status=str(outcome.status),
+                status=_status_text(outcome.status),
                 reply=reply.text if reply is not None else outcome.reason,
                 stage=outcome.stage,
                 attempt=entry.attempts + 1,
                 tls=tls,
                 size=message.size,
-                user=message.arrival.identity,
+                user=arrival.identity,
                 seconds=seconds,
             )
             self._feed.publish(event)
@@ -281,3 +292,17 @@ class Settler:
         event = Event(time=self._clock(), event=kind, message=entry.message.id, reply=reason)
         self._feed.publish(event)
         return event
+
+
+def _are_plainly_relayed(outcomes: Sequence[Outcome]) -> bool:
+    """Whether every recipient was relayed and asked for no report, as nearly always: there is nothing left to do."""
+    for outcome in outcomes:  # noqa: SIM110 - a generator would cost more than what it asks
+        if outcome.action is not _RELAYED or outcome.recipient.notify:
+            return False
+    return True
+
+
+# A site answers with a few statuses again and again.
+@lru_cache(maxsize=256)
+def _status_text(status: EnhancedStatus) -> str:
+    return str(status)

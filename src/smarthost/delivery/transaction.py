@@ -14,6 +14,11 @@ from smarthost.spool.store import Content
 from smarthost.wire.command import format_mail, format_rcpt
 from smarthost.wire.extensions import Extensions
 
+# Members of an enumeration are looked up each time they are named; these are named for every message.
+_RELAYED = Action.RELAYED
+_RECIPIENT = Scope.RECIPIENT
+_CONTENT = Stage.CONTENT
+
 
 class Job(msgspec.Struct, frozen=True, gc=False):
     """One transaction to carry. `recipients` are those of the entry that travel in it; `taken` is a Unix time."""
@@ -69,7 +74,7 @@ class Transaction:
         self.accepted: list[Recipient] = []
         self.outcomes: list[Outcome] = []
         self.is_refused = False
-        self.scope = Scope.RECIPIENT
+        self.scope = _RECIPIENT
         self.pause = 0.0
         self.asked = 0
         self._peer = peer
@@ -79,18 +84,17 @@ class Transaction:
         """Whether some recipients have their outcome, or their place in the next transaction, and others wait."""
         return bool(self.outcomes) or len(self.again) > len(self.job.recipients) - len(self.recipients)
 
-    def mail_replied(self, reply: Reply) -> None:
-        """Take MAIL's reply; a refusal is every recipient's outcome."""
-        if not reply.is_positive:
-            self.is_refused = True
-            self._refuse(self.recipients, Stage.MAIL, reply)
+    def mail_refused(self, reply: Reply) -> None:
+        """Take a refusal of MAIL, which is every recipient's outcome."""
+        self.is_refused = True
+        self._refuse(self.recipients, Stage.MAIL, reply)
 
     def rcpt_replied(self, reply: Reply) -> bool:
         """Take the next RCPT's reply; gives whether it was the last. Behind a refused MAIL it says nothing."""
         recipient = self.recipients[self.asked]
         self.asked += 1
         if not self.is_refused:
-            if reply.is_positive:
+            if reply.code < 300:
                 self.accepted.append(recipient)
             else:
                 self._refuse((recipient,), Stage.RCPT, reply)
@@ -103,14 +107,14 @@ class Transaction:
 
     def content_replied(self, reply: Reply) -> None:
         """Take the reply to the end of data, which decides on the accepted recipients."""
-        if not reply.is_positive:
+        if reply.code >= 300:
             self._refuse(self.accepted, Stage.CONTENT, reply)
             return
-        status, host, address, reason = reply.status, self._peer.host, self._peer.address, str(reply)
-        self.outcomes += [
-            Outcome(recipient, Action.RELAYED, Scope.RECIPIENT, Stage.CONTENT, status, reason, reply, host, address)
-            for recipient in self.accepted
-        ]
+        peer, status, reason = self._peer, reply.status, str(reply)
+        for recipient in self.accepted:
+            self.outcomes.append(
+                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, peer.host, peer.address)
+            )
 
     def lose(
         self, stage: Stage, verdict: Verdict, reply: Reply | None, reason: str, *, ambiguous: bool = False
@@ -157,16 +161,25 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
     message = job.entry.message
     envelope = message.envelope
     dsn = extensions.dsn
-    is_8bit = extensions.eight_bit_mime and (message.eight_bit or message.utf8_header)
-    mail = format_mail(
-        envelope.reverse_path,
-        size=message.size if extensions.size is not None else None,
-        body=Body.EIGHT_BIT_MIME if is_8bit else None,
-        smtputf8=extensions.smtputf8 and _needs_smtputf8(job),
-        ret=envelope.ret if dsn else None,
-        envid=envelope.envid if dsn else "",
-    )
-    return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]
+    size = message.size if extensions.size is not None else None
+    is_8bit = (message.eight_bit or message.utf8_header) and extensions.eight_bit_mime
+    smtputf8 = extensions.smtputf8 and _needs_smtputf8(job)
+    if is_8bit or smtputf8 or (dsn and (envelope.ret or envelope.envid)):
+        mail = format_mail(
+            envelope.reverse_path,
+            size=size,
+            body=Body.EIGHT_BIT_MIME if is_8bit else None,
+            smtputf8=smtputf8,
+            ret=envelope.ret if dsn else None,
+            envid=envelope.envid if dsn else "",
+        )
+    else:
+        mail = format_mail(envelope.reverse_path, size=size)
+    commands = [mail]
+    for recipient in recipients:
+        commands.append(format_rcpt(recipient, dsn=dsn))
+    commands.append(b"DATA\r\n")
+    return commands
 
 
 def find_obstacle(job: Job, extensions: Extensions) -> NetFault | None:
@@ -189,7 +202,10 @@ def _needs_smtputf8(job: Job) -> bool:
     message = job.entry.message
     if message.utf8_header or not message.envelope.reverse_path.isascii():
         return True
-    return any(not recipient.address.isascii() for recipient in job.recipients)
+    for recipient in job.recipients:  # noqa: SIM110 - a generator would cost more than what it asks
+        if not recipient.address.isascii():
+            return True
+    return False
 
 
 _OBSTACLES = MappingProxyType(

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 BRISK = 1.0  # seconds that a reply to content may take before nothing more is put behind it
 BLOCK = 256 * 1024  # octets of a content file that are read at a time
 TLS_FAREWELL = 5.0  # seconds for the peer's close_notify; the libraries would wait 30 s
+_SESSION = Scope.SESSION  # members are looked up each time they are named; this one for every message
 _QUIT = b"QUIT\r\n"
 _CONTENT_LOST = Verdict(Action.DELAYED, Scope.TRANSACTION, EnhancedStatus(4, 3, 0))
 
@@ -91,6 +92,7 @@ class Transfer(asyncio.Protocol):
         self._max_transactions = terms.limits.max_messages_per_connection
         if session.extensions.max_transactions:  # LIMITS MAILMAX, RFC 9422 4.1
             self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)
+        self._leave_at = session.opened_at + terms.limits.max_age
         self._transport = session.transport
         self._replies = ReplyReader()
         self._pipeline = Pipeline(self, session.extensions.pipelining)
@@ -148,7 +150,7 @@ class Transfer(asyncio.Protocol):
             return
         limits, timeouts = self._terms.limits, self._terms.timeouts
         if step is IDLE:
-            if now - self._since >= limits.idle_timeout or now - self.session.opened_at >= limits.max_age:
+            if now - self._since >= limits.idle_timeout or now >= self._leave_at:
                 self._leave("idle")
             return
         seconds: float = getattr(timeouts, step.timeout)
@@ -213,14 +215,14 @@ class Transfer(asyncio.Protocol):
     def take(self) -> Transaction | None:
         """Ask for a job that can go to this peer; those that cannot are settled on the way."""
         session, now = self.session, self._clock()
-        extensions = session.extensions
         while not (self._is_leaving or self.lost):
-            if session.carried >= self._max_transactions or now - session.opened_at >= self._terms.limits.max_age:
+            if session.carried >= self._max_transactions or now >= self._leave_at:
                 self._is_leaving = True
                 break
             job = self._next_job(self)
             if job is None:
                 break
+            extensions = session.extensions
             obstacle = find_obstacle(job, extensions)
             if obstacle is not None:
                 self._finished(self, job, refuse_locally(job, self._peer, obstacle), (), now)
@@ -243,7 +245,7 @@ class Transfer(asyncio.Protocol):
         """Hand a transaction's outcomes on; a verdict on more than the transaction ends the session."""
         self._settled += 1
         self._tell(transaction)
-        if transaction.scope >= Scope.SESSION and not self.lost:
+        if transaction.scope >= _SESSION and not self.lost:
             last = max(transaction.outcomes, key=lambda outcome: outcome.scope)
             self._end(Ending(last.reason, transaction.scope, last.stage, reply=last.reply, pause=transaction.pause))
 
@@ -336,6 +338,7 @@ class Transfer(asyncio.Protocol):
         self._on_lost(self, msgspec.structs.replace(ending, untouched=tuple(untouched)))
 
     def _tell(self, transaction: Transaction) -> None:
-        job, outcomes, again = transaction.job, transaction.outcomes, tuple(transaction.again)
+        job, outcomes = transaction.job, transaction.outcomes
+        again = tuple(transaction.again) if transaction.again else ()
         assert len(outcomes) + len(again) == len(job.recipients), "one outcome a recipient"
         self._finished(self, job, outcomes, again, transaction.started_at)

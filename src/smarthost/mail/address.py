@@ -1,6 +1,7 @@
 """Mailboxes and domains: parse, validate, and bring a domain into its A-label form."""
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import idna
@@ -48,6 +49,11 @@ def to_a_label(domain: str) -> str | None:
     Returns None when the domain cannot be written in DNS: a label over 63 octets, an empty label, a U-label that
     IDNA 2008 (with UTS 46 mapping) refuses, or a literal that names no address.
     """
+    return _to_a_label(domain) if len(domain) <= MAX_DOMAIN else _to_a_label.__wrapped__(domain)
+
+
+@lru_cache(maxsize=4096)
+def _to_a_label(domain: str) -> str | None:
     if domain.startswith("["):
         return domain.lower() if literal_address(domain) is not None else None
     domain = domain.rstrip(".").lower() if domain.endswith(".") else domain.lower()

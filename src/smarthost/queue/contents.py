@@ -23,6 +23,15 @@ class Contents:
             self._contents[message] = content
             self._octets += size
 
+    def keep(self, message: int, content: Content) -> None:
+        """Keep a content whose turn has come; the oldest others make room for it."""
+        self.drop(message)
+        size = len(content.head)
+        while self._contents and self._octets + size > self._limit:
+            self.drop(next(iter(self._contents)))
+        self._contents[message] = content
+        self._octets += size
+
     def get(self, message: int) -> Content | None:
         """Give a content that is kept, or None."""
         return self._contents.get(message)

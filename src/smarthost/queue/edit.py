@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -9,11 +10,12 @@ from smarthost.mail.address import domain_of, to_a_label
 from smarthost.mail.envelope import Envelope, Priority
 from smarthost.mail.message import Arrival, format_id
 from smarthost.mail.reply import TOO_MANY_HOPS, Reply, make_reply
-from smarthost.policy.admission import Submission, User, check_sender
+from smarthost.policy.admission import SENDER_NOT_ALLOWED, Submission, User, check_sender
 from smarthost.policy.rewriting import Rewriter
 from smarthost.wire.header import (
     Field,
     complete_address,
+    every_address,
     field_value,
     first_address,
     format_date,
@@ -23,10 +25,16 @@ from smarthost.wire.header import (
     replace_address,
 )
 
+_Wishes = tuple[str, Priority | None, float]
+"""What the X-Smarthost fields say: tag, priority, send-at time."""
+
 # Removed from every message: RFC 5322 3.6.3 (Bcc), RFC 5321 4.4 (Return-Path is the final server's to write).
 _PRIVATE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _OURS = b"x-smarthost-"
 _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
+_ADDED = frozenset({b"date", b"from", b"message-id"})
+_NO_WISHES: _Wishes = ("", None, 0.0)
+_SHORT_FIELD = 512  # octets of a From field that is remembered
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -69,30 +77,48 @@ def edit_header(header: bytes, number: int, arrival: Arrival, envelope: Envelope
     names = [name for name, _ in fields]
     if names.count(b"received") > rules.submission.max_hops:
         return TOO_MANY_HOPS
-    wishes = _read_wishes(fields, names)
+    # Asked of the whole section first: nearly no message has any of these.
+    has_ours = _OURS in header.lower()
+    wishes = _read_wishes(fields) if has_ours else _NO_WISHES
     if isinstance(wishes, Reply):
         return wishes
     envelope = _rewrite_envelope(envelope, wishes[1], rules.rewriter)
-    fields = [field for field in fields if field[0] not in _PRIVATE and not field[0].startswith(_OURS)]
-    _complete_fields(fields, rules.default_domain)
-    if rules.submission.add_missing_headers:
+    if has_ours or not _PRIVATE.isdisjoint(names):
+        fields = [field for field in fields if field[0] not in _PRIVATE and not field[0].startswith(_OURS)]
+    author, domain = _complete_fields(fields, rules.default_domain)
+    if rules.submission.add_missing_headers and not _ADDED.issubset(names):
         _add_missing(fields, names, number, arrival.at, envelope.reverse_path, rules.hostname)
-    author = _rewrite_author(fields, rules.rewriter)
-    user = rules.users.get(arrival.identity) if arrival.identity else None
-    if user is not None and author and (refusal := check_sender(user, author)) is not None:
-        return refusal
-    only = envelope.recipients[0].address if len(envelope.recipients) == 1 else ""
+        if b"from" not in names:
+            author, domain = _read_author(fields)
+    wanted = rules.rewriter.header_from(author) if author else author
+    if wanted != author:
+        _rewrite_author(fields, author, wanted)
+        author, domain = wanted, to_a_label(domain_of(wanted)) or ""
+    if arrival.identity:
+        user = rules.users.get(arrival.identity)
+        if user is not None and user.allowed_senders and (refusal := _check_authors(user, fields)) is not None:
+            return refusal
+    recipients = envelope.recipients
+    only = recipients[0].address if len(recipients) == 1 else ""
     trace = received(arrival, rules.hostname, format_id(number), only, hide_client=rules.submission.hide_client)
     fields.insert(0, (b"received", trace))
-    utf8 = any(not raw.isascii() for _, raw in fields) and has_utf8(b"".join([raw for _, raw in fields]))
-    return Edited(fields, envelope, to_a_label(domain_of(author)) or "", utf8, wishes[0], wishes[2])
+    utf8 = has_utf8(b"".join([raw for _, raw in fields]))
+    return Edited(fields, envelope, domain, utf8, wishes[0], wishes[2])
 
 
-def _read_wishes(fields: list[Field], names: list[bytes]) -> tuple[str, Priority | None, float] | Reply:
+def _check_authors(user: User, fields: list[Field]) -> Reply | None:
+    """Refuse unless the user may send as everybody whom a reader might take for the author: of each From, all."""
+    for name, raw in fields:
+        if name == b"from":
+            authors = every_address(field_value(raw))
+            if not authors or any(check_sender(user, author) is not None for author in authors):
+                return SENDER_NOT_ALLOWED
+    return None
+
+
+def _read_wishes(fields: list[Field]) -> _Wishes | Reply:
     """Read the X-Smarthost fields: tag, priority, send-at time; a value that cannot be read refuses the message."""
-    tag, priority, send_at = "", None, 0.0
-    if not any(name.startswith(_OURS) for name in names):
-        return tag, priority, send_at
+    tag, priority, send_at = _NO_WISHES
     for name, raw in fields:
         if not name.startswith(_OURS):
             continue
@@ -136,13 +162,41 @@ def _rewrite_envelope(envelope: Envelope, priority: Priority | None, rewriter: R
     )
 
 
-def _complete_fields(fields: list[Field], default_domain: str) -> None:
-    """Complete addresses without a domain in the address fields, as cron and printers write them."""
+def _complete_fields(fields: list[Field], default_domain: str) -> tuple[str, str]:
+    """Complete addresses without a domain in the address fields, as cron and printers write them.
+
+    Gives the first From address, as completed, and its A-label domain; "" for what is not there.
+    """
+    author = None
     for index, (name, raw) in enumerate(fields):
-        if name in _COMPLETED:
+        if name not in _COMPLETED:
+            continue
+        if name != b"from" or author is not None:
             completed = complete_address(raw, default_domain)
-            if completed is not raw:
-                fields[index] = (name, completed)
+        else:
+            read = _complete_author if len(raw) <= _SHORT_FIELD else _complete_author.__wrapped__
+            author = read(raw, default_domain)
+            completed = author[0]
+        if completed is not raw:
+            fields[index] = (name, completed)
+    return ("", "") if author is None else author[1:]
+
+
+@lru_cache(maxsize=1024)
+def _complete_author(raw: bytes, default_domain: str) -> tuple[bytes, str, str]:
+    """Give a From field with its addresses completed, its first address, and the A-label domain of that."""
+    completed = complete_address(raw, default_domain)
+    author = first_address(field_value(completed))
+    return completed, author, to_a_label(domain_of(author)) or ""
+
+
+def _read_author(fields: list[Field]) -> tuple[str, str]:
+    """Give the first From address and its A-label domain; "" for what is not there."""
+    for name, raw in fields:
+        if name == b"from":
+            author = first_address(field_value(raw))
+            return author, to_a_label(domain_of(author)) or ""
+    return "", ""
 
 
 def _add_missing(
@@ -158,13 +212,9 @@ def _add_missing(
         fields.append((b"message-id", f"Message-ID: <{format_id(number).lower()}@{hostname}>\r\n".encode()))
 
 
-def _rewrite_author(fields: list[Field], rewriter: Rewriter) -> str:
-    """Apply the header_from rules; give the first From address as it now stands, "" if there is none."""
+def _rewrite_author(fields: list[Field], author: str, wanted: str) -> None:
+    """Replace the author's address in the first From field."""
     for index, (name, raw) in enumerate(fields):
         if name == b"from":
-            author = first_address(field_value(raw))
-            wanted = rewriter.header_from(author) if author else author
-            if wanted != author:
-                fields[index] = (name, replace_address(raw, author, wanted))
-            return wanted
-    return ""
+            fields[index] = (name, replace_address(raw, author, wanted))
+            return

@@ -12,10 +12,10 @@ from smarthost.policy.window import Window
 class ReadyQueue:
     """What waits in memory for one site. Mutable; `scheduler` and `promoter` fill it, the site's dispatcher empties it.
 
-    `busy` counts entries that a dispatcher has taken and not settled.
+    `busy` counts entries that a dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait.
     """
 
-    __slots__ = ("busy", "cells", "limits", "opening_cells", "site", "suspended_until", "todo", "window")
+    __slots__ = ("busy", "cells", "is_paced", "limits", "opening_cells", "site", "suspended_until", "todo", "window")
 
     def __init__(self, site: Site, limits: SiteLimits) -> None:
         """Begin empty, with the limits of the site."""
@@ -25,6 +25,7 @@ class ReadyQueue:
         self.busy = 0
         self.window = Window(limits.max_connections)
         self.cells = Cells(limits.message_rate)
+        self.is_paced = bool(limits.message_rate)
         self.opening_cells = Cells(limits.max_connection_rate)
         self.suspended_until = 0.0
 

@@ -89,7 +89,7 @@ class Scheduler:
         """Take a message that has just been committed: into memory if it is due and there is room."""
         now = self._clock()
         for entry in accepted.entries:
-            queue = self._queue(entry.queue)
+            queue = self.queues.get(entry.queue) or self._queue(entry.queue)
             if entry.due > now or queue.disk_due <= now or queue.blocked_until > now or not self._has_room(queue):
                 if entry.due < _NEVER:
                     self._note(queue, entry.due)
@@ -101,13 +101,13 @@ class Scheduler:
 
     def settled(self, entry: Entry, queue_name: str) -> None:
         """Note that an entry's settle is on disk: it leaves memory, and its new due time is remembered."""
-        queue = self._queue(queue_name)
+        queue = self.queues.get(queue_name) or self._queue(queue_name)
         if queue.loaded.pop(entry.key, None) is not None:
             self.total -= 1
-        if entry.recipients and entry.due < _NEVER:
-            self._note(self._queue(entry.queue), entry.due)
-        elif not entry.recipients:
+        if not entry.recipients:
             self.contents.drop(entry.message.id)
+        elif entry.due < _NEVER:
+            self._note(self._queue(entry.queue), entry.due)
         if queue.disk_due < _NEVER and len(queue.loaded) == QUEUE_BOUND // 2:
             self._note(queue, queue.disk_due)
 
@@ -166,8 +166,9 @@ class Scheduler:
         return queue
 
     def _has_room(self, queue: Waiting) -> bool:
-        bound = CROWDED_BOUND if self.total > TOTAL_BOUND // 2 else QUEUE_BOUND
-        return len(queue.loaded) < bound and self.total < TOTAL_BOUND
+        if self.total <= TOTAL_BOUND // 2:
+            return len(queue.loaded) < QUEUE_BOUND and self.total < TOTAL_BOUND
+        return len(queue.loaded) < CROWDED_BOUND and self.total < TOTAL_BOUND
 
     def _note(self, queue: Waiting, due: float) -> None:
         queue.disk_due = min(queue.disk_due, due)

@@ -75,6 +75,7 @@ class Connection(StockVerbs):
         """Wait for the connection. aiosmtpd's constructor is not run: see `StockVerbs`."""
         self._house = house
         self._terms, self._parts, self._listener = terms, parts, listener
+        self._heard = terms.heard
         self._loop = loop
         self._channel: asyncio.Transport | None = None
         self._mode = Mode.HANDSHAKE
@@ -84,6 +85,7 @@ class Connection(StockVerbs):
         self._task: asyncio.Task[None] | None = None
         self._line: asyncio.Future[bytes] | None = None
         self._touched = house.ticks
+        self._content_ended_at = 0.0
         self._blame = self._idle_talk = self._skipped = 0
         self._has_more = False
         self._is_pumping = self._is_scheduled = self._is_skipping = False
@@ -201,10 +203,6 @@ class Connection(StockVerbs):
         self._blame += weight
         if self._blame >= MOST_BLAME and self._mode is not Mode.CLOSING:
             self.end(TOO_MANY_ERRORS)
-
-    def forgive(self) -> None:
-        """Forget mistakes and idle talk, after a message was accepted."""
-        self._blame = self._idle_talk = 0
 
     def say(self, reply: bytes, code: int) -> None:
         """Send a reply now, outside the pump's turn."""

@@ -11,6 +11,7 @@ from smarthost.wire.data import DataFault, DataReader
 _REFUSALS: Mapping[DataFault, Reply] = MappingProxyType(
     {DataFault.BARE_NEWLINE: BARE_NEWLINE, DataFault.NUL: NUL_IN_CONTENT}
 )
+_REJECT = BareNewlines.REJECT
 
 
 class Content:
@@ -25,7 +26,7 @@ class Content:
     def __init__(self, draft: Draft, submission: Submission) -> None:
         """Begin before the first octet."""
         self.draft = draft
-        self._reader = DataReader(submission.bare_newlines is BareNewlines.REJECT)
+        self._reader = DataReader(submission.bare_newlines is _REJECT)
         self._limit = submission.max_message_size
         self._size = 0
         self._dropped = False

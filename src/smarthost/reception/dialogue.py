@@ -15,6 +15,8 @@ from smarthost.wire.command import MailCommand
 # What the Received field can carry without quoting; anything else a client calls itself is written as "?".
 _UNSAFE_IN_TRACE = re.compile(r"[^\w.\-+\[\]:/]")
 _LONGEST_NAME = 255  # octets, RFC 5321 4.5.3.1.2
+# Looked up for each message: an attribute of an enum costs more than a name of the module.
+_MEDIUM = Priority.MEDIUM
 
 
 class Dialogue:
@@ -27,6 +29,7 @@ class Dialogue:
     """
 
     __slots__ = (
+        "_cleared",
         "client",
         "ehlo",
         "extended",
@@ -59,6 +62,8 @@ class Dialogue:
         self.recipients: dict[str, Recipient] = {}
         self.mail_refused = False
         self.rcpt_refused = False
+        # The user ("" for none) who may relay, as far as that was asked; of what decides, only the user changes.
+        self._cleared: str | None = None
 
     def secured(self, tls: str) -> "Dialogue":
         """Give the dialogue that follows a TLS handshake: the same peer, nothing said."""
@@ -100,8 +105,15 @@ class Dialogue:
 
     def relay_refusal(self) -> Reply | None:
         """Say why this client may not relay, or None: never an open relay."""
-        refusal = may_relay(self.trusted, self.identity, self.listener.auth)
-        if refusal is None or refusal.code != 530 or self.offers_auth:
+        user = self.user
+        identity = user.name if user is not None else ""
+        if identity == self._cleared:
+            return None
+        refusal = may_relay(self.trusted, identity, self.listener.auth)
+        if refusal is None:
+            self._cleared = identity
+            return None
+        if refusal.code != 530 or self.offers_auth:
             return refusal
         return STARTTLS_REQUIRED if self.offers_starttls else RELAY_DENIED
 
@@ -111,18 +123,21 @@ class Dialogue:
         if not self.extended:
             return "SMTP"
         name = "UTF8SMTP" if self.mail is not None and self.mail.smtputf8 else "ESMTP"
+        if not self.tls and self.user is None:
+            return name
         return f"{name}{'S' if self.tls else ''}{'A' if self.user is not None else ''}"
 
     def arrival(self) -> Arrival:
         """Give how the message of this transaction comes in."""
+        user = self.user
         return Arrival(
-            at=self.parts.clock(),
-            door=self.listener.address,
-            client=self.client,
-            ehlo=self.ehlo,
-            identity=self.identity,
-            protocol=self.protocol,
-            tls=self.tls,
+            self.parts.clock(),
+            self.listener.address,
+            self.client,
+            self.ehlo,
+            user.name if user is not None else "",
+            self.protocol,
+            self.tls,
         )
 
     def envelope(self, mail: MailCommand) -> Envelope:
@@ -134,7 +149,7 @@ class Dialogue:
             mail.envid,
             mail.body,
             mail.smtputf8,
-            priority=self.user.priority if self.user is not None else Priority.MEDIUM,
+            priority=self.user.priority if self.user is not None else _MEDIUM,
         )
 
     def reject(self, stage: Stage, reply: Reply, recipient: str = "", user: str = "") -> Reply:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 
-from smarthost.mail.reply import LINE_TOO_LONG, TOO_MANY_ERRORS
+from smarthost.mail.reply import LINE_TOO_LONG, TOO_MANY_ERRORS, Reply
 from smarthost.reception.connection import INPUT_LIMIT, MISTAKE, Connection, Mode
 from smarthost.reception.verbs import IDLE_TALK, VERBS
 
@@ -16,7 +16,8 @@ MOST_IDLE_TALK = 100  # commands that bring no mail, between two messages (Postf
 _LONGEST_SHORT = SHORT_LINE - 2
 # Looked up many times a message: an attribute of an enum costs more than a name of the module.
 _COMMANDS, _CONTENT, _RARE = Mode.COMMANDS, Mode.CONTENT, Mode.RARE
-_CLOSING, _CLOSED = Mode.CLOSING, Mode.CLOSED
+_CLOSING, _CLOSED, _COMMIT = Mode.CLOSING, Mode.CLOSED, Mode.COMMIT
+_DATA = b"DATA\r\n"
 
 
 class Pump(Connection):
@@ -32,10 +33,67 @@ class Pump(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Take what came and do what it says."""
-        if self._mode is not _CLOSING:
-            self._touched = self._house.ticks
-        self._input = self._input + data if self._input else data
+        mode, house = self._mode, self._house
+        if mode is not _CLOSING:
+            self._touched = house.ticks
+        if self._input:
+            self._input += data
+        elif self._is_pumping:
+            self._input = data
+        elif mode is _CONTENT:
+            self._take_block(data)
+            return
+        elif (
+            mode is not _COMMANDS
+            or self._is_write_paused
+            or self._is_skipping
+            or self._is_read_paused
+            or house.paused is not None
+        ):
+            self._input = data
+        elif self._take_alone(data):
+            return
+        else:
+            self._input = data
         self.pump()
+
+    def _take_alone(self, data: bytes) -> bool:
+        """Do as the pump does with one whole command, as it comes from who does not pipeline; False for all else."""
+        act = self._heard.get(data)
+        try:
+            if act is not None:
+                self._say_reply(data[:4], act(self.dialogue))
+            elif data == _DATA:
+                self.obey(b"DATA", b"")
+            elif len(data) > _LONGEST_SHORT or data[-1:] != b"\n" or data.find(b"\n") < len(data) - 1:
+                return False
+            else:
+                self._has_more = False
+                self._take_command(data[:-2] if data.endswith(b"\r\n") else data[:-1])
+        except Exception as error:
+            self.crash(error)
+        self._flush()
+        return True
+
+    def _take_block(self, data: bytes) -> None:
+        """Do as the pump does with content, and go on with the pump only where it has more to do."""
+        self._is_pumping = True
+        try:
+            self.take_content(data)
+        except Exception as error:
+            self.crash(error)
+        finally:
+            self._is_pumping = False
+        mode = self._mode
+        if (
+            (mode is not _CONTENT and mode is not _COMMIT)
+            or self._input
+            or self._output
+            or self._is_slow
+            or self._is_read_paused
+            or self._is_eof
+        ):
+            self.pump()
 
     def pump(self) -> None:
         """Do what the input allows, then write all replies at once. Harmless at any time."""
@@ -77,14 +135,19 @@ class Pump(Connection):
         return False
 
     def _take_commands(self) -> bool:
-        data, output = self._input, self._output
+        data, output, heard = self._input, self._output, self._heard
         start, length = 0, len(data)
         while self._mode is _COMMANDS and len(output) < BATCH:
-            end = data.find(b"\n", start)
-            if end < 0:
+            end = data.find(b"\n", start) + 1
+            if not end:
                 break
-            line = data[start : end - 1] if data[end - 1 : end] == b"\r" else data[start:end]
-            start = end + 1
+            line = data[start:end]
+            start = end
+            act = heard.get(line)
+            if act is not None:
+                self._say_reply(line[:4], act(self.dialogue))
+                continue
+            line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
             self._has_more = start < length
             if len(line) > _LONGEST_SHORT and len(line) > _limit_of(line) - 2:
                 self.answer(LINE_TOO_LONG)
@@ -113,7 +176,9 @@ class Pump(Connection):
                 return
         if verb in IDLE_TALK and self.is_idle_talk():
             return
-        reply = act(self.dialogue, argument)
+        self._say_reply(verb, act(self.dialogue, argument))
+
+    def _say_reply(self, verb: bytes, reply: bytes | Reply) -> None:
         if isinstance(reply, bytes):
             self._output.append(reply)
         else:

@@ -3,7 +3,7 @@
 from functools import partial
 
 from smarthost.mail.outcome import Stage
-from smarthost.mail.reply import BAD_SYNTAX, BYE, UNKNOWN_COMMAND, Reply, make_reply
+from smarthost.mail.reply import BAD_SYNTAX, BYE, OK, UNKNOWN_COMMAND, Reply, make_reply
 from smarthost.reception.connection import TLS_SHUTDOWN_TIMEOUT, Mode
 from smarthost.reception.pump import Pump
 from smarthost.reception.verbs import data
@@ -19,6 +19,9 @@ BACKLOG_LIMIT = 1024 * 1024  # octets that may wait for the disk before reading 
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _READY_FOR_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 _BYE = BYE.encode()
+_OK_STATUS = OK.status
+# Looked up many times a message: an attribute of an enum costs more than a name of the module.
+_COMMANDS, _CONTENT, _COMMIT = Mode.COMMANDS, Mode.CONTENT, Mode.COMMIT
 # A web page can make a browser post mail to a trusted local port: what speaks HTTP is not listened to.
 _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"PATCH", b"DELETE"})
 
@@ -61,32 +64,34 @@ class SmtpSession(Pump):
             self._refuse(Stage.DATA, content.draft.refused)
         else:
             self._content = content
-            self._mode = Mode.CONTENT
+            self._mode = _CONTENT
             self._output.append(_GO_AHEAD)
 
     def take_content(self, chunk: bytes) -> None:
         """Hand octets to the draft; at the end of data ask it for the reply."""
         content = self._content
         assert content is not None
+        draft = content.draft
         if not content.feed(chunk):
-            if content.draft.backlog > BACKLOG_LIMIT:
+            if draft.backlog > BACKLOG_LIMIT:
                 self._is_slow = True
-                content.draft.on_drained = self._drained
+                draft.on_drained = self._drained
             return
         self._content = None
         self._input = content.rest
-        content.draft.on_drained = None
+        draft.on_drained = None
         refusal = content.refusal()
         if refusal is not None:
-            self._mode = Mode.COMMANDS
+            self._mode = _COMMANDS
             self._refuse(Stage.CONTENT, refusal)
             return
-        self._mode = Mode.COMMIT
+        self._mode = _COMMIT
         self._house.commits += 1
+        self._content_ended_at = self.dialogue.parts.clock()
         try:
-            content.draft.commit(partial(self._committed, self.dialogue.parts.clock()))
+            draft.commit(self._committed)
         except Exception:
-            if self._mode is Mode.COMMIT:
+            if self._mode is _COMMIT:
                 self._house.commit_ended()
             raise
 
@@ -97,23 +102,29 @@ class SmtpSession(Pump):
             self._touched = self._house.ticks
             self.pump()
 
-    def _committed(self, ended_at: float, reply: Reply) -> None:
+    def _committed(self, reply: Reply) -> None:
         """Take the draft's reply, maybe after the client has gone."""
-        self._house.commit_ended()
-        dialogue = self.dialogue
-        if reply.is_positive:
-            self.forgive()
+        house, dialogue = self._house, self.dialogue
+        house.commit_ended()
+        is_positive = 200 <= reply.code < 300
+        if is_positive:
+            # Mistakes and idle talk are forgiven.
+            self._blame = self._idle_talk = 0
             dialogue.reset()
-            dialogue.parts.counters.accept_seconds.observe(max(0.0, dialogue.parts.clock() - ended_at))
-        if self._mode is Mode.COMMIT:
-            self._mode = Mode.COMMANDS
-            self._touched = self._house.ticks
-            if reply.is_positive:
-                self._output.append(reply.encode())
+            parts = dialogue.parts
+            parts.counters.accept_seconds.observe(max(0.0, parts.clock() - self._content_ended_at))
+        if self._mode is _COMMIT:
+            self._mode = _COMMANDS
+            self._touched = house.ticks
+            if is_positive:
+                self._output.append(_encode(reply))
             else:
                 self._refuse(Stage.CONTENT, reply)
-            self.pump()
-        elif not reply.is_positive:
+            if self._input or self._is_pumping or self._is_eof or self._is_read_paused or house.paused is not None:
+                self.pump()
+            else:
+                self._flush()
+        elif not is_positive:
             dialogue.reject(Stage.CONTENT, reply)
 
     def _refuse(self, stage: Stage, reply: Reply) -> None:
@@ -169,3 +180,11 @@ class SmtpSession(Pump):
         self._channel = secure
         self._is_read_paused = False
         self.note_tls(secure)
+
+
+def _encode(reply: Reply) -> bytes:
+    """Do as `Reply.encode`, quickly for the one reply that each message gets."""
+    lines = reply.lines
+    if reply.code == 250 and len(lines) == 1 and reply.status == _OK_STATUS:
+        return f"250 2.0.0 {lines[0]}\r\n".encode("utf-8", "replace")
+    return reply.encode()

@@ -1,19 +1,29 @@
 """Terms: the settings that a session follows from its greeting to its end, and the fixed texts made from them."""
 
+from collections.abc import Callable
+from typing import Any
+
 from smarthost.mail.address import to_a_label
+from smarthost.mail.reply import Reply
 from smarthost.policy.admission import Networks, Submission
 from smarthost.wire.extensions import Extensions, format_ehlo
 
 IDLE_TIMEOUT = 300.0  # seconds, RFC 5321 4.5.3.2.7
 HANDSHAKE_TIMEOUT = 30.0  # seconds for a TLS handshake
 MOST_LABELS = 4096
+MOST_LINES = 1024  # whole MAIL and RCPT lines whose meaning is remembered
+LONGEST_LINE = 512  # octets of such a line
+
+Act = Callable[[Any], bytes | Reply]
+"""What a line that was heard before does in a dialogue."""
 MECHANISMS = ("PLAIN", "LOGIN")
 
 
 class Terms:
     """Settings of sessions; never changed, but replaced as a whole for sessions that come after a reload.
 
-    `default_domain` completes addresses without a domain; `greeting` is the whole 220 reply.
+    `default_domain` completes addresses without a domain; `greeting` is the whole 220 reply; `heard` has what MAIL and
+    RCPT lines mean that were heard lately, CRLF included: clients repeat themselves.
     """
 
     __slots__ = (
@@ -22,6 +32,7 @@ class Terms:
         "default_domain",
         "greeting",
         "handshake_timeout",
+        "heard",
         "hostname",
         "idle_timeout",
         "networks",
@@ -45,6 +56,7 @@ class Terms:
         self.handshake_timeout = handshake_timeout
         self.networks = Networks(submission.trusted_networks)
         self.greeting = f"220 {hostname} ESMTP smarthost\r\n".encode()
+        self.heard: dict[bytes, Act] = {}
         self._labels: dict[str, str] = {}
         self._ehlo = {
             (starttls, auth): self._format_ehlo(starttls, auth) for starttls in (False, True) for auth in (False, True)
@@ -60,6 +72,13 @@ class Terms:
                     self._labels.clear()
                 self._labels[domain] = label
         return label
+
+    def remember(self, line: bytes, act: Act) -> None:
+        """Keep what a line means, whatever dialogue it is said in."""
+        if len(line) <= LONGEST_LINE:
+            if len(self.heard) >= MOST_LINES:
+                self.heard.clear()
+            self.heard[line] = act
 
     def ehlo(self, starttls: bool, auth: bool) -> bytes:
         """Give the whole reply to EHLO, with or without STARTTLS and AUTH offered."""

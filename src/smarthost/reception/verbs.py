@@ -65,30 +65,57 @@ def mail(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
     command = parse_mail(argument.decode("utf-8", "surrogateescape").strip())
     if isinstance(command, Reply):
         return command
-    path = dialogue.reverse_path = _complete(command.reverse_path, dialogue.terms.default_domain)
-    refusal = _mail_refusal(dialogue, command, path)
-    if refusal is not None:
-        return dialogue.reject(Stage.MAIL, refusal)
-    dialogue.mail = command
-    dialogue.mail_refused = dialogue.rcpt_refused = False
-    return _MAIL_OK
+    terms = dialogue.terms
+    path = _complete(command.reverse_path, terms.default_domain)
+    line = MailLine(command, path, not path or terms.label_of(path.rpartition("@")[2]) is not None)
+    terms.remember(b"MAIL " + argument + b"\r\n", line.say)
+    return line.open(dialogue)
 
 
-def _mail_refusal(dialogue: Dialogue, command: MailCommand, path: str) -> Reply | None:
+class MailLine:
+    """What a MAIL line means that can be read, whoever says it; `can_be` is false if its domain cannot exist."""
+
+    __slots__ = ("can_be", "command", "path")
+
+    def __init__(self, command: MailCommand, path: str, can_be: bool) -> None:
+        """Keep a command and its reverse-path, complete with a domain."""
+        self.command, self.path, self.can_be = command, path, can_be
+
+    def say(self, dialogue: Dialogue) -> bytes | Reply:
+        """Do as `mail` does with this line."""
+        if not dialogue.ehlo:
+            return HELLO_FIRST
+        if dialogue.mail is not None:
+            return NESTED_MAIL
+        dialogue.mail_refused = True
+        return self.open(dialogue)
+
+    def open(self, dialogue: Dialogue) -> bytes | Reply:
+        """Open the transaction, if that is allowed."""
+        dialogue.reverse_path = self.path
+        refusal = _mail_refusal(dialogue, self)
+        if refusal is not None:
+            return dialogue.reject(Stage.MAIL, refusal)
+        dialogue.mail = self.command
+        dialogue.mail_refused = dialogue.rcpt_refused = False
+        return _MAIL_OK
+
+
+def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
     refusal = dialogue.relay_refusal()
     if refusal is not None:
         return refusal
     parts = dialogue.parts
-    if path and dialogue.terms.label_of(path.rpartition("@")[2]) is None:
+    if not line.can_be:
         return BAD_SENDER_DOMAIN
-    if command.size > dialogue.terms.submission.max_message_size:
+    if line.command.size > dialogue.terms.submission.max_message_size:
         return MESSAGE_TOO_BIG
     if not parts.has_space():
         return DISK_FULL
     user = dialogue.user
     if user is None:
         return None
-    refusal = check_sender(user, path)
+    refusal = check_sender(user, line.path)
     if refusal is None and parts.credentials.wait(user.name) > 0.0:
         refusal = SENDS_TOO_FAST
     return refusal
@@ -104,37 +131,56 @@ def rcpt(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
     if isinstance(command, Reply):
         dialogue.rcpt_refused = True
         return command
+    terms = dialogue.terms
     address, domain = command.address, command.domain
     if not domain:
-        domain = dialogue.terms.default_domain
+        domain = terms.default_domain
         address = f"{address}@{domain}"
-    label = dialogue.terms.label_of(domain)
+    label = terms.label_of(domain)
     if label is None:
-        refusal: Reply | None = BAD_RECIPIENT_DOMAIN
-    else:
-        recipient = Recipient(address, label, command.notify, command.orcpt)
-        refusal = _add_recipient(dialogue, address[: -len(domain)] + label, recipient)
-    if refusal is None:
+        return _refuse_recipient(dialogue, BAD_RECIPIENT_DOMAIN, address)
+    line = RcptLine(address[: -len(domain)] + label, Recipient(address, label, command.notify, command.orcpt))
+    # What is not ASCII depends on the transaction's SMTPUTF8 too.
+    if argument.isascii():
+        terms.remember(b"RCPT " + argument + b"\r\n", line.say)
+    return line.say(dialogue)
+
+
+class RcptLine:
+    """What a RCPT line means that can be read, whoever says it; `mailbox` has the domain's A-label."""
+
+    __slots__ = ("mailbox", "recipient")
+
+    def __init__(self, mailbox: str, recipient: Recipient) -> None:
+        """Keep a recipient and what it is known by."""
+        self.mailbox, self.recipient = mailbox, recipient
+
+    def say(self, dialogue: Dialogue) -> bytes | Reply:
+        """Do as `rcpt` does with this line."""
+        if dialogue.mail is None:
+            return _out_of_order(dialogue)
+        recipients = dialogue.recipients
+        if self.mailbox in recipients:
+            return _RCPT_OK
+        if len(recipients) >= dialogue.terms.submission.max_recipients:
+            return _refuse_recipient(dialogue, TOO_MANY_RECIPIENTS, self.recipient.address)
+        user = dialogue.user
+        identity = user.name if user is not None else ""
+        refusal = dialogue.parts.route_refusal(dialogue.reverse_path, self.recipient, identity)
+        if refusal is not None:
+            return _refuse_recipient(dialogue, refusal, self.recipient.address)
+        recipients[self.mailbox] = self.recipient
         return _RCPT_OK
+
+
+def _refuse_recipient(dialogue: Dialogue, refusal: Reply, address: str) -> Reply:
     dialogue.rcpt_refused = True
     return dialogue.reject(Stage.RCPT, refusal, recipient=address)
 
 
-def _add_recipient(dialogue: Dialogue, mailbox: str, recipient: Recipient) -> Reply | None:
-    recipients = dialogue.recipients
-    if mailbox in recipients:
-        return None
-    if len(recipients) >= dialogue.terms.submission.max_recipients:
-        return TOO_MANY_RECIPIENTS
-    refusal = dialogue.parts.route_refusal(dialogue.reverse_path, recipient, dialogue.identity)
-    if refusal is None:
-        recipients[mailbox] = recipient
-    return refusal
-
-
 def data(dialogue: Dialogue, argument: bytes) -> Content | Reply:
     """Begin the content of the transaction, or say why not."""
-    if argument.strip():
+    if argument and argument.strip():
         return BAD_SYNTAX
     mail_command = dialogue.mail
     if mail_command is None:

@@ -139,13 +139,13 @@ class MailLog:
         """Write lines by a function that takes one line; `level` is one of `LogLevel`."""
         self._write = write
         self._encode = encode_text if log_format == LogFormat.TEXT else encode_json
-        self._level = _LEVELS[level]
+        self._writes_all = _LEVELS[level] <= logging.INFO
+        self._writes_trouble = _LEVELS[level] <= logging.WARNING
 
     def __call__(self, event: Event) -> None:
         """Write an event unless the level leaves it out."""
-        if self._level > logging.INFO and (self._level > logging.WARNING or event.event not in _TROUBLE):
-            return
-        self._write(self._encode(to_line(event)))
+        if self._writes_all or (self._writes_trouble and event.event in _TROUBLE):
+            self._write(self._encode(to_line(event)))
 
 
 class ProgramLog(logging.Handler):

@@ -261,9 +261,10 @@ class MemorySpool:
         total, active = len(self._entries), sum(map(len, self._due.values()))
         return {"active": active, "parked": total - active, "total": total}
 
-    async def oldest(self) -> float | None:
-        """Give the arrival (Unix seconds) of the oldest message in the queue."""
-        return self._messages[min(self._messages)][0].arrival.at if self._messages else None
+    async def oldest(self, *, parked: bool = False) -> float | None:
+        """Give the arrival (Unix seconds) of the oldest message with an active entry, or a parked one."""
+        found = [key for key, entry in self._entries.items() if (entry.due == math.inf) is parked]
+        return self._entries[min(found)].message.arrival.at if found else None
 
     async def forget_history(self, before: float) -> int:
         """Delete events of messages that left the queue before a time, and of rejections; gives how many."""

@@ -33,6 +33,9 @@ _HEAD = (
 )
 _CONTENT = "SELECT c.head, c.crc, m.file, m.size FROM message AS m JOIN content AS c ON c.id = m.id WHERE m.id = ?"
 _NEXT_DUE = "SELECT due FROM entry INDEXED BY entry_due WHERE queue = ? AND due >= ? ORDER BY queue, due LIMIT 1"
+_OLDEST = "SELECT meta FROM message WHERE id = (SELECT message FROM entry {} ORDER BY message LIMIT 1)"
+_OLDEST_ACTIVE = _OLDEST.format("WHERE due IS NOT NULL")
+_OLDEST_PARKED = _OLDEST.format("INDEXED BY entry_parked WHERE due IS NULL")
 _OLD_HISTORY = (
     "SELECT message, max(sequence), count(*) FROM event WHERE message > ? AND message < ? "
     "AND NOT EXISTS (SELECT 1 FROM message WHERE id = event.message) "
@@ -165,9 +168,9 @@ class Reader:
         rows = self._connection.execute("SELECT count(*) FROM entry INDEXED BY entry_parked WHERE due IS NULL")
         return int(rows.fetchone()[0])
 
-    def oldest(self) -> float | None:
-        """Give the arrival of the oldest message; ids are in the order of arrival."""
-        row = self._connection.execute("SELECT meta FROM message ORDER BY id LIMIT 1").fetchone()
+    def oldest(self, parked: bool) -> float | None:
+        """Give the arrival of the oldest message with an active or a parked entry; ids are in the order of arrival."""
+        row = self._connection.execute(_OLDEST_PARKED if parked else _OLDEST_ACTIVE).fetchone()
         return record.read_message(row[0]).arrival.at if row else None
 
     def old_history(self, after: int, before: float, limit: int) -> list[tuple[int, int, int]]:

@@ -242,9 +242,9 @@ class SqliteSpool:
         total = self._database.entries
         return {"active": max(0, total - parked), "parked": parked, "total": total}
 
-    async def oldest(self) -> float | None:
-        """Give the arrival (Unix seconds) of the oldest message in the queue."""
-        return await self._reader.ask(self._reader.oldest)
+    async def oldest(self, *, parked: bool = False) -> float | None:
+        """Give the arrival (Unix seconds) of the oldest message with an active entry, or a parked one."""
+        return await self._reader.ask(self._reader.oldest, parked)
 
     async def forget_history(self, before: float) -> int:
         """Delete events of messages that left the queue before a time, and of rejections; gives how many."""

@@ -201,8 +201,8 @@ class Spool(Protocol):
     async def count(self) -> dict[str, int]:
         """Count entries by state: "active" (they have a due time), "parked", and "total"."""
 
-    async def oldest(self) -> float | None:
-        """Give the arrival (Unix seconds) of the oldest message in the queue; None when it is empty."""
+    async def oldest(self, *, parked: bool = False) -> float | None:
+        """Give the arrival (Unix seconds) of the oldest message with an active entry, or a parked one; None without."""
 
     async def forget_history(self, before: float) -> int:
         """Delete events of messages that left the queue before a time; give how many."""

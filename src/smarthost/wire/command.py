@@ -7,10 +7,11 @@ import msgspec
 from smarthost.mail.address import split_mailbox
 from smarthost.mail.envelope import Body, Notify, Recipient, Ret
 from smarthost.mail.reply import BAD_PARAMETER, BAD_SYNTAX, Reply, make_reply
-from smarthost.wire.xtext import decode_orcpt, decode_xtext, encode_orcpt, encode_xtext
+from smarthost.wire.xtext import decode_orcpt, decode_xtext, encode_orcpt, encode_xtext, is_plain
 
 MAX_ENVID = 100  # characters as sent, RFC 3461 4.4
 MAX_ORCPT = 500  # characters as sent, RFC 3461 4.2
+_MAX_PLAIN = MAX_ORCPT - len("rfc822;")
 
 BAD_REVERSE_PATH = make_reply(501, "5.1.7", "Bad reverse-path syntax")
 BAD_FORWARD_PATH = make_reply(501, "5.1.3", "Bad forward-path syntax")
@@ -33,7 +34,9 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([^\x00-\x20=\x7f]+))?"
 _SIZE = re.compile(r"[0-9]{1,20}")
 _MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
 _RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
+# Looked up for each command: an attribute of an enum costs more than a name of the module.
 _NOTHING_ASKED = Notify.UNSPECIFIED
+_SEVEN_BIT, _EIGHT_BIT_MIME = Body.SEVEN_BIT, Body.EIGHT_BIT_MIME
 _NOTIFY_NAMES = tuple((int(flag), str(flag.name)) for flag in Notify if flag)
 
 
@@ -71,7 +74,7 @@ def parse_mail(argument: str) -> MailCommand | Reply:
     if usual is not None:
         path, _, size, eight_bit, smtputf8 = usual.groups()
         return MailCommand(
-            path, int(size) if size else 0, Body.EIGHT_BIT_MIME if eight_bit else Body.SEVEN_BIT, smtputf8 is not None
+            path, int(size) if size else 0, _EIGHT_BIT_MIME if eight_bit else _SEVEN_BIT, smtputf8 is not None
         )
     split = _split_path(argument, "FROM", BAD_REVERSE_PATH)
     if isinstance(split, Reply):
@@ -130,9 +133,7 @@ def format_mail(
 
     Raises ValueError if the path holds a line end.
     """
-    line = f"MAIL FROM:<{reverse_path}>"
-    if size is not None:
-        line += f" SIZE={size}"
+    line = f"MAIL FROM:<{reverse_path}>" if size is None else f"MAIL FROM:<{reverse_path}> SIZE={size}"
     if body is not None:
         line += f" BODY={body}"
     if smtputf8:
@@ -150,11 +151,15 @@ def format_rcpt(recipient: Recipient, *, dsn: bool) -> bytes:
     ORCPT names the address itself where the client gave none, so that later rewriting does not hide it
     (RFC 3461 5.2.1). Raises ValueError if the address holds a line end.
     """
-    line = f"RCPT TO:<{recipient.address}>"
+    address = recipient.address
+    if dsn and not recipient.notify and not recipient.orcpt and len(address) <= _MAX_PLAIN and is_plain(address):
+        # Nearly every address: nothing to encode, and no line end to look for.
+        return f"RCPT TO:<{address}> ORCPT=rfc822;{address}\r\n".encode()
+    line = f"RCPT TO:<{address}>"
     if dsn:
         if recipient.notify:
             line += f" NOTIFY={_format_notify(recipient.notify)}"
-        orcpt = encode_orcpt(recipient.orcpt or _default_orcpt(recipient.address))
+        orcpt = encode_orcpt(recipient.orcpt or _default_orcpt(address))
         if len(orcpt) <= MAX_ORCPT:
             line += f" ORCPT={orcpt}"
     return _end_line(line)
@@ -163,7 +168,7 @@ def format_rcpt(recipient: Recipient, *, dsn: bool) -> bytes:
 def _end_line(line: str) -> bytes:
     if "\r" in line or "\n" in line:
         raise ValueError("a path holds a line end")
-    return line.encode() + b"\r\n"
+    return f"{line}\r\n".encode()
 
 
 def _default_orcpt(address: str) -> str:

@@ -4,7 +4,10 @@ import re
 from enum import StrEnum
 from io import IncrementalNewlineDecoder
 
+_CRLF = b"\r\n"
 _END = b"\r\n.\r\n"
+_END_OCTETS = frozenset(b"\r\n.")
+_DOT = 0x2E
 _END_STARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 # A literal; but the expression engine looks for its first octet and so is faster over lines than bytes.find.
@@ -37,7 +40,7 @@ class DataReader:
         """Start before the first octet of the content."""
         self._reject_bare = reject_bare
         # The CRLF that ended the DATA command counts as the one before the first line; it is never given out.
-        self._held = b"\r\n"
+        self._held = _CRLF
         self._at_start = True
         self.ended = False
         self.rest = b""
@@ -53,20 +56,31 @@ class DataReader:
         if self.ended:
             raise ValueError("content has ended")
         self.raw_size += len(chunk)
-        block = self._held + chunk
+        held = self._held
+        if not held:
+            block = chunk
+        elif self._at_start and held is _CRLF and chunk and chunk[0] != _DOT:
+            # Only a dot needs the CRLF before the first line.
+            self._at_start = False
+            block = chunk
+        else:
+            block = held + chunk
         dotted = _find_dotted_line(block)
         start = dotted.start() if dotted is not None else -1
         end = block.find(_END, start) if dotted is not None else -1
         if end >= 0:
             self.ended = True
             self._held = b""
-            self.rest = block[end + 5 :]
-            self.raw_size -= len(self.rest)
+            if end + 5 < len(block):
+                self.rest = rest = block[end + 5 :]
+                self.raw_size -= len(rest)
             block = block[: end + 2]
-        else:
+        elif block and block[-1] in _END_OCTETS:
             self._held = held = _start_of_end(block)
             if held:
                 block = block[: -len(held)]
+        else:
+            self._held = b""
         # Nothing that is cut off here can make or unmake a pair of CR and LF, or a dot behind one, in what is left.
         return self._clean(block, 0 <= start < len(block) - 2) if block else []
 
@@ -103,9 +117,7 @@ class Stuffer:
         tail = self._tail
         block = tail + block
         self._tail = block[-2:]
-        if _find_dotted_line(block) is not None:
-            block = block.replace(b"\r\n.", b"\r\n..")
-        return block[len(tail) :]
+        return block.replace(b"\r\n.", b"\r\n..")[len(tail) :]
 
     def end(self) -> bytes:
         """Give the end of data, with a CRLF before it if the content did not end in one."""
@@ -142,8 +154,11 @@ class LongLineScan:
 
 def stuff(content: bytes) -> bytes:
     """Give whole content as it is sent behind a 354 reply: dots doubled at line starts, the end of data appended."""
-    stuffer = Stuffer()
-    return stuffer.feed(content) + stuffer.end()
+    if content.startswith(b"."):
+        content = b"." + content
+    # Where there is no dot to double, `replace` gives the content itself, not a copy.
+    content = content.replace(b"\r\n.", b"\r\n..")
+    return content + (b".\r\n" if content.endswith(b"\r\n") or not content else _END)
 
 
 def has_long_line(content: bytes, limit: int = MAX_TEXT_LINE) -> bool:
@@ -166,6 +181,6 @@ def _has_bare_newline(block: bytes) -> bool:
 
     The newline decoder notes which kinds it saw in one pass; counting each kind takes three, at thrice the time.
     """
-    decoder = IncrementalNewlineDecoder(None, translate=False)
+    decoder = IncrementalNewlineDecoder(None, False)
     decoder.decode(block.decode("latin-1"), True)
     return decoder.newlines not in ("\r\n", None)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from smarthost.wire.data import MAX_TEXT_LINE
-from smarthost.wire.header_address import complete_address, first_address, replace_address
+from smarthost.wire.header_address import complete_address, every_address, first_address, replace_address
 from smarthost.wire.trace import format_date, received
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "complete_address",
     "count_fields",
     "drop_fields",
+    "every_address",
     "field_value",
     "first_address",
     "fold_long_field",
@@ -54,6 +55,15 @@ def parse_fields(header: bytes) -> list[Field]:
 
     Each line ends in CRLF. A line that is no field ends the header; an mbox "From " line at the start is dropped.
     """
+    found = _find_fields(header)
+    fields = []
+    size = 2 if header.endswith(b"\r\n\r\n") else 0
+    for raw, name in found:
+        fields.append((name.lower(), raw))
+        size += len(raw)
+    if size == len(header):
+        # Nothing stands between the fields, as nearly always.
+        return fields
     section = _SECTION.match(header)
     if section is None:
         return []
@@ -120,7 +130,9 @@ def fold_long_field(raw: bytes, limit: int = MAX_TEXT_LINE) -> bytes:
 
 def _last_space(line: bytes, first: int, limit: int) -> int:
     """Give the offset of the last white space to fold at, so that both sides keep something visible; -1 if none."""
-    cut = max(line.rfind(b" ", first, limit + 1), line.rfind(b"\t", first, limit + 1))
-    if cut < 0 or not line[cut:].strip() or not line[:cut].strip():
+    # Trailing white space is no place to fold at, but there may be one before it.
+    end = min(limit + 1, len(line.rstrip()))
+    cut = max(line.rfind(b" ", first, end), line.rfind(b"\t", first, end))
+    if cut < 0 or not line[:cut].strip():
         return -1
     return cut

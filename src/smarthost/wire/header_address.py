@@ -40,6 +40,11 @@ def first_address(value: bytes) -> str:
     return ""
 
 
+def every_address(value: bytes) -> list[str]:
+    """Give all the addr-specs of an address field's value, those of groups too; a very long list is cut short."""
+    return [address for _, address in _mailboxes(value, 0)]
+
+
 def replace_address(raw: bytes, old: str, new: str) -> bytes:
     """Give a whole field in which each addr-spec equal to `old`, case aside, is `new`; all else stays as it is."""
     wanted = old.lower()

@@ -10,6 +10,7 @@ MAX_REPLY = 65536  # octets of one reply
 
 _CACHED = 16  # replies a session hears again and again: "250 2.1.0 Ok" and the like
 _CACHED_LENGTH = 128  # octets; longer lines are rarely the same twice
+_HEAD = len("250 2.0.0 ")  # octets of a line before its text, as nearly all status codes are
 _MARKS = (b" ", b"-", b"\r", b"")  # what may follow the code; "" and CR are a code alone, RFC 5321 4.2.1
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -26,7 +27,7 @@ class ProtocolFault(ValueError):
 class ReplyReader:
     """Takes octets and gives replies. After a `ProtocolFault` it cannot go on: the session is of no more use."""
 
-    __slots__ = ("_cache", "_code", "_held", "_lines", "_size", "_status")
+    __slots__ = ("_cache", "_code", "_heads", "_held", "_lines", "_size", "_status")
 
     def __init__(self) -> None:
         """Start between two replies."""
@@ -36,6 +37,7 @@ class ReplyReader:
         self._lines: list[str] = []
         self._size = 0
         self._cache: dict[bytes, Reply] = {}
+        self._heads: dict[bytes, tuple[int, EnhancedStatus]] = {}
 
     @property
     def pending(self) -> bool:
@@ -73,6 +75,12 @@ class ReplyReader:
         """Read one line (LF taken off); give the reply if it is its last line."""
         if len(line) >= MAX_LINE:
             raise ProtocolFault("reply line too long")
+        # A reply to content names its message, so that only what is before the text is the same again and again.
+        head = self._heads.get(line[:_HEAD])
+        if head is not None and not self._lines:
+            code, status = head
+            text = _readable(line[_HEAD:-1] if line.endswith(b"\r") else line[_HEAD:])
+            return self._remember(line, Reply(code, status, (text,)))
         digits = line[:3]
         mark = line[3:4]
         if not (
@@ -82,14 +90,20 @@ class ReplyReader:
         code = int(digits)
         status, text = _split_status(digits, line[4:-1] if line.endswith(b"\r") else line[4:])
         if mark != b"-" and not self._lines:
-            reply = Reply(code, status or EnhancedStatus(code // 100, 0, 0), (text,))
-            if len(line) <= _CACHED_LENGTH:
-                if len(self._cache) >= _CACHED:
-                    self._cache.clear()
-                self._cache[line] = reply
-            return reply
+            if status is not None and mark == b" " and line[_HEAD - 1 : _HEAD] == b" ":
+                if len(self._heads) >= _CACHED:
+                    self._heads.clear()
+                self._heads[line[:_HEAD]] = (code, status)
+            return self._remember(line, Reply(code, status or EnhancedStatus(code // 100, 0, 0), (text,)))
         self._add(code, status, text, len(line) + 1)
         return None if mark == b"-" else self._finish()
+
+    def _remember(self, line: bytes, reply: Reply) -> Reply:
+        if len(line) <= _CACHED_LENGTH:
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[line] = reply
+        return reply
 
     def _add(self, code: int, status: EnhancedStatus | None, text: str, size: int) -> None:
         if not self._lines:

@@ -23,6 +23,11 @@ def encode_xtext(text: str) -> str:
     )
 
 
+def is_plain(text: str) -> bool:
+    """Whether text is its own xtext: printable ASCII, without spaces, "+" and "="."""
+    return _PLAIN.fullmatch(text) is not None
+
+
 def decode_xtext(text: str) -> str | None:
     """Read xtext; None when it is none, or when it hides what is not printable ASCII (RFC 3461 4.4)."""
     if _XTEXT.fullmatch(text) is None:
@@ -49,10 +54,6 @@ def decode_orcpt(value: str) -> str | None:
         return None
     address = _decode_utf8_address(encoded) if kind == "utf-8" else decode_xtext(encoded)
     return f"{kind};{address}" if address else None
-
-
-def _is_plain(octet: int) -> bool:
-    return 33 <= octet <= 126 and octet not in b"+="
 
 
 def _decode_utf8_address(encoded: str) -> str | None:
