@@ -120,6 +120,14 @@ class Relay:
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
 
+    def tidy(self) -> None:
+        """Forget queues and sites of which nothing is left; called every few minutes."""
+        named = self.promoter.tidy()
+        self.scheduler.tidy()
+        self.dispatchers = {
+            name: each for name, each in self.dispatchers.items() if each in named or not each.is_unused
+        }
+
     def forget_retired(self) -> None:
         """Drop dispatchers of an older configuration whose last session has ended."""
         if self.retired:

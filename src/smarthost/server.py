@@ -109,19 +109,13 @@ class Server:
         """Take no more mail, let transactions end within the shutdown timeout, commit, close; safe to call once."""
         self._ready = False
         self._notifier.stopping()
-        # A spool that failed answers nobody: nothing that runs can end well, so nothing is waited for.
-        patience = 0.0 if self.failed else self.config.shutdown_timeout
-        deadline = time.monotonic() + patience
         relay: Relay | None = getattr(self, "relay", None)
         if relay is not None:
-            cut = await relay.door.drain(patience / 2)
-            if cut:
-                log.warning("%d sessions were cut off at shutdown", cut)
-            await self._drain_delivery(relay, deadline)
-            if self._watch is not None:
-                self._watch.cancel()
-            await relay.scheduler.stop()
-            await relay.promoter.stop()
+            try:
+                await self._drain(relay)
+            except Exception:
+                # Whatever went wrong, what was accepted and settled is still to be committed below.
+                log.exception("the shutdown could not wait for what was under way")
         if hasattr(self, "control"):
             await self.control.stop()
         if self._status is not None:
@@ -134,6 +128,20 @@ class Server:
             await self.spool.close()
         for undo in reversed(self._undo):
             undo()
+
+    async def _drain(self, relay: Relay) -> None:
+        """End sessions, then deliveries, then what watches over them."""
+        # A spool that failed answers nobody: nothing that runs can end well, so nothing is waited for.
+        patience = 0.0 if self.failed else self.config.shutdown_timeout
+        deadline = time.monotonic() + patience
+        cut = await relay.door.drain(patience / 2)
+        if cut:
+            log.warning("%d sessions were cut off at shutdown", cut)
+        await self._drain_delivery(relay, deadline)
+        if self._watch is not None:
+            self._watch.cancel()
+        await relay.scheduler.stop()
+        await relay.promoter.stop()
 
     async def _drain_delivery(self, relay: Relay, deadline: float) -> None:
         """Let sessions finish what they carry, then end them; what is answered is settled before the spool closes."""
@@ -247,6 +255,7 @@ class Server:
                 self._look(now)
                 if now >= next_history:
                     next_history = now + HISTORY_WATCH
+                    self.relay.tidy()
                     await self.spool.forget_history(now - self.config.history_keep)
             except Exception:
                 log.exception("the watch failed")

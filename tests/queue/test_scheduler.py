@@ -207,3 +207,21 @@ async def test_overdue_entries_are_handed_on() -> None:
     await until(lambda: overdue)
     assert overdue[0].message.id == 1 << 4
     await scheduler.stop()
+
+
+async def test_queues_without_mail_are_forgotten() -> None:
+    """After the last entry of a queue has gone, tidying leaves no trace of its name."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, offered = make(spool, clock)
+    await scheduler.start()
+    for number in range(1, 4):
+        message = accepted(number, f"mx/{number}.example")
+        await put(spool, message)
+        scheduler.admit(message)
+    for entry in offered[:2]:
+        entry.recipients = ()
+        await settle(spool, scheduler, entry)
+    scheduler.tidy()
+    assert set(scheduler.queues) == {"mx/3.example"}
+    await scheduler.stop()

@@ -1,4 +1,4 @@
-"""What must not happen: loops without end, relaying for strangers, mail that an upstream cannot take, secrets in the log."""
+"""What must not happen: relaying for strangers, loops without end, mail lost for its octets, secrets in the log."""
 
 import asyncio
 import base64
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from relay_house import FAST, House
+from relay_house import House
 
 from smarthost.config_types import Login
 from smarthost.crypto.password import hash_password
@@ -88,7 +88,7 @@ async def test_five_failed_logins_shut_the_door(house: House) -> None:
 
 
 async def test_a_loop_ends(house: House) -> None:
-    """A relay that is its own next hop: the message ends by its hops, and neither it nor its report goes round for ever."""
+    """A relay that is its own next hop: the message ends by its hops, and so does its report, which causes none."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -100,7 +100,7 @@ async def test_a_loop_ends(house: House) -> None:
     await house.until(lambda: sum(event.event is Kind.FAILED for event in house.events) == 2)
     await house.empty()
     kinds = [event.event for event in house.events]
-    assert kinds.count(Kind.REPORTED) == 1 and kinds.count(Kind.ACCEPTED) == 17
+    assert kinds.count(Kind.REPORTED) == 1 and kinds.count(Kind.ACCEPTED) == 18
     assert {event.status for event in house.events if event.event is Kind.FAILED} == {"5.4.6"}
 
 
@@ -111,19 +111,22 @@ async def test_a_loop_ends(house: House) -> None:
         ("eight_bit_mime", "Subject: x\r\n\r\ncaf\u00e9\r\n", (), "5.6.3"),
         ("smtputf8", "Subject: caf\u00e9\r\n\r\nx\r\n", ("SMTPUTF8",), "5.6.7"),
         ("smtputf8", "Subject: caf\u00e9\r\n\r\nx\r\n", (), "5.6.7"),
+        ("eight_bit_mime smtputf8", "Subject: caf\u00e9\r\n\r\ncaf\u00e9\r\n", (), "5.6.3"),
     ],
 )
 async def test_what_the_upstream_cannot_take_is_reported(
     house: House, missing: str, content: str, options: tuple[str, ...], status: str
 ) -> None:
-    """8-bit content and UTF-8 headers are measured, not believed; without the extension they fail, and the report says so."""
-    house.sink = Sink(SinkSettings(offers=msgspec.structs.replace(EVERYTHING, **{missing: False})))
+    """8-bit content and UTF-8 headers are measured; without the extension they fail, and the report arrives."""
+    offers = msgspec.structs.replace(EVERYTHING, **dict.fromkeys(missing.split(), False))
+    house.sink = Sink(SinkSettings(offers=offers))
     await house.open()
     number = await house.send("250@example.net", sender="250@example.org", content=content, options=options)
     await house.until(lambda: house.sink.counts.messages == 1)
     assert house.kinds(number) == [Kind.ACCEPTED, Kind.FAILED]
     report = email.message_from_bytes(house.sink.messages[-1].content, policy=email.policy.default)
     assert f"Status: {status}" in report.get_payload()[1].as_string()
+    assert house.sink.messages[-1].content.isascii()
     await house.empty()
 
 
@@ -138,8 +141,8 @@ async def test_measured_plain_content_goes_anywhere(house: House) -> None:
 
 async def test_nobody_hears_of_forged_senders_twice(house: House) -> None:
     """A report to a sender that does not exist is held, and a null reverse-path is never reported to."""
-    await house.open(retry=msgspec.structs.replace(FAST, report_lifetime=0.5))
-    await house.send("550@example.net", sender="550-forged@example.com")
+    await house.open()
+    await house.send("550@example.net", sender="550-7@example.com")
     null = await house.send("550@example.net", sender="")
     await house.until(lambda: house.server.counters.reports_failed == 1)
     await house.until(lambda: house.server.relay.settler.pending == 0)

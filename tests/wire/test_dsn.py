@@ -278,3 +278,14 @@ def test_no_text_can_break_a_report(reply: str, reason: str, host: str, action: 
         octets.index(b"delivery-status\r\n") : octets.index(b"rfc822-headers" if b"rfc822-h" in octets else b"global-h")
     ]
     assert status.count(b"\r\nFinal-Recipient:") == status.count(b"\r\nStatus: 5.0.0") == 2
+
+
+@pytest.mark.parametrize("returned", ["Subject: x\r\n\r\ncaf\u00e9\r\n", "Subject: caf\u00e9\r\n\r\nx\r\n"])
+def test_a_report_goes_where_the_message_could_not(returned: str) -> None:
+    """Where 8-bit or UTF-8 was the trouble, the report is all ASCII: the header only, encoded, and readable again."""
+    failed = outcome_of("bob@example.net", Action.FAILED, "5.6.3", "the host does not offer 8BITMIME")
+    facts = facts_of(ReportRecipient(outcome=failed), returned=returned.encode(), whole=True)
+    report = build_report(facts)
+    assert report.isascii()
+    last = email.message_from_bytes(report).get_payload()[2]
+    assert last.get_payload(decode=True).decode().startswith(returned.partition("\r\n")[0])

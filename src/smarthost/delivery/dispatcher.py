@@ -169,7 +169,7 @@ class Dispatcher:
         for job in reversed(ending.untouched):
             ready.push_back(job.entry)
         if self.stopping:
-            hall.scheduler.unload(ready.drain())
+            self._unload()
         elif ending.scope is Scope.SITE and ending.pause:
             ready.window.pause(now + ending.pause)
             self._held_by_window(now, ending.reason)
@@ -188,7 +188,7 @@ class Dispatcher:
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
         self.stopping = True
-        self._hall.scheduler.unload(self.ready.drain())
+        self._unload()
         for transfer in tuple(self.transfers):
             transfer.close()
 
@@ -205,6 +205,15 @@ class Dispatcher:
     def idle_sessions(self) -> int:
         """Count the sessions that wait for work."""
         return sum(1 for transfer in self._idle if transfer.is_idle)
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing would be lost with it: no session, no entry, no pause, no rate that remembers."""
+        ready = self.ready
+        is_paused = ready.window.until > self._hall.clock()
+        return not (
+            self.transfers or self.opening or ready.todo or ready.busy or is_paused or ready.limits.message_rate
+        )
 
     @property
     def is_quiet(self) -> bool:
@@ -347,8 +356,15 @@ class Dispatcher:
             return
         for queue in self.queues:
             self._hall.scheduler.block(queue, ready.window.until, reason or "the site is throttled")
-        self._hall.scheduler.unload(ready.drain())
+        self._unload()
         self._later(ready.window.until - now)
+
+    def _unload(self) -> None:
+        """Give all that waits here back to the disk; what was decided of a part of it is on disk already."""
+        entries = self.ready.drain()
+        for entry in entries:
+            self._partial.pop(entry.key, None)
+        self._hall.scheduler.unload(entries)
 
     def _opened(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -71,6 +71,13 @@ class Promoter:
         self.known.clear()
         self._pauses.clear()
 
+    def tidy(self) -> set[Dispatcher]:
+        """Forget findings that have expired; gives the dispatchers that the others still name."""
+        now = self._clock()
+        self.known = {queue: known for queue, known in self.known.items() if known[1] > now}
+        self._pauses = {queue: pause for queue, pause in self._pauses.items() if queue in self._scheduler.queues}
+        return {known[0] for known in self.known.values()}
+
     def overdue(self, entries: Sequence[Entry]) -> None:
         """Warn about or give up entries whose deadline has come; those in delivery are left for the next look."""
         now = self._clock()

@@ -104,9 +104,9 @@ class Scheduler:
         queue = self.queues.get(queue_name) or self._queue(queue_name)
         if queue.loaded.pop(entry.key, None) is not None:
             self.total -= 1
-        if not entry.recipients:
-            self.contents.drop(entry.message.id)
-        elif entry.due < _NEVER:
+        # A message that waits leaves its content on disk; another entry of it, if it is still here, reads it again.
+        self.contents.drop(entry.message.id)
+        if entry.recipients and entry.due < _NEVER:
             self._note(self._queue(entry.queue), entry.due)
         if queue.disk_due < _NEVER and len(queue.loaded) == QUEUE_BOUND // 2:
             self._note(queue, queue.disk_due)
@@ -155,6 +155,13 @@ class Scheduler:
         queue = self.queues.get(queue_name)
         return queue is not None and key in queue.loaded
 
+    def tidy(self) -> None:
+        """Forget queues of which nothing is left, so that memory does not grow with the destinations ever seen."""
+        now = self._clock()
+        for name, queue in tuple(self.queues.items()):
+            if not queue.loaded and queue.disk_due == _NEVER and queue.blocked_until <= now and not queue.pulling:
+                del self.queues[name]
+
     def note_due(self, queue_name: str, due: float) -> None:
         """Remember that a queue has an entry on disk that is due at a time."""
         self._note(self._queue(queue_name), due)
@@ -195,8 +202,8 @@ class Scheduler:
             now = self._clock()
             while self._turns and self._turns[0][0] <= now:
                 turn, name = heappop(self._turns)
-                queue = self.queues[name]
-                if queue.turn != turn:
+                queue = self.queues.get(name)
+                if queue is None or queue.turn != turn:
                     continue
                 queue.turn = _NEVER
                 if not queue.pulling:

@@ -229,7 +229,10 @@ class Connection(StockVerbs):
         if self._is_eof or self.dialogue.tls:
             self.shut()
         elif not channel.is_closing():
-            channel.write_eof()
+            try:
+                channel.write_eof()
+            except OSError:  # the client has gone without a word
+                channel.abort()
 
     def shut(self) -> None:
         """Write what waits and close."""
@@ -267,7 +270,10 @@ class Connection(StockVerbs):
         where = "".join(traceback.format_tb(error.__traceback__))
         _log.error("session of %s failed: %s\n%s", self.dialogue.client, type(error).__name__, where)
         self._parts.counters.internal_errors["reception"] += 1
-        self.end(SESSION_FAILED)
+        if self.is_over:
+            self.abort()
+        else:
+            self.end(SESSION_FAILED)
 
     def _regulate(self) -> None:
         """Stop or start reading, by what waits."""

@@ -1,6 +1,7 @@
 """Builds delivery status notifications, "reports": RFC 3464, and RFC 6533 where addresses or header are UTF-8."""
 
 import re
+from binascii import b2a_qp
 
 import msgspec
 
@@ -12,6 +13,7 @@ from smarthost.wire.header import field_value, fold_long_field, has_utf8, parse_
 from smarthost.wire.trace import format_date
 from smarthost.wire.xtext import encode_orcpt
 
+_CONVERSION = 6  # the subject of X.6.3 and X.6.7 (RFC 3463 3.7)
 _MESSAGE_ID = re.compile(rb"<[!-;=?-~]{1,900}>")
 _SUBJECTS = {
     Action.FAILED: "Your message could not be delivered",
@@ -57,20 +59,23 @@ class ReportFacts(msgspec.Struct, frozen=True, kw_only=True):
 def build_report(facts: ReportFacts) -> bytes:
     """Write a report's whole content, header included, with CRLF line ends.
 
-    No line is over 998 octets: an original with a longer one in its body is returned as its header only. A boundary
+    No line is over 998 octets: an original with a longer one in its body is returned as its header only. So is one
+    that is not 7-bit when the next hop could not take it (X.6.3, X.6.7), and the rest is encoded, since the report may
+    have to go the same way: a message cannot be encoded within another (RFC 2046 5.2.1), but text can. A boundary
     that occurs in the original is lengthened. Control characters in any text become spaces.
     """
     body_at = split_header(facts.returned, whole=True)
     header = b"".join(raw for _, raw in parse_fields(facts.returned[:body_at]))
     body = facts.returned[body_at:]
-    whole = facts.whole and not has_long_line(body)
+    plain = any(recipient.outcome.status.subject == _CONVERSION for recipient in facts.recipients)
+    whole = facts.whole and not has_long_line(body) and not (plain and not (header + body).isascii())
     is_global = has_utf8(header) or not all(text.isascii() for text in _addresses(facts))
     header = _fold_header(header)
     original = header + b"\r\n" + body if whole else header
     parts = [
-        _text_part(explain([recipient.outcome for recipient in facts.recipients], facts.hostname, _retry_until(facts))),
-        _status_part(facts, is_global),
-        _original_part(original, whole, is_global),
+        _text_part(facts, plain),
+        _status_part(facts, is_global, plain),
+        _original_part(original, whole, is_global, plain),
     ]
     boundary = facts.boundary
     while any(boundary.encode() in part for part in parts):
@@ -106,15 +111,22 @@ def _report_header(facts: ReportFacts, boundary: str, original: bytes, is_global
     return _join([*lines, "", "This is a delivery status notification in MIME format."])
 
 
-def _text_part(text: list[str]) -> bytes:
-    is_ascii = all(line.isascii() for line in text)
-    lines = [f"Content-Type: text/plain; charset={'us-ascii' if is_ascii else 'utf-8'}"]
-    if not is_ascii:
-        lines.append("Content-Transfer-Encoding: 8bit")
-    return _join([*lines, "", *text])
+def _part(content_type: str, content: bytes, plain: bool) -> bytes:
+    """Write one part with its header; what is not 7-bit is encoded where it has to be."""
+    lines = [f"Content-Type: {content_type}"]
+    if not content.isascii():
+        lines.append(f"Content-Transfer-Encoding: {'quoted-printable' if plain else '8bit'}")
+        content = b2a_qp(content, istext=True) if plain else content
+    return _join([*lines, ""]) + content
 
 
-def _status_part(facts: ReportFacts, is_global: bool) -> bytes:
+def _text_part(facts: ReportFacts, plain: bool) -> bytes:
+    outcomes = [recipient.outcome for recipient in facts.recipients]
+    text = _join(explain(outcomes, facts.hostname, _retry_until(facts)))
+    return _part(f"text/plain; charset={'us-ascii' if text.isascii() else 'utf-8'}", text, plain)
+
+
+def _status_part(facts: ReportFacts, is_global: bool, plain: bool) -> bytes:
     """Write the part for programs (RFC 3464 2)."""
     message = facts.message
     lines = [f"Reporting-MTA: dns; {clean(facts.hostname)}"]
@@ -125,9 +137,7 @@ def _status_part(facts: ReportFacts, is_global: bool) -> bytes:
         lines += ["", *_recipient_fields(recipient, is_global)]
     if not is_global:
         lines = [line.encode("ascii", "backslashreplace").decode() for line in lines]
-    content_type = f"Content-Type: message/{'global-' if is_global else ''}delivery-status"
-    is_ascii = all(line.isascii() for line in lines)
-    return _join([content_type, *([] if is_ascii else ["Content-Transfer-Encoding: 8bit"]), "", *lines])
+    return _part(f"message/{'global-' if is_global else ''}delivery-status", _join(lines), plain)
 
 
 def _recipient_fields(recipient: ReportRecipient, is_global: bool) -> list[str]:
@@ -155,16 +165,13 @@ def _recipient_fields(recipient: ReportRecipient, is_global: bool) -> list[str]:
     return lines
 
 
-def _original_part(original: bytes, whole: bool, is_global: bool) -> bytes:
+def _original_part(original: bytes, whole: bool, is_global: bool, plain: bool) -> bytes:
     if whole:
         content_type = "message/global" if is_global else "message/rfc822"
     else:
         content_type = "message/global-headers" if is_global else "text/rfc822-headers"
-    lines = [f"Content-Type: {content_type}"]
-    if not original.isascii():
-        lines.append("Content-Transfer-Encoding: 8bit")
     end = b"" if original.endswith(b"\r\n") else b"\r\n"
-    return _join([*lines, ""]) + original + end
+    return _part(content_type, original + end, plain)
 
 
 def _fold_header(header: bytes) -> bytes:
