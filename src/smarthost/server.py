@@ -242,7 +242,7 @@ class Server:
             queue_oldest={state: max(now - at, 0.0) for state, at in arrivals.items() if at is not None},
             site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
             site_connections=connections,
-            site_suspended={name: 1 for name, each in dispatchers.items() if each.ready.window.until > now},
+            site_suspended={name: int(each.ready.window.until > now) for name, each in dispatchers.items()},
             disk_free_ratio=self.spool.free_space().ratio,
         )
 

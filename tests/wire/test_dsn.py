@@ -3,6 +3,7 @@
 import email
 import email.policy
 import os
+import quopri
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -287,5 +288,4 @@ def test_a_report_goes_where_the_message_could_not(returned: str) -> None:
     facts = facts_of(ReportRecipient(outcome=failed), returned=returned.encode(), whole=True)
     report = build_report(facts)
     assert report.isascii()
-    last = email.message_from_bytes(report).get_payload()[2]
-    assert last.get_payload(decode=True).decode().startswith(returned.partition("\r\n")[0])
+    assert returned.partition("\r\n")[0].encode() in quopri.decodestring(report)

@@ -65,7 +65,10 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _generate(chosen: argparse.Namespace) -> int:
     try:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
         generate_key(_ALGORITHMS[chosen.algorithm], chosen.out, chosen.bits)
+    except OSError as error:
+        raise CommandFailed(f"{chosen.out.parent}: {error.strerror}", os.EX_CANTCREAT) from None
     except KeyUnwritable as fault:
         raise CommandFailed(str(fault), os.EX_CANTCREAT) from None
     try:

@@ -80,6 +80,7 @@ class SmtpSession(Pump):
         self._content = None
         self._input = content.rest
         draft.on_drained = None
+        self._is_slow = False  # the end may come, as TLS hands on what it had, after reading was stopped
         refusal = content.refusal()
         if refusal is not None:
             self._mode = _COMMANDS

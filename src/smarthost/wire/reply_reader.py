@@ -78,9 +78,8 @@ class ReplyReader:
         # A reply to content names its message, so that only what is before the text is the same again and again.
         head = self._heads.get(line[:_HEAD])
         if head is not None and not self._lines:
-            code, status = head
             text = _readable(line[_HEAD:-1] if line.endswith(b"\r") else line[_HEAD:])
-            return self._remember(line, Reply(code, status, (text,)))
+            return self._remember(line, Reply(*head, (text,)))
         digits = line[:3]
         mark = line[3:4]
         if not (
