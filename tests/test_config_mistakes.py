@@ -254,7 +254,21 @@ def test_no_password_without_tls(tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, auth % ("none", ""))
     assert line.startswith("smarthost.toml:3: relayhost_auth: would send the password without TLS")
     assert load_text(tmp_path, auth % ("none", ", allow_plaintext = true")).fallback.allow_plaintext_auth
-    assert "only where TLS can be had" in load_text(tmp_path, auth % ("may", "")).warnings[0]
+    assert "only where TLS can be had" in " ".join(load_text(tmp_path, auth % ("may", "")).warnings)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640])
+def test_secrets_that_everybody_can_read(tmp_path: Path, mode: int) -> None:
+    """A password in a file that is open to all is a warning that names the key, and the password is not in it."""
+    (tmp_path / "smarthost.toml").touch()
+    (tmp_path / "secret").write_text("geheim")
+    for file in ("smarthost.toml", "secret"):
+        (tmp_path / file).chmod(mode)
+    auth = "relayhost = 'a.example'\nrelayhost_auth = { username = 'u', %s }"
+    for setting in ("password = 'geheim'", f"password_file = '{tmp_path}/secret'"):
+        said = [line for line in load_text(tmp_path, auth % setting).warnings if "every user" in line]
+        assert len(said) == (mode == 0o644)
+        assert all(setting.partition(" ")[0] in line and "geheim" not in line for line in said)
 
 
 def test_both_certificate_and_key(tmp_path: Path) -> None:

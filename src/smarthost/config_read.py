@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -111,6 +112,12 @@ class Table:
             return []
         return [Table(value, (*self.path, key, index), self.findings) for index, value in enumerate(values)]
 
+    def is_for_all(self, key: str) -> bool:
+        """Whether a value stands in a configuration file that every user of the machine can read."""
+        file = self.findings.source.path
+        value = self.values.get(key)
+        return value is not None and file is not None and not isinstance(value, EnvironmentText) and is_open(file)
+
     def secret(self, key: str) -> str:
         """Give a secret, written under its key or in the file that `KEY_file` names; "" when it is not given."""
         secret = self.take(key, read_secret, "")
@@ -128,6 +135,8 @@ class Table:
             return ""
         if not secret:
             self.refuse(f"{key}_file", f"is {str(file)!r}, which is empty, but must hold the secret")
+        elif is_open(file):
+            self.warn(f"{key}_file", f"is {str(file)!r}, which every user of this machine can read; chmod 600 it")
         return secret
 
     def finish(self) -> None:
@@ -144,6 +153,11 @@ class Table:
         except ValueError as error:
             self.findings.refuse(path, str(error))
             return default
+
+
+def is_open(file: Path) -> bool:
+    """Whether every user can read a file; what is below /run is a supervisor's, with a view of its own for each."""
+    return bool(file.stat().st_mode & stat.S_IROTH) and not file.is_relative_to("/run")
 
 
 def show(value: object) -> str:

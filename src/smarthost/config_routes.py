@@ -157,6 +157,8 @@ def _read_login(top: Table, key: str, route: str, credentials: dict[str, Login])
             table.refuse("username", "is missing")
         if not password and len(table.findings.problems) == problems:
             table.refuse("password", "is missing; give password or password_file")
+        if table.is_for_all("password"):
+            table.warn("password", "stands in a file that every user of this machine can read; use password_file")
     allow_plaintext = table.take("allow_plaintext", read_bool, False)
     table.finish()
     credentials[route] = Login(username, password, mechanism)

@@ -112,7 +112,13 @@ def test_a_user_may_not_write_anothers_from() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [b"X-Smarthost-Tag: two words", b"X-Smarthost-Priority: asap", b"X-Smarthost-Send-At: tomorrow"],
+    [
+        b"X-Smarthost-Tag: two words",
+        b"X-Smarthost-Priority: asap",
+        b"X-Smarthost-Send-At: tomorrow",
+        b"X-Smarthost-Send-At: 2026-12-01T10:00:00",
+        b"X-Smarthost-Send-At: 9999-12-31T23:59:59-12:00",
+    ],
 )
 def test_a_wish_that_cannot_be_read_is_refused(field: bytes) -> None:
     """A typing error in a private field is told, not ignored."""

@@ -75,6 +75,7 @@ async def test_a_rate_limit_is_named(house: House) -> None:
     await house.open(retry=SLOW, limits=(limit,))
     numbers = [await house.send(f"250-{n}@example.net") for n in range(2)]
     await house.until(lambda: Kind.RELAYED in house.kinds(numbers[0]))
+    await house.until(lambda: not house.server.relay.settler.pending)
     assert await shown(house, Filter(why=Why.RATE_LIMITED)) == ["rate_limited"]
     row = [row async for row in house.server.operations.why(numbers[1])].pop()
     assert row["until"] is not None

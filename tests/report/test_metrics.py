@@ -82,7 +82,7 @@ def test_events_are_counted() -> None:
     assert value(samples, "messages_accepted_total", listener="127.0.0.1:2587", user="app1") == 1
     assert value(samples, "messages_rejected_total", listener="127.0.0.1:2587", reason="5.7.1") == 1
     assert value(samples, "recipients_total", route="relayhost", action="relayed") == 1
-    assert value(samples, "recipients_total", route="relayhost", action="failed") == 1
+    assert value(samples, "recipients_total", route="relayhost", action="failed") == 2
     assert value(samples, "attempts_total", **{"route": "relayhost", "stage": "content", "class": "2xx"}) == 2
 
 

@@ -35,6 +35,7 @@ _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
 _NO_WISHES: _Wishes = ("", None, 0.0)
 _SHORT_FIELD = 512  # octets of a From field that is remembered
+_LAST_YEAR = 2999  # of a send-at time: the expiry that is counted from it has to be a date, too
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -133,8 +134,11 @@ def _read_wishes(fields: list[Field]) -> _Wishes | Reply:
             priority = Priority(value.lower())
         elif name == b"x-smarthost-send-at":
             try:
-                send_at = datetime.fromisoformat(value).timestamp()
+                when = datetime.fromisoformat(value)
             except ValueError:
+                when = datetime.max
+            send_at = when.timestamp() if when.tzinfo is not None and when.year <= _LAST_YEAR else 0.0
+            if not send_at:
                 return make_reply(554, "5.6.0", "X-Smarthost-Send-At: an RFC 3339 time with a zone is allowed")
     return tag, priority, send_at
 
