@@ -49,7 +49,8 @@ def write_files(folder: Path) -> None:
         (folder / name).write_text("x")
     (folder / "secret").write_text("s3cret\n")
     (folder / "hash").write_text(HASH + "\n")
-    for name in ("secret", "hash"):
+    (folder / "smarthost.toml").touch()
+    for name in ("secret", "hash", "smarthost.toml"):
         (folder / name).chmod(0o600)
 
 

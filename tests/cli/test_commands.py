@@ -150,6 +150,16 @@ def test_generate_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "exists already" in capsys.readouterr().err
 
 
+def test_generate_makes_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder of a new key need not be there; one that cannot be made is told by name, with exit status 73."""
+    command = ["dkim", "generate", "--domain", "example.org", "--selector", "s1", "--algorithm", "ed25519", "--out"]
+    assert main([*command, str(tmp_path / "new" / "dkim" / "k.pem")]) == 0
+    assert (tmp_path / "new" / "dkim" / "k.pem").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "file").touch()
+    assert main([*command, str(tmp_path / "file" / "k.pem")]) == os.EX_CANTCREAT
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
 def test_password_is_hashed_from_standard_input() -> None:
     """The first line is the password, without its line end; none at all is a usage error."""
     ended = run("user", "hash", given="geheim wört\nmore\n")

@@ -158,7 +158,7 @@ class Dispatcher:
 
     def lost(self, transfer: Transfer, ending: Ending) -> None:
         """Take the end of a session: what it had not tried goes to another one."""
-        ready, hall, now = self.ready, self._hall, self._hall.clock()
+        ready, now = self.ready, self._hall.clock()
         self.transfers.discard(transfer)
         self._idle.pop(transfer, None)
         if ending.scope >= Scope.HOST:

@@ -10,7 +10,7 @@ from smarthost.mail.message import Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import deadline, lifetime
-from smarthost.queue.draft import Draft, Rules, accepted_event, signature_names
+from smarthost.queue.draft import Draft, Rules, signature_names
 from smarthost.queue.signing import Workers
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
