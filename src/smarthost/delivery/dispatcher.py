@@ -344,6 +344,8 @@ class Dispatcher:
             ready.done()
             outcomes = outcomes_of(unreached, entry.recipients)
             hall.settler.attempted(entry, outcomes)
+        elif self.transfers:
+            hall.settler.tell_unreached(ready.site, unreached)
         if not ready.window.may_open(now):
             self._held_by_window(now, unreached.reason)
         else:

@@ -8,13 +8,14 @@ from typing import Protocol
 
 import msgspec
 
+from smarthost.delivery.connect import Unreached
 from smarthost.delivery.reporting import Reporter
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus
-from smarthost.mail.route import Deliver, Route
+from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.backoff import Retry, deadline, next_attempt
 from smarthost.policy.notification import DueReport, due_reports
 from smarthost.queue.scheduler import Scheduler
@@ -287,6 +288,27 @@ class Settler:
             self._feed.publish(event)
             events.append(event)
         return tuple(events)
+
+    def tell_unreached(self, site: Site, unreached: Unreached) -> None:
+        """Tell of a session that could not be opened while others carry on: no message has spent an attempt on it."""
+        reply = unreached.fault.reply
+        route, stage = site.route.name, unreached.fault.stage
+        klass = f"{reply.code // 100}xx" if reply is not None else "none"
+        self._counters.attempts[route, stage, klass] += 1
+        self._feed.publish(
+            Event(
+                time=self._clock(),
+                event=Kind.ATTEMPTED,
+                route=route,
+                site=site.name,
+                host=unreached.host,
+                address=unreached.address,
+                code=reply.code if reply is not None else 0,
+                status=str(unreached.verdict.status),
+                reply=unreached.reason,
+                stage=stage,
+            )
+        )
 
     def _tell_event(self, entry: Entry, kind: Kind, reason: str) -> Event:
         event = Event(time=self._clock(), event=kind, message=entry.message.id, reply=reason)
