@@ -30,9 +30,7 @@ from smarthost.config_types import (
     Dns,
     Dnssec,
     Log,
-    LogFormat,
     Login,
-    LogLevel,
     Mechanism,
     ReportSettings,
     TlsFiles,
@@ -45,6 +43,7 @@ from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import RouteRule, RoutingTable
+from smarthost.report.maillog import LogFormat, LogLevel
 
 __all__ = [
     "Config",

@@ -16,7 +16,7 @@ from smarthost.config_read import (
     read_text,
 )
 from smarthost.config_routes import NOT_YET, check_route_name
-from smarthost.config_types import DkimKey, Dns, Dnssec, Log, LogFormat, LogLevel, ReportSettings, TlsFiles
+from smarthost.config_types import DkimKey, Dns, Dnssec, Log, ReportSettings, TlsFiles
 from smarthost.config_words import (
     check_hash,
     is_local_place,
@@ -38,6 +38,7 @@ from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, 
 from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.rewriting import Rewrite
+from smarthost.report.maillog import LogFormat, LogLevel
 
 HTTP_ADDRESS = "127.0.0.1:9587"
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from smarthost.report.maillog import LogFormat, LogLevel
+
 
 class Dnssec(StrEnum):
     """Whether the AD bit of an answer is believed: from a local resolver only, always, or never."""
@@ -12,22 +14,6 @@ class Dnssec(StrEnum):
     AUTO = "auto"
     ON = "on"
     OFF = "off"
-
-
-class LogFormat(StrEnum):
-    """How the mail log is written."""
-
-    JSON = "json"
-    TEXT = "text"
-
-
-class LogLevel(StrEnum):
-    """From which level on log lines are written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 class Mechanism(StrEnum):

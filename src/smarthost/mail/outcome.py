@@ -60,11 +60,3 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     host: str = ""
     address: str = ""
     ambiguous: bool = False
-
-
-class Timings(msgspec.Struct, frozen=True, gc=False):
-    """Where an attempt's time went, in seconds: waiting in the queue, getting a session, transferring."""
-
-    queued: float = 0.0
-    connecting: float = 0.0
-    transferring: float = 0.0
