@@ -18,6 +18,7 @@ from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 
 FAST = Retry(schedule=(0.2,), lifetime=3600.0, report_lifetime=3600.0, delay_warning=())
+SLOW = msgspec.structs.replace(FAST, schedule=(600.0,))  # nothing is in delivery while a test acts on the queue
 
 
 class House:

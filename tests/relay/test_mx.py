@@ -4,9 +4,8 @@ import errno
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
-from relay_house import FAST, House
+from relay_house import SLOW, House
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 
@@ -31,7 +30,6 @@ empty.example. 300 IN TXT "nothing to send mail to"
 example. 300 IN SOA ns.example. root.example. 1 3600 600 86400 300
 """
 BY_MX = Route("mx", Deliver.MX, (), TlsLevel.NONE)
-SLOW = msgspec.structs.replace(FAST, schedule=(600.0,))
 
 
 async def test_domains_that_cannot_take_mail_fail(house: House) -> None:

@@ -5,7 +5,7 @@ import smtplib
 
 import msgspec
 import pytest
-from relay_house import FAST, House
+from relay_house import FAST, SLOW, House
 
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
@@ -17,7 +17,6 @@ from smarthost.policy.routing import Match, RouteRule
 from smarthost.spool.store import Filter
 
 RELAYED, DELAYED = Kind.RELAYED, Kind.DELAYED
-SLOW = msgspec.structs.replace(FAST, schedule=(600.0,))
 
 
 async def test_what_was_accepted_survives_a_restart(house: House) -> None:

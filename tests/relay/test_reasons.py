@@ -2,8 +2,7 @@
 
 import time
 
-import msgspec
-from relay_house import FAST, House
+from relay_house import SLOW, House
 
 from smarthost.config_types import Login
 from smarthost.mail.entry import Why
@@ -15,7 +14,6 @@ from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.spool.store import Filter
 
-SLOW = msgspec.structs.replace(FAST, schedule=(600.0,))
 DEAD = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", 1),), TlsLevel.NONE)
 
 

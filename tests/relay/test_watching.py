@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import msgspec
-from relay_house import House
+from relay_house import SLOW, House
 
 from smarthost.mail.event import Kind
 from smarthost.server import Server
@@ -42,12 +42,12 @@ def sample(text: str, name: str, label: str = "") -> float:
 
 async def test_every_metric_is_shown(house: House) -> None:
     """Each metric has its help, and with mail under way its series with the promised labels; parked mail has an age."""
-    await house.open(http_address="127.0.0.1:0")
+    await house.open(http_address="127.0.0.1:0", retry=SLOW)
     assert house.server._status is not None
     await house.send("250@example.net", "451@example.net", "550@example.net")
     held = await house.send("452@example.net")
     await house.until(lambda: Kind.DELAYED in house.kinds(held))
-    await house.until(lambda: house.server.relay.settler.pending == 0)
+    await house.until(lambda: house.server.relay.scheduler.total == 0)
     await house.server.operations.queue_hold(Filter(ids=(held,)), False)
     await asyncio.sleep(1.1)
     text = await asyncio.to_thread(read_metrics, house.server._status.address)
@@ -63,7 +63,8 @@ async def test_every_metric_is_shown(house: House) -> None:
             assert f'{label}="' in series[0], (name, label)
     assert sample(text, "smarthost_queue_messages", 'state="parked"') == 1
     assert 1.0 <= sample(text, "smarthost_queue_oldest_seconds", 'state="parked"') < 60
-    await house.server.operations.queue_delete(Filter(recipient="451*"), False)
+    deleted = await house.server.operations.queue_delete(Filter(recipient="451*"), False)
+    assert deleted == {"entries": 1, "messages": 1}
     await asyncio.sleep(1.1)
     text = await asyncio.to_thread(read_metrics, house.server._status.address)
     assert sample(text, "smarthost_queue_oldest_seconds", 'state="active"') == 0.0
