@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,10 +23,11 @@ START_TIMEOUT = 20.0  # seconds
 
 
 def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Give a TCP port of 127.0.0.1 that nobody uses right now, below those that outgoing connections get."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", random.randrange(20000, 32000)))
+            return int(probe.getsockname()[1])
 
 
 def wait_until(question: Callable[[], Answer], what: str, seconds: float = 15.0, step: float = 0.02) -> Answer:
