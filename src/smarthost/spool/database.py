@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from smarthost.spool import schema
@@ -34,8 +35,11 @@ class Database:
         self._written = 0  # octets given to the log since the last checkpoint, at the least
         self._growth = 1.0  # how much longer than that the log became last time
 
-    def commit(self, *parts: Part) -> Fault | None:
-        """Write parts in one transaction. On DISK_FULL nothing was written; on IO_ERROR `fatal` says what happened."""
+    def commit(self, *parts: Part, written: Callable[[], None] = lambda: None) -> Fault | None:
+        """Write parts in one transaction. On DISK_FULL nothing was written; on IO_ERROR `fatal` says what happened.
+
+        `written` is called when the rows are written and only the sync is left.
+        """
         started = time.perf_counter()
         cursor = self._cursor
         try:
@@ -46,6 +50,7 @@ class Database:
                 cursor.execute(schema.SET_META, (last_id, "last_id"))
             if grown:
                 cursor.execute(schema.SET_META, (self.entries + grown, "entries"))
+            written()
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
             return self._failed(error)

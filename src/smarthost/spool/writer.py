@@ -10,11 +10,13 @@ from smarthost.spool.batch import Batch, Part
 from smarthost.spool.database import Database
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.store import Fault
+from smarthost.spool.turn import Turn
 
 # Settles alone wait this long for company; with the commit itself it stays below the 20 ms that are promised.
 SETTLE_PATIENCE = 0.01
 FULL_PATIENCE = 0.5  # between two tries on a full disk
 IDLE_PATIENCE = 1.0  # without work before the log is emptied and unused pages are given back
+CROWD = 4  # accepts and settles in a batch that are worth a turn
 
 # Who rings the bell: nobody while the writer is at work or will look again by itself.
 _NOBODY, _ACCEPTS, _ANYONE = range(3)
@@ -52,6 +54,7 @@ class Writer:
         self._closing = False
         self._had_company = False  # the last batch had more than one accept
         self._shrinks = False
+        self._turn: Turn | None = None
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
@@ -83,8 +86,10 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._database.fatal and (batch := self._next_batch()):
-                self._commit(batch)
+            while not self._database.fatal and self._has_work():
+                self._begin_turn()
+                self._commit(self._take())
+                self._end_turn()
                 if self._database.is_log_long():
                     self._database.checkpoint()
         except Exception as error:  # a bug: nothing may be answered any more, and somebody has to hear of it
@@ -93,26 +98,25 @@ class Writer:
             self._call(self._on_fatal, self._database.fatal)
         self._database.close()
 
-    def _next_batch(self) -> Batch | None:
-        """Wait for work; None when the spool closes and nothing waits, or when it failed."""
+    def _has_work(self) -> bool:
+        """Wait for work; False when the spool closes and nothing waits, or when it failed."""
         if self.gather and self._had_company and not self._closing:
             time.sleep(self.gather)
         while not self._database.fatal:
             with self._lock:
                 waiting = self._waiting
                 if waiting.accepts or (self._closing and (waiting.settles or self._stuck)):
-                    return self._take()
+                    return True
                 if self._closing:
-                    return None
+                    return False
                 hurries = bool(waiting.settles or self._stuck)
                 self._listens_to = _ACCEPTS if hurries else _ANYONE
                 patience = self._patience()
             if not self._wait(patience):
                 if hurries:
-                    with self._lock:
-                        return self._take()
+                    return True
                 self._tidy()
-        return None
+        return False
 
     def _patience(self) -> float:
         if self._stuck:
@@ -132,8 +136,21 @@ class Writer:
             self._listens_to = _NOBODY
         return rung
 
+    def _begin_turn(self) -> None:
+        """Have the loop stand still while rows are written, if there are many; what it brings meanwhile comes along."""
+        waiting = self._waiting
+        if len(waiting.accepts.dones) + len(waiting.settles.dones) >= CROWD and not self._closing:
+            self._turn = Turn()
+            self._turn.ask(self._loop)
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.end()
+
     def _take(self) -> Batch:
-        batch, self._waiting = self._waiting, Batch()
+        with self._lock:
+            batch, self._waiting = self._waiting, Batch()
         self._had_company = len(batch.accepts.dones) > 1
         if self._stuck:
             self._stuck.extend(batch.settles)
@@ -142,7 +159,7 @@ class Writer:
 
     def _commit(self, batch: Batch) -> None:
         if self._reserve.held and time.monotonic() - self._full_at >= FULL_PATIENCE:
-            fault = self._database.commit(batch.settles, batch.accepts)
+            fault = self._database.commit(batch.settles, batch.accepts, written=self._end_turn)
             if fault is None:
                 self.settles_stuck = False
                 self._call(_answer, self._loop, (batch.settles, batch.accepts), None)
