@@ -16,6 +16,7 @@ RUN groupadd --system --gid 587 smarthost \
  && useradd --system --uid 587 --gid smarthost --home-dir /var/lib/smarthost --shell /usr/sbin/nologin smarthost \
  && install -d -o smarthost -g smarthost -m 0700 /var/lib/smarthost
 COPY --from=builder /opt/smarthost /opt/smarthost
+# It has no secrets; one that is mounted in its place and has some is best root:587, mode 0640.
 COPY conf/docker.toml /etc/smarthost/smarthost.toml
 ENV PATH=/opt/smarthost/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -34,6 +34,7 @@ class NullDraft:
     def __init__(self) -> None:
         self.refused: Reply | None = None
         self.backlog = 0
+        self.is_dotted = True
         self.on_drained: Callable[[], None] | None = None
 
     def write(self, block: bytes) -> None:

@@ -176,6 +176,8 @@ WRONG = [
     ("[[user]]\nname = 'a'", "user[0].password: is missing"),
     ("[[user]]\nname = 'a'\npassword = 'plain'", "user[0].password: is not a hash that begins with $argon2id$"),
     ("[[user]]\nname = 'a'\npassword = '$argon2id$...'", "user[0].password: is a damaged or shortened"),
+    ("[[user]]\nname = 'a'\npassword = '" + HASH[:-40] + "'", "user[0].password: is a damaged or shortened"),
+    ("[[user]]\nname = 'a'\npassword = '" + HASH.replace("t=3,", "") + "'", "user[0].password: is a damaged"),
     (f"[[user]]\npassword = '{HASH}'", "user[0].name: is missing"),
     (f"[[user]]\nname = 'a'\npassword = '{HASH}'\npriority = 'urgent'", "user[0].priority: is"),
     (

@@ -79,6 +79,7 @@ class Relay:
         self.limits = LimitTable(config.limits)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
+        self.former: dict[str, ReadyQueue] = {}  # by site; of the configurations before, for their rates
         self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
@@ -113,9 +114,10 @@ class Relay:
         self.connector.clear()
         self.credentials.replace(config.users)
         self.door.terms = make_terms(config)
-        for dispatcher in self.dispatchers.values():
+        for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
+            self.former[name] = dispatcher.ready
         self.dispatchers = {}
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
@@ -127,6 +129,7 @@ class Relay:
         self.dispatchers = {
             name: each for name, each in self.dispatchers.items() if each in named or not each.is_unused
         }
+        self.former = {name: each for name, each in self.former.items() if each.is_paced}
 
     def forget_retired(self) -> None:
         """Drop dispatchers of an older configuration whose last session has ended."""
@@ -150,7 +153,7 @@ class Relay:
         """Give the dispatcher of a site, the same for all queues whose hosts are the same."""
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
-            ready = ReadyQueue(site, self.limits.for_site(site))
+            ready = ReadyQueue(site, self.limits.for_site(site), self.former.pop(site.name, None))
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
         else:
             dispatcher.ready.site = site

@@ -136,7 +136,7 @@ class Table:
         if not secret:
             self.refuse(f"{key}_file", f"is {str(file)!r}, which is empty, but must hold the secret")
         elif is_open(file):
-            self.warn(f"{key}_file", f"is {str(file)!r}, which every user of this machine can read; chmod 600 it")
+            self.warn(f"{key}_file", f"is {str(file)!r}, which every user of this machine can read; chmod o-r it")
         return secret
 
     def finish(self) -> None:

@@ -55,6 +55,9 @@ class Reasons:
         wait = dispatcher.ready.cells.wait(now)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
+        wait = dispatcher.ready.opening_cells.wait(now)
+        if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
+            return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
         if dispatcher.ready.todo:
             return Reason(Why.SITE_BUSY, SENTENCES[Why.SITE_BUSY], since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):

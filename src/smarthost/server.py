@@ -26,7 +26,7 @@ from smarthost.operations import RelayOperations
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import GaugeReader, Gauges, LoopLag
-from smarthost.report.maillog import MailLog, ProgramLog, install_program_log
+from smarthost.report.maillog import Line, ProgramLog, encoder, install_program_log, listen_from
 from smarthost.report.metrics import RelayCollector, make_registry
 from smarthost.report.output import Output
 from smarthost.report.status_http import StatusServer
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 WATCH = 1.0  # seconds between two looks at sessions, disk, keys and certificates
 HISTORY_WATCH = 600.0  # seconds between two clearings of the history
 INODES_LEFT = 0.05  # part of the inodes below which no mail is accepted
+# Closing has to fit into the 2 s between shutdown_timeout (8 s) and the 10 s after which containers are killed.
+LOG_PATIENCE = 1.0  # seconds in which a slow reader takes the log's last lines
 UNHEALTHY_LAG = 5.0  # seconds of event loop lag from which /healthz says no
 EX_OK, EX_SOFTWARE, EX_OSERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 0, 70, 71, 75, 77, 78
 
@@ -191,13 +193,13 @@ class Server:
     def _start_log(self, loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
         if self._log_to is None:
             return lambda: 0
-        output = Output(self._log_to, loop)
         settings = self.config.log
-        self.feed.listen(MailLog(output.write, settings.format, settings.level))
-        undo = install_program_log(ProgramLog(output.write_from_anywhere, settings.format), settings.level)
+        output = Output[Line](self._log_to, loop, encoder(settings.format))
+        self.feed.listen(listen_from(settings.level, output.write))
+        undo = install_program_log(ProgramLog(output.write_from_anywhere), settings.level)
         # What aiosmtpd says of a session, our own events say better; its "debug" has what clients send, logins too.
         logging.getLogger("mail.log").setLevel(logging.ERROR)
-        self._undo += [output.close, undo]
+        self._undo += [lambda: output.close(LOG_PATIENCE), undo]
         return lambda: output.dropped
 
     def _start_status(self, loop: asyncio.AbstractEventLoop, dropped: Callable[[], int]) -> None:

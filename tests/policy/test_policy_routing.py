@@ -9,7 +9,7 @@ from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, TlsLevel
 from smarthost.policy.limits import Limit, LimitMatch, LimitTable, SiteLimits
 from smarthost.policy.rate import Rate
 from smarthost.policy.rewriting import Rewrite, Rewriter
-from smarthost.policy.routing import Match, RouteRule, RoutingTable, parse_next_hop, parse_relayhost
+from smarthost.policy.routing import Match, RouteRule, RoutingTable, parse_next_hop
 from smarthost.policy.security import plan
 
 MX = Route("mx", Deliver.MX)
@@ -80,13 +80,6 @@ def test_a_next_hop_reads_what_it_writes(host: str, port: int, implicit: bool) -
     """Written and read again, a next hop is the same."""
     hop = parse_next_hop(f"{'smtps://' if implicit else ''}[{host}]:{port}")
     assert parse_next_hop(str(hop)) == hop
-
-
-def test_a_relayhost_is_an_ordered_list() -> None:
-    """Several next hops, in an array or with commas, keep their order."""
-    expected = (NextHop("a.example"), NextHop("b.example", 587))
-    assert parse_relayhost(["[a.example]", "[b.example]:587"]) == expected
-    assert parse_relayhost("[a.example], [b.example]:587") == expected
 
 
 def recipient(address: str, domain: str = "") -> Recipient:

@@ -37,6 +37,7 @@ class FakeDraft:
         self.intake, self.arrival, self.envelope = intake, arrival, envelope
         self.refused: Reply | None = intake.refuses_at_once
         self.backlog = 0
+        self.is_dotted = True
         self.on_drained: Callable[[], None] | None = None
         self.blocks: list[bytes] = []
         self.fate = "open"

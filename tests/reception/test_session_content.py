@@ -77,6 +77,18 @@ async def test_bare_newlines_are_normalised_or_refused(tmp_path):
 
 
 @on_both_loops
+async def test_a_draft_is_told_whether_lines_begin_with_a_dot(tmp_path):
+    """Before its commit a draft learns it of the whole content: doubled dots, and what a bare newline makes of one."""
+    async with doorstep(tmp_path) as step:
+        client = await step.greeted()
+        for content, is_dotted in ((b"a.\r\nb\r\n", False), (b"..a\r\nb\r\n", True), (b"a\n.b\r\n", True)):
+            await client.say(*ENVELOPE)
+            await client.send(content + b".\r\n")
+            assert (await client.reply()).startswith("250")
+            assert step.intake.accepted[-1].is_dotted is is_dotted
+
+
+@on_both_loops
 async def test_nul_is_refused_behind_the_end_of_data(tmp_path):
     """554 5.6.0 once; the draft is dropped at the NUL and the rest is drained."""
     async with doorstep(tmp_path) as step:

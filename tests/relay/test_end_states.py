@@ -2,13 +2,16 @@
 
 import email
 import email.policy
+import logging
+import sqlite3
 
 import msgspec
 import pytest
-from relay_house import FAST, House
+from relay_house import FAST, SLOW, House
 
 from smarthost.mail.entry import Why
 from smarthost.mail.event import Kind
+from smarthost.mail.message import format_id
 from smarthost.spool.store import Filter
 
 ACCEPTED, RELAYED, DELAYED, FAILED = Kind.ACCEPTED, Kind.RELAYED, Kind.DELAYED, Kind.FAILED
@@ -157,6 +160,31 @@ async def test_a_report_that_fails_is_held(house: House) -> None:
     await house.until(lambda: house.server.relay.settler.pending == 0)
     held = await house.server.spool.select(Filter(why=Why.REPORT_FAILED.value), 10)
     assert [entry.recipients[0].address for entry in held] == ["550-7@example.org"]
+
+
+@pytest.mark.parametrize("others", [(), ("451-2@example.net",)])
+async def test_lost_content_parks_its_message(
+    house: House, caplog: pytest.LogCaptureFixture, others: tuple[str, ...]
+) -> None:
+    """A message whose content was damaged on disk waits for a person; log and event say whose it is."""
+    await house.open(retry=SLOW)
+    number = await house.send("451@example.net", *others)
+    await house.until(lambda: house.kinds(number).count(DELAYED) == 1 + len(others))
+    await house.until(lambda: house.server.relay.scheduler.total == 0)
+    with sqlite3.connect(house.folder / "spool" / "spool.db") as database:
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("UPDATE content SET head = x'00' WHERE id = ?", (number,))
+    database.close()
+    with caplog.at_level(logging.ERROR, "smarthost.delivery.settle"):
+        await house.server.operations.queue_retry(Filter(ids=(number,)), False)
+        await house.until(lambda: Kind.HELD in house.kinds(number))
+    [held] = [event for event in house.events if event.event is Kind.HELD]
+    assert (held.sender, held.recipient) == ("app@example.org", "" if others else "451@example.net")
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        f"message {format_id(number)} is parked"
+    ]
+    await house.until(lambda: house.server.relay.settler.pending == 0)
+    assert [entry.why for entry in await house.server.spool.entries_of(number)] == [Why.CONTENT_LOST]
 
 
 async def test_soft_bounce_keeps_everything(house: House) -> None:

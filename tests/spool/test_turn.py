@@ -4,6 +4,10 @@ import asyncio
 import threading
 import time
 
+import pytest
+from spool_samples import Opener, accept, sample
+
+from smarthost.spool import writer
 from smarthost.spool.turn import PATIENCE, Turn
 
 
@@ -38,7 +42,7 @@ async def test_a_turn_that_is_too_long_is_not_waited_for() -> None:
         heard = went_on.wait(10)
         turn.end()
         ended.set()
-        return heard
+        return heard and turn.was_long
 
     assert await asyncio.to_thread(write)
     assert ended.is_set()
@@ -63,3 +67,40 @@ async def test_a_loop_that_is_busy_or_closed_is_not_waited_for() -> None:
     closed = asyncio.new_event_loop()
     closed.close()
     Turn().ask(closed)
+
+
+async def test_the_writer_asks_for_turns_until_one_was_too_long(
+    open_sqlite: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many rows are written in a turn, few are not; after a turn that was too long there is none for a while."""
+    asked: list[Turn] = []
+
+    class Watched(Turn):
+        __slots__ = ()
+        is_slow = False
+
+        def ask(self, loop: asyncio.AbstractEventLoop) -> None:
+            asked.append(self)
+            super().ask(loop)
+
+        @property
+        def was_long(self) -> bool:
+            return self.is_slow
+
+        @was_long.setter
+        def was_long(self, value: bool) -> None:
+            pass
+
+    monkeypatch.setattr(writer, "Turn", Watched)
+    spool = open_sqlite()
+    await accept(spool, sample(1))
+    assert not asked
+    serials = iter(range(100, 10_000))
+    for _ in range(3):
+        await accept(spool, *(sample(next(serials)) for _ in range(60)))
+    assert len(asked) >= 3
+    Watched.is_slow = True
+    await accept(spool, *(sample(next(serials)) for _ in range(60)))
+    found = len(asked)
+    await accept(spool, *(sample(next(serials)) for _ in range(60)))
+    assert len(asked) == found

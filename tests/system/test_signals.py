@@ -1,10 +1,13 @@
 """Signals: SIGTERM drains, a second one ends at once, SIGHUP reads the configuration again."""
 
+import contextlib
+import os
 import signal
 import smtplib
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from relay_process import Relay, free_port, is_listening, wait_until
@@ -45,6 +48,48 @@ def test_sigterm_does_not_wait_for_a_silent_upstream(relay: Relay, sink: Sink) -
     assert relay.stop() == 0
     assert time.monotonic() - started < 6
     assert len(relay.queue()) == 1
+
+
+def test_sigterm_ends_in_time_whatever_hangs(make_relay: Callable[..., Relay]) -> None:
+    """Two seconds beyond shutdown_timeout are enough, with everybody silent whom the relay could wait for.
+
+    Those are the upstream, a client in the middle of its content, one that greets nobody, one in its TLS handshake,
+    a scraper, a command, and the reader of the log, whose pipe is full.
+    """
+    relay = make_relay(shutdown_timeout="1s")
+    reader = stop_reading(relay.log_file)
+    relay.start()
+    submit(relay.port, "stuck", "hang@example.com")
+    control = socket.socket(socket.AF_UNIX)
+    control.connect(str(Path(relay.config["data_directory"]) / "control.sock"))
+    ports = [relay.http_port, *[relay.port] * 3]
+    scraper, mute, handshake, client = [socket.create_connection(("127.0.0.1", port), 5) for port in ports]
+    control.sendall(b'{"verb": ')
+    scraper.sendall(b"GET /metrics")
+    handshake.sendall(b"EHLO x\r\nSTARTTLS\r\n")
+    client.sendall(b"EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<250@example.com>\r\nDATA\r\n")
+    time.sleep(0.3)
+    client.sendall(b"Subject: cut off\r\n\r\nno end")
+    time.sleep(0.2)
+    started = time.monotonic()
+    assert relay.stop() == 0
+    assert time.monotonic() - started < 3
+    for each in (control, scraper, mute, handshake, client):
+        each.close()
+    os.close(reader)
+    assert len(relay.queue()) == 1
+
+
+def stop_reading(log_file: Path) -> int:
+    """Put a full pipe where a log is going to be; gives its reading end, which nobody reads."""
+    os.mkfifo(log_file)
+    reader = os.open(log_file, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(log_file, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"." * 4096)
+    os.close(writer)
+    return reader
 
 
 def test_a_second_signal_exits_at_once(make_relay: Callable[..., Relay], sink: Sink) -> None:

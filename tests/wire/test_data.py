@@ -136,6 +136,24 @@ def test_any_cut_gives_the_same(raw: bytes, reject_bare: bool, data: st.DataObje
     assert seen[0] == seen[1] == seen[2]
 
 
+@settings(max_examples=300)
+@given(RAW, st.data())
+def test_content_is_dotted_when_a_line_begins_with_a_dot(raw: bytes, data: st.DataObject) -> None:
+    """Wherever the octets are cut, no line of content that is not called dotted begins with a dot."""
+    raw += b"\r\n.\r\n"
+    cut = data.draw(st.integers(0, len(raw)))
+    for chunks in ([raw], octets_of(raw), [raw[:cut], raw[cut:]]):
+        content, reader = read(chunks)
+        if reader.fault is None and not reader.is_dotted:
+            assert b"\r\n." not in b"\r\n" + content
+
+
+def test_plain_content_is_not_dotted() -> None:
+    """A dot elsewhere, and the one of the end, are no dots at the beginning of a line."""
+    for raw, is_dotted in ((b"a.\r\nb.c\r\n.\r\n", False), (b".\r\n", False), (b"a\r\n..\r\n.\r\n", True)):
+        assert read([raw])[1].is_dotted is is_dotted
+
+
 @settings(max_examples=200)
 @given(RAW)
 def test_given_content_has_only_whole_line_ends(raw: bytes) -> None:

@@ -9,6 +9,8 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from smarthost.crypto.dkim_keys import load_key, public_record
 from smarthost.crypto.dkim_verify import verify
 from smarthost.mail.event import Event, Kind
@@ -64,8 +66,7 @@ class Story:
             yield f"signed as {signature}"
         phases = ""
         if arrived.seconds is not None:
-            names = ("queued", "connecting", "transferring")
-            spans = zip(names, arrived.seconds, strict=True)
+            spans = msgspec.structs.asdict(arrived.seconds).items()
             phases = " (" + ", ".join(f"{name} {seconds * 1000:.1f}" for name, seconds in spans) + ")"
         elapsed = (arrived_at - accepted_at) * 1000
         yield f"relayed to the sink in {elapsed:.1f} ms{phases}: {arrived.code} {arrived.status} {arrived.reply}"

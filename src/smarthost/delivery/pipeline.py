@@ -6,10 +6,11 @@ from typing import NamedTuple, Protocol
 from smarthost.delivery.transaction import Transaction
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import Reply
+from smarthost.spool.store import Content
 from smarthost.wire.data import stuff
 
 RSET = b"RSET\r\n"
-_EMPTY_CONTENT = b".\r\n"
+_END_LINE = b".\r\n"
 
 
 class Step(NamedTuple):
@@ -74,14 +75,14 @@ class Pipeline:
             if self.following is not None:
                 self._driver.write(b"".join(self.following.commands))
 
-    def content_sent(self, end: bytes) -> None:
-        """Write what ends the content, and behind it, in the same write, the next envelope (RFC 2920 3.1)."""
+    def content_sent(self, *rest: bytes) -> None:
+        """Write the rest of the content, its end included, and in the same write the next envelope (RFC 2920 3.1)."""
         self.step = DOT
         if self._pipelining:
             self.following = following = self._driver.take()
             if following is not None:
-                end = b"".join((end, *following.commands))
-        self._driver.write(end)
+                rest = (*rest, *following.commands)
+        self._driver.write(b"".join(rest))
 
     def _begin(self, *, reset: bool) -> None:
         """With nothing in flight: begin the next transaction, behind RSET if the last one was left open."""
@@ -156,12 +157,19 @@ class Pipeline:
         elif not transaction.accepted:
             # The peer waits for content though it took no recipient: it gets none, and its reply says nothing.
             self.step = EMPTY_DOT
-            self._driver.write(_EMPTY_CONTENT)
-        elif transaction.job.content.file:
+            self._driver.write(_END_LINE)
+        else:
+            self._send_content(transaction, transaction.job.content)
+
+    def _send_content(self, transaction: Transaction, content: Content) -> None:
+        head = content.head
+        if content.file:
             self.step = CONTENT
             self._driver.send_file(transaction)
+        elif content.is_dotted or not head.endswith(b"\r\n"):
+            self.content_sent(stuff(head))
         else:
-            self.content_sent(stuff(transaction.job.content.head))
+            self.content_sent(head, _END_LINE)
 
     def _content_answered(self, reply: Reply) -> None:
         """The peer answers before the end of the content: a refusal counts, but the session is of no more use."""

@@ -12,7 +12,8 @@ from smarthost.delivery.connect import Unreached
 from smarthost.delivery.reporting import Reporter
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
-from smarthost.mail.event import Event, Kind
+from smarthost.mail.event import Event, Kind, Seconds
+from smarthost.mail.message import format_id
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Route, Site
@@ -167,7 +168,7 @@ class Settler:
         """Take an entry out of delivery until a person looks at it."""
         queue = entry.queue
         entry.why, entry.due, entry.deadline, entry.last = why, _NEVER, _NEVER, reason
-        log.error("message %s is parked: %s", entry.message.id, reason)
+        log.error("message %s is parked: %s", format_id(entry.message.id), reason)
         self._commit(entry, queue, (self._tell_event(entry, Kind.HELD, reason),), ())
 
     def reroute(self, entry: Entry, routes: Sequence[Route]) -> None:
@@ -255,7 +256,7 @@ class Settler:
         if passage is not None:
             transfer = passage.transfer
             site, tls = transfer.site, transfer.tls
-            seconds = (passage.taken - arrival.at, transfer.connecting, now - passage.started)
+            seconds = Seconds(passage.taken - arrival.at, transfer.connecting, now - passage.started)
         events = []
         for outcome in outcomes:
             action, reply = outcome.action, outcome.reply
@@ -265,24 +266,24 @@ class Settler:
             elif outcome.ambiguous:
                 counters.ambiguous += 1
             event = Event(
-                time=now,
-                event=failed_as if action is Action.FAILED else _KIND[action],
-                message=message.id,
-                envid=envelope.envid,
-                sender=envelope.reverse_path,
-                recipient=outcome.recipient.address,
-                route=route,
-                site=site,
-                host=outcome.host,
-                address=outcome.address,
-                code=reply.code if reply is not None else 0,
-                status=_status_text(outcome.status),
-                reply=reply.text if reply is not None else outcome.reason,
-                stage=outcome.stage,
-                attempt=entry.attempts + 1,
-                tls=tls,
-                size=message.size,
-                user=arrival.identity,
+                now,
+                failed_as if action is Action.FAILED else _KIND[action],
+                message.id,
+                envelope.envid,
+                envelope.reverse_path,
+                outcome.recipient.address,
+                route,
+                site,
+                outcome.host,
+                outcome.address,
+                reply.code if reply is not None else 0,
+                _status_text(outcome.status),
+                reply.text if reply is not None else outcome.reason,
+                outcome.stage,
+                entry.attempts + 1,
+                tls,
+                message.size,
+                arrival.identity,
                 seconds=seconds,
             )
             self._feed.publish(event)
@@ -311,7 +312,15 @@ class Settler:
         )
 
     def _tell_event(self, entry: Entry, kind: Kind, reason: str) -> Event:
-        event = Event(time=self._clock(), event=kind, message=entry.message.id, reply=reason)
+        message, recipients = entry.message, entry.recipients
+        event = Event(
+            time=self._clock(),
+            event=kind,
+            message=message.id,
+            sender=message.envelope.reverse_path,
+            recipient=recipients[0].address if len(recipients) == 1 else "",
+            reply=reason,
+        )
         self._feed.publish(event)
         return event
 

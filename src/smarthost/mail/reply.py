@@ -42,11 +42,6 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Whether the command was accepted (2yz)."""
         return 200 <= self.code < 300
 
-    @property
-    def is_permanent(self) -> bool:
-        """Whether trying the same again is useless, by the code's first digit."""
-        return self.code >= 500
-
     def __str__(self) -> str:
         """Write it on one line, as for a log: "550 5.1.1 no such user"."""
         return f"{self.code} {self.status} {self.text}".rstrip()

@@ -1,4 +1,4 @@
-"""Decides whether a peer, a sender, a recipient or a size may come in: None means yes, a Reply is the refusal."""
+"""Decides whether a peer or a sender may come in: None means yes, a Reply is the refusal."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -7,14 +7,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 import msgspec
 
 from smarthost.mail.envelope import Priority
-from smarthost.mail.reply import (
-    AUTH_REQUIRED,
-    MESSAGE_TOO_BIG,
-    RELAY_DENIED,
-    TOO_MANY_RECIPIENTS,
-    Reply,
-    make_reply,
-)
+from smarthost.mail.reply import AUTH_REQUIRED, RELAY_DENIED, Reply, make_reply
 from smarthost.policy.glob import compile_globs
 
 SENDER_NOT_ALLOWED = make_reply(553, "5.7.1", "Sender address is not allowed for this user")
@@ -152,13 +145,3 @@ def check_sender(user: User, address: str) -> Reply | None:
     if not address or not user.allowed_senders:
         return None
     return None if compile_globs(user.allowed_senders).fullmatch(address) else SENDER_NOT_ALLOWED
-
-
-def admit_recipient_count(accepted: int, maximum: int) -> Reply | None:
-    """Decide whether one more recipient fits beside those accepted; 452 4.5.3 when not (RFC 5321 4.5.3.1.10)."""
-    return TOO_MANY_RECIPIENTS if accepted >= maximum else None
-
-
-def check_size(size: int, maximum: int) -> Reply | None:
-    """Decide whether content of a size in octets, declared (RFC 1870) or counted, may come in; 552 5.3.4 when not."""
-    return MESSAGE_TOO_BIG if size > maximum else None

@@ -21,11 +21,15 @@ _Table = tuple[tuple[re.Pattern[str], str], ...]
 
 
 class Rewriter:
-    """Rewrites addresses by rules in their order; an address that no rule matches stays as it is."""
+    """Rewrites addresses by rules in their order; an address that no rule matches stays as it is.
+
+    `has_rules` says whether there is anything to be asked at all.
+    """
 
     def __init__(self, rules: Iterable[Rewrite]) -> None:
         """Compile the rules, a table for each field."""
         rules = tuple(rules)
+        self.has_rules = bool(rules)
         self._reverse_path = _table((rule.match, rule.reverse_path) for rule in rules)
         self._header_from = _table((rule.match, rule.header_from) for rule in rules)
         self._recipient = _table((rule.match, rule.recipient) for rule in rules)

@@ -109,12 +109,6 @@ def parse_next_hop(text: str) -> NextHop:
     return NextHop(host, port, by_mx, implicit_tls or port == SUBMISSIONS_PORT)
 
 
-def parse_relayhost(relayhost: str | Sequence[str]) -> tuple[NextHop, ...]:
-    """Read next hops in their order of fail-over, a list or one text with commas; raises ValueError with a sentence."""
-    texts = relayhost.split(",") if isinstance(relayhost, str) else relayhost
-    return tuple(parse_next_hop(text) for text in texts)
-
-
 def _parse_host(text: str, host: str) -> str:
     if host[:5].lower() == "ipv6:":
         host = host[5:]

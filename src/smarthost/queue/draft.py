@@ -19,16 +19,18 @@ from smarthost.mail.route import Route
 from smarthost.policy.admission import LongLines
 from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import RoutingTable
-from smarthost.queue.edit import Edited, EditRules, edit_header
+from smarthost.queue.edit import Edited, EditRules, edit_header, join_fields
 from smarthost.queue.rework import reencoded
-from smarthost.queue.signing import Workers
+from smarthost.queue.signing import Workers, signature_names
 from smarthost.report.counters import Counters
 from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, ContentFile, Fault, Spool
-from smarthost.wire.data import LongLineScan
-from smarthost.wire.header import split_header
+from smarthost.wire.data import MAX_TEXT_LINE, LongLineScan
+from smarthost.wire.header import Field, split_fields
 
 HEADER_LIMIT = 256 * 1024  # octets of a header section; twice what Postfix keeps (header_size_limit 102400)
 _QUEUED = EnhancedStatus(2, 0, 0)
+# Looked up for each message: an attribute of an enum costs more than a name of the module.
+_ENCODE, _REJECT, _ACCEPTED = LongLines.ENCODE, LongLines.REJECT, Kind.ACCEPTED
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -69,12 +71,12 @@ class Draft:
     """A message on its way in. Used by one session, on the event loop.
 
     `refused` is set as soon as a refusal is known. `backlog` counts octets that were handed over and are not yet on
-    disk (large content only); `on_drained` is called when it has fallen below a quarter of a MiB.
+    disk (large content only); `on_drained` is called when it has fallen below a quarter of a MiB. `is_dotted` is set to
+    false by who certainly knows that no line of what was written begins with a dot.
     """
 
     __slots__ = (
         "_body_hash",
-        "_body_size",
         "_done",
         "_edited",
         "_eight_bit",
@@ -82,12 +84,15 @@ class Draft:
         "_intake",
         "_keys",
         "_long",
+        "_name",
         "_number",
         "_parts",
+        "_size",
         "_waiting",
         "arrival",
         "backlog",
         "envelope",
+        "is_dotted",
         "on_drained",
         "refused",
     )
@@ -98,11 +103,13 @@ class Draft:
         self.refused: Reply | None = None
         self.backlog = 0
         self.on_drained: Callable[[], None] | None = None
+        self.is_dotted = True
         self._waiting = b""
         self._edited: Edited | None = None
         self._number = 0
+        self._name = ""
         self._parts: list[bytes] = []
-        self._body_size = 0
+        self._size = 0  # octets of the parts, or of what goes to the file
         self._eight_bit = False
         self._long = LongLineScan()
         self._keys: tuple[SigningKey, ...] = ()
@@ -118,18 +125,20 @@ class Draft:
             self._push(block)
             return
         searched = len(self._waiting)
-        self._waiting = self._waiting + block if searched else block
-        end = split_header(self._waiting, searched)
-        if end >= 0:
-            self._take_header(end)
-        elif len(self._waiting) > HEADER_LIMIT:
+        whole = self._waiting + block if searched else block
+        end, fields = split_fields(whole, searched)
+        if end < 0 and len(whole) > HEADER_LIMIT:
             # A text without any header is no long header: it is mended, as a short one is at its end.
-            self._take_header(split_header(self._waiting, whole=True))
+            end, fields = split_fields(whole, whole=True)
+        if end < 0:
+            self._waiting = whole
+        else:
+            self._take_header(whole, end, fields)
 
     def commit(self, done: Callable[[Reply], None]) -> None:
         """Make the message durable; `done` is called once, on the loop, with 250 and the id or with a refusal."""
         if self._edited is None and self.refused is None:
-            self._take_header(split_header(self._waiting, whole=True))
+            self._take_header(self._waiting, *split_fields(self._waiting, whole=True))
         if self.refused is not None:
             self.abandon()
             done(self.refused)
@@ -137,7 +146,7 @@ class Draft:
         self._done = done
         edited = self._edited
         assert edited is not None
-        if self._long.found and self._intake.rules.edit.submission.long_lines is LongLines.ENCODE:
+        if self._long.found and self._intake.rules.edit.submission.long_lines is _ENCODE:
             self._intake.files.submit(self._rework)
         elif self._file is not None:
             self._intake.files.submit(self._seal)
@@ -155,40 +164,47 @@ class Draft:
             self._intake.files.submit(self._file.discard)
             self._file = None
 
-    def _take_header(self, end: int) -> None:
+    def _take_header(self, whole: bytes, end: int, fields: list[Field]) -> None:
         """Edit the header section that ends at `end` and go on with what stands behind it as the body."""
-        whole, self._waiting = self._waiting, b""
+        self._waiting = b""
         if end > HEADER_LIMIT:
             self.refused = HEADER_TOO_BIG
             return
-        intake = self._intake
-        self._number = intake.ids.mint(self.arrival.at)
-        edited = edit_header(whole[:end], self._number, self.arrival, self.envelope, intake.rules.edit)
+        intake, arrival = self._intake, self.arrival
+        rules = intake.rules
+        self._number = number = intake.ids.mint(arrival.at)
+        self._name = name = format_id(number)
+        edited = edit_header(fields, name, arrival, self.envelope, rules.edit)
         if isinstance(edited, Reply):
             self.refused = edited
             return
         self._edited, self.envelope = edited, edited.envelope
-        self._keys = intake.rules.keyring.for_domain(edited.from_domain) if edited.from_domain else ()
+        if edited.from_domain:
+            self._keys = rules.keyring.for_domain(edited.from_domain)
         octets = edited.octets
-        self._long.feed(octets)
         self._parts.append(octets)
+        self._size = len(octets)
+        if self._size > MAX_TEXT_LINE:
+            # A shorter one can have no long line.
+            self._long.feed(octets)
         if end < len(whole):
             self._push(whole[end:])
 
     def _push(self, block: bytes) -> None:
         """Take a block of the body; beyond the inline limit it goes to a file by the content thread."""
-        self._body_size += len(block)
+        self._size = size = self._size + len(block)
         if not self._eight_bit and not block.isascii():
             self._eight_bit = True
-        if not self._long.found:
-            self._long.feed(block)
-            if self._long.found and self._intake.rules.edit.submission.long_lines is LongLines.REJECT:
+        long = self._long
+        if not long.found:
+            long.feed(block)
+            if long.found and self._intake.rules.edit.submission.long_lines is _REJECT:
                 self.refused = LONG_LINE
                 return
-        if self._file is None and self._body_size <= INLINE_LIMIT - len(self._parts[0]):
-            self._parts.append(block)
-            return
         if self._file is None:
+            if size <= INLINE_LIMIT:
+                self._parts.append(block)
+                return
             self._open_file()
         self._to_file(block)
 
@@ -296,13 +312,14 @@ class Draft:
         assert self._edited is not None
         old = self._file.reopen() if self._file is not None else None
         self._edited.fields, blocks = reencoded(list(self._parts), old)
-        self._parts, self._body_size, self._eight_bit = [self._edited.octets], 0, False
+        header = join_fields(self._edited.fields)
+        self._parts, self._size, self._eight_bit, self.is_dotted = [header], len(header), False, True
         self._body_hash = BodyHash() if self._keys else None
         self._file = self._intake.spool.new_file(self._number) if old is not None else None
         if self._file is not None:
-            self._file.write(self._parts[0])
+            self._file.write(header)
         for block in blocks:
-            self._body_size += len(block)
+            self._size += len(block)
             self._eight_bit = self._eight_bit or not block.isascii()
             if self._file is None:
                 self._parts.append(block)
@@ -318,10 +335,10 @@ class Draft:
         edited, intake = self._edited, self._intake
         assert edited is not None
         if self._file is None:
-            head = b"".join([signature, *self._parts])
-            content = Content(head, "", len(head))
+            head = b"".join([signature, *self._parts] if signature else self._parts)
+            content = Content(head, "", len(head), self.is_dotted)
         else:
-            content = Content(signature, self._file.name, len(signature) + len(self._parts[0]) + self._body_size)
+            content = Content(signature, self._file.name, len(signature) + self._size, self.is_dotted)
         message = Message(
             self._number,
             self.arrival,
@@ -330,13 +347,14 @@ class Draft:
             eight_bit=self._eight_bit,
             utf8_header=edited.utf8,
             tag=edited.tag,
-            signatures=signature_names(self._keys),
+            signatures=signature_names(self._keys) if self._keys else (),
         )
         entries = intake.entries_for(message, max(edited.send_at, self.envelope.hold_until))
         if isinstance(entries, Reply) or not entries:
             if self._file is not None:
                 self._file.discard()
-            self._fail(entries if isinstance(entries, Reply) else make_reply(250, "2.0.0", _discarded(message)))
+            said = f"accepted as {self._name} and discarded, as its route says"
+            self._fail(entries if isinstance(entries, Reply) else make_reply(250, "2.0.0", said))
             return
         accepted = Accepted(message, content, entries, (accepted_event(message),))
         intake.spool.accept(accepted, partial(self._committed, accepted))
@@ -355,7 +373,7 @@ class Draft:
             if fault is Fault.DISK_FULL:
                 self._done(DISK_FULL)
             return
-        self._done(Reply(250, _QUEUED, (f"queued as {format_id(accepted.message.id)}",)))
+        self._done(Reply(250, _QUEUED, (f"queued as {self._name}",)))
         self._intake.accepted(accepted)
 
 
@@ -363,12 +381,12 @@ def accepted_event(message: Message) -> Event:
     """Tell of a message's acceptance."""
     arrival, envelope = message.arrival, message.envelope
     return Event(
-        time=arrival.at,
-        event=Kind.ACCEPTED,
-        message=message.id,
-        envid=envelope.envid,
-        sender=envelope.reverse_path,
-        recipient=envelope.recipients[0].address if len(envelope.recipients) == 1 else "",
+        arrival.at,
+        _ACCEPTED,
+        message.id,
+        envelope.envid,
+        envelope.reverse_path,
+        envelope.recipients[0].address if len(envelope.recipients) == 1 else "",
         size=message.size,
         user=arrival.identity,
         client=arrival.client,
@@ -376,12 +394,3 @@ def accepted_event(message: Message) -> Event:
         tls=arrival.tls,
         signed=message.signatures,
     )
-
-
-def _discarded(message: Message) -> str:
-    return f"accepted as {format_id(message.id)} and discarded, as its route says"
-
-
-def signature_names(keys: tuple[SigningKey, ...]) -> tuple[str, ...]:
-    """Name the keys as a log shows them: "d=example.org s=s2026a"."""
-    return tuple(f"d={key.domain} s={key.selector}" for key in keys) if keys else ()

@@ -8,19 +8,19 @@ import msgspec
 
 from smarthost.mail.address import domain_of, to_a_label
 from smarthost.mail.envelope import Envelope, Priority
-from smarthost.mail.message import Arrival, format_id
+from smarthost.mail.message import Arrival
 from smarthost.mail.reply import TOO_MANY_HOPS, Reply, make_reply
 from smarthost.policy.admission import SENDER_NOT_ALLOWED, Submission, User, check_sender
 from smarthost.policy.rewriting import Rewriter
 from smarthost.wire.header import (
     Field,
     complete_address,
+    drop_fields,
     every_address,
     field_value,
     first_address,
     format_date,
     has_utf8,
-    parse_fields,
     received,
     replace_address,
 )
@@ -35,6 +35,7 @@ _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
 _NO_WISHES: _Wishes = ("", None, 0.0)
 _SHORT_FIELD = 512  # octets of a From field that is remembered
+_FEW_FIELDS = 64  # in a section whose shape is remembered
 _LAST_YEAR = 2999  # of a send-at time: the expiry that is counted from it has to be a date, too
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -52,59 +53,96 @@ class EditRules(msgspec.Struct, frozen=True):
 class Edited(msgspec.Struct, gc=False):
     """An edited header section and what was learned from it.
 
-    `fields` are in order, trace first; `from_domain` is the A-label domain of the first From address, "" if there is
-    none; `utf8` says that the section needs SMTPUTF8; `send_at` is a Unix time or 0.
+    `fields` are in order, trace first; `octets` is the section as it is sent, with the empty line that ends it;
+    `from_domain` is the A-label domain of the first From address, "" if there is none; `utf8` says that the section
+    needs SMTPUTF8; `send_at` is a Unix time or 0.
     """
 
     fields: list[Field]
+    octets: bytes
     envelope: Envelope
     from_domain: str
     utf8: bool
     tag: str = ""
     send_at: float = 0.0
 
-    @property
-    def octets(self) -> bytes:
-        """The section as it is sent, with the empty line that ends it."""
-        return b"".join([raw for _, raw in self.fields]) + b"\r\n"
+
+class _Shape(msgspec.Struct, frozen=True, gc=False):
+    """What follows from the names of a section's fields alone.
+
+    `hops` counts Received fields; `addressed` are the places of the fields whose addresses are completed, and `author`
+    is that of the first From, -1 without; `loses` says that some are taken out, `lacks` that some are to be added.
+    """
+
+    hops: int
+    addressed: tuple[int, ...]
+    author: int
+    loses: bool
+    lacks: bool
 
 
-def edit_header(header: bytes, number: int, arrival: Arrival, envelope: Envelope, rules: EditRules) -> Edited | Reply:
+def edit_header(
+    fields: list[Field], name: str, arrival: Arrival, envelope: Envelope, rules: EditRules
+) -> Edited | Reply:
     """Edit a message's header section; a Reply refuses the message (too many hops, a From that the user may not use).
 
-    `header` is all that stands before the empty line; `number` is the message id.
+    `fields` are all those before the empty line; `name` is the message id as it is written.
     """
-    fields = parse_fields(header)
-    names = [name for name, _ in fields]
-    if names.count(b"received") > rules.submission.max_hops:
+    submission, rewriter = rules.submission, rules.rewriter
+    shape = _find_shape(fields)
+    if shape.hops > submission.max_hops:
         return TOO_MANY_HOPS
-    # Asked of the whole section first: nearly no message has any of these.
-    has_ours = _OURS in header.lower()
-    wishes = _read_wishes(fields) if has_ours else _NO_WISHES
-    if isinstance(wishes, Reply):
-        return wishes
-    envelope = _rewrite_envelope(envelope, wishes[1], rules.rewriter)
-    if has_ours or not _PRIVATE.isdisjoint(names):
-        fields = [field for field in fields if field[0] not in _PRIVATE and not field[0].startswith(_OURS)]
-    author, domain = _complete_fields(fields, rules.default_domain)
-    if rules.submission.add_missing_headers and not _ADDED.issubset(names):
-        _add_missing(fields, names, number, arrival.at, envelope.reverse_path, rules.hostname)
-        if b"from" not in names:
+    wishes = _NO_WISHES
+    if shape.loses:
+        read = _read_wishes(fields)
+        if isinstance(read, Reply):
+            return read
+        wishes = read
+        fields = drop_fields(fields, _PRIVATE, _OURS)
+        shape = _find_shape(fields)
+    if rewriter.has_rules or wishes[1] is not None:
+        envelope = _rewrite_envelope(envelope, wishes[1], rewriter)
+    author, domain = _complete_fields(fields, shape, rules.default_domain)
+    if shape.lacks and submission.add_missing_headers:
+        _add_missing(fields, name, arrival.at, envelope.reverse_path, rules.hostname)
+        if shape.author < 0:
             author, domain = _read_author(fields)
-    wanted = rules.rewriter.header_from(author) if author else author
-    if wanted != author:
-        _rewrite_author(fields, author, wanted)
-        author, domain = wanted, to_a_label(domain_of(wanted)) or ""
+    if rewriter.has_rules and author:
+        wanted = rewriter.header_from(author)
+        if wanted != author:
+            _rewrite_author(fields, author, wanted)
+            domain = to_a_label(domain_of(wanted)) or ""
     if arrival.identity:
         user = rules.users.get(arrival.identity)
         if user is not None and user.allowed_senders and (refusal := _check_authors(user, fields)) is not None:
             return refusal
     recipients = envelope.recipients
     only = recipients[0].address if len(recipients) == 1 else ""
-    trace = received(arrival, rules.hostname, format_id(number), only, hide_client=rules.submission.hide_client)
-    fields.insert(0, (b"received", trace))
-    utf8 = has_utf8(b"".join([raw for _, raw in fields]))
-    return Edited(fields, envelope, domain, utf8, wishes[0], wishes[2])
+    fields.insert(0, (b"received", received(arrival, rules.hostname, name, only, hide_client=submission.hide_client)))
+    octets = join_fields(fields)
+    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes[0], wishes[2])
+
+
+def join_fields(fields: list[Field]) -> bytes:
+    """Give a header section as it is sent, with the empty line that ends it."""
+    return b"".join([raw for _, raw in fields]) + b"\r\n"
+
+
+def _find_shape(fields: list[Field]) -> _Shape:
+    names = tuple([name for name, _ in fields])
+    return _shape_of(names) if len(names) <= _FEW_FIELDS else _shape_of.__wrapped__(names)
+
+
+@lru_cache(maxsize=128)
+def _shape_of(names: tuple[bytes, ...]) -> _Shape:
+    """Look at the names of fields; remembered, as a program gives all its messages the same."""
+    return _Shape(
+        names.count(b"received"),
+        tuple([place for place, name in enumerate(names) if name in _COMPLETED]),
+        names.index(b"from") if b"from" in names else -1,
+        any(name in _PRIVATE or name.startswith(_OURS) for name in names),
+        not _ADDED.issubset(names),
+    )
 
 
 def _check_authors(user: User, fields: list[Field]) -> Reply | None:
@@ -166,24 +204,23 @@ def _rewrite_envelope(envelope: Envelope, priority: Priority | None, rewriter: R
     )
 
 
-def _complete_fields(fields: list[Field], default_domain: str) -> tuple[str, str]:
+def _complete_fields(fields: list[Field], shape: _Shape, default_domain: str) -> tuple[str, str]:
     """Complete addresses without a domain in the address fields, as cron and printers write them.
 
     Gives the first From address, as completed, and its A-label domain; "" for what is not there.
     """
-    author = None
-    for index, (name, raw) in enumerate(fields):
-        if name not in _COMPLETED:
-            continue
-        if name != b"from" or author is not None:
+    author = domain = ""
+    for place in shape.addressed:
+        name, raw = fields[place]
+        if place != shape.author:
             completed = complete_address(raw, default_domain)
+        elif len(raw) <= _SHORT_FIELD:
+            completed, author, domain = _complete_author(raw, default_domain)
         else:
-            read = _complete_author if len(raw) <= _SHORT_FIELD else _complete_author.__wrapped__
-            author = read(raw, default_domain)
-            completed = author[0]
+            completed, author, domain = _complete_author.__wrapped__(raw, default_domain)
         if completed is not raw:
-            fields[index] = (name, completed)
-    return ("", "") if author is None else author[1:]
+            fields[place] = (name, completed)
+    return author, domain
 
 
 @lru_cache(maxsize=1024)
@@ -203,17 +240,16 @@ def _read_author(fields: list[Field]) -> tuple[str, str]:
     return "", ""
 
 
-def _add_missing(
-    fields: list[Field], names: list[bytes], number: int, at: float, reverse_path: str, hostname: str
-) -> None:
+def _add_missing(fields: list[Field], message_id: str, at: float, reverse_path: str, hostname: str) -> None:
     """Add Date, From and Message-ID where absent (RFC 6409 8)."""
+    names = [name for name, _ in fields]
     if b"date" not in names:
         fields.append((b"date", f"Date: {format_date(at)}\r\n".encode()))
     if b"from" not in names:
         author = reverse_path or f"MAILER-DAEMON@{hostname}"
         fields.append((b"from", f"From: <{author}>\r\n".encode()))
     if b"message-id" not in names:
-        fields.append((b"message-id", f"Message-ID: <{format_id(number).lower()}@{hostname}>\r\n".encode()))
+        fields.append((b"message-id", f"Message-ID: <{message_id.lower()}@{hostname}>\r\n".encode()))
 
 
 def _rewrite_author(fields: list[Field], author: str, wanted: str) -> None:

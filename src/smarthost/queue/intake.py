@@ -10,8 +10,8 @@ from smarthost.mail.message import Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import deadline, lifetime
-from smarthost.queue.draft import Draft, Rules, signature_names
-from smarthost.queue.signing import Workers
+from smarthost.queue.draft import Draft, Rules
+from smarthost.queue.signing import Workers, signature_names
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Accepted, Content, Spool
@@ -19,6 +19,7 @@ from smarthost.wire.header import Field, parse_fields, split_header
 
 REJECTED = make_reply(550, "5.7.1", "Mail of this kind is not relayed here")
 _NEVER = float("inf")
+_AT_ONCE = (Deliver.RELAYHOST, Deliver.MX)
 
 
 class Intake:
@@ -59,23 +60,30 @@ class Intake:
         Recipients of a route that discards get no entry.
         """
         envelope, at, rules = message.envelope, message.arrival.at, self.rules
+        recipients = envelope.recipients
+        start = hold_until if hold_until > at else at
+        expires = start + lifetime(rules.retry, message.report)
+        first_deadline = deadline(rules.retry, at, expires, 0)
+        # Nearly every message: one recipient, at once. Nothing is to be grouped.
+        if len(recipients) == 1 and hold_until <= at:
+            route = rules.route_for(message, recipients[0])
+            if route.deliver in _AT_ONCE:
+                queue = route.queue_for(recipients[0].domain)
+                return (Entry(message, 1, queue, recipients, at, expires, first_deadline),)
         groups: dict[str, tuple[Route, list[int]]] = {}
-        for index, recipient in enumerate(envelope.recipients):
+        for index, recipient in enumerate(recipients):
             route = rules.route_for(message, recipient)
             if route.deliver is Deliver.REJECT:
                 return REJECTED
             if route.deliver is Deliver.DISCARD:
                 continue
             groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(index)
-        start = hold_until if hold_until > at else at
-        expires = start + lifetime(rules.retry, message.report)
-        first_deadline = deadline(rules.retry, at, expires, 0)
         entries = []
         for number, (queue, (route, indices)) in enumerate(groups.items(), 1):
-            recipients = envelope.recipients
+            some = recipients
             if len(indices) < len(recipients):
-                recipients = tuple([recipients[index] for index in indices])
-            entry = Entry(message, number, queue, recipients, at, expires, first_deadline)
+                some = tuple([recipients[index] for index in indices])
+            entry = Entry(message, number, queue, some, at, expires, first_deadline)
             if route.deliver is Deliver.HOLD:
                 entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
             elif hold_until > at:

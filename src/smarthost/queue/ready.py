@@ -17,8 +17,12 @@ class ReadyQueue:
 
     __slots__ = ("busy", "cells", "is_paced", "limits", "opening_cells", "site", "suspended_until", "todo", "window")
 
-    def __init__(self, site: Site, limits: SiteLimits) -> None:
-        """Begin empty, with the limits of the site."""
+    def __init__(self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None) -> None:
+        """Begin empty, with the limits of the site.
+
+        `former` is the site's queue under an older configuration: rates that are still the same go on counting, in
+        cells that both share, since a session of the older one may yet count there.
+        """
         self.site = site
         self.limits = limits
         self.todo: deque[Entry] = deque()
@@ -27,6 +31,10 @@ class ReadyQueue:
         self.cells = Cells(limits.message_rate)
         self.is_paced = bool(limits.message_rate)
         self.opening_cells = Cells(limits.max_connection_rate)
+        if former is not None and former.limits.message_rate == limits.message_rate:
+            self.cells = former.cells
+        if former is not None and former.limits.max_connection_rate == limits.max_connection_rate:
+            self.opening_cells = former.opening_cells
         self.suspended_until = 0.0
 
     def push(self, entry: Entry) -> None:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from smarthost.crypto.dkim_keys import SigningKey
+
 log = logging.getLogger(__name__)
 
 
@@ -39,3 +41,8 @@ class Workers:
                 task()
             except Exception:
                 log.exception("a task of the signing threads failed")
+
+
+def signature_names(keys: tuple[SigningKey, ...]) -> tuple[str, ...]:
+    """Name the keys as a log shows them: "d=example.org s=s2026a"."""
+    return tuple(f"d={key.domain} s={key.selector}" for key in keys)

@@ -116,10 +116,6 @@ class Door:
             del self._crowds[block]
         self.parts.counters.open_sessions[dialogue.listener.address] -= 1
 
-    def commit_ended(self) -> None:
-        """Count a draft's answer."""
-        self.commits -= 1
-
     def tick(self) -> None:
         """Let a second pass: sessions that were idle for too long are ended."""
         self.ticks += 1

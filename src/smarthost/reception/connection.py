@@ -62,9 +62,6 @@ class House(Protocol):
     def left(self, session: "Connection") -> None:
         """Forget a session."""
 
-    def commit_ended(self) -> None:
-        """Count a draft's answer."""
-
 
 class Connection(StockVerbs):
     """One connection: an input buffer, an output list, and a mode that says who gets the next octets."""
@@ -291,7 +288,8 @@ class Connection(StockVerbs):
         output = self._output
         if output:
             if self._channel is not None:
-                self._channel.write(output[0] if len(output) == 1 else b"".join(output))
+                # A single reply is not copied by that.
+                self._channel.write(b"".join(output))
             output.clear()
 
     def _close_at_eof(self) -> None:

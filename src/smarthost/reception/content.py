@@ -44,7 +44,10 @@ class Content:
                     draft.write(block)
         if not self._dropped and (reader.fault is not None or draft.refused is not None):
             self.abandon()
-        return reader.ended
+        if not reader.ended:
+            return False
+        draft.is_dotted = reader.is_dotted
+        return True
 
     @property
     def rest(self) -> bytes:

@@ -18,11 +18,12 @@ class Draft(Protocol):
     """A message that is coming in, as the door sees it (`queue.draft`).
 
     `refused` is set as soon as a refusal is known; `backlog` counts octets that are not yet on disk, and `on_drained`
-    is called when it has fallen.
+    is called when it has fallen. `is_dotted` is told at the end: false when no line of the content begins with a dot.
     """
 
     refused: Reply | None
     backlog: int
+    is_dotted: bool
     on_drained: Callable[[], None] | None
 
     def write(self, block: bytes) -> None:

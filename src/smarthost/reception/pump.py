@@ -36,10 +36,8 @@ class Pump(Connection):
         mode, house = self._mode, self._house
         if mode is not _CLOSING:
             self._touched = house.ticks
-        if self._input:
+        if self._input or self._is_pumping:
             self._input += data
-        elif self._is_pumping:
-            self._input = data
         elif mode is _CONTENT:
             self._take_block(data)
             return
@@ -62,7 +60,11 @@ class Pump(Connection):
         act = self._heard.get(data)
         try:
             if act is not None:
-                self._say_reply(data[:4], act(self.dialogue))
+                reply = act(self.dialogue)
+                if isinstance(reply, bytes) and self._channel is not None and not self._output:
+                    self._channel.write(reply)
+                    return True
+                self._say_reply(data[:4], reply)
             elif data == _DATA:
                 self.obey(b"DATA", b"")
             elif len(data) > _LONGEST_SHORT or data[-1:] != b"\n" or data.find(b"\n") < len(data) - 1:

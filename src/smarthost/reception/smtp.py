@@ -93,7 +93,7 @@ class SmtpSession(Pump):
             draft.commit(self._committed)
         except Exception:
             if self._mode is _COMMIT:
-                self._house.commit_ended()
+                self._house.commits -= 1
             raise
 
     def _drained(self) -> None:
@@ -106,7 +106,7 @@ class SmtpSession(Pump):
     def _committed(self, reply: Reply) -> None:
         """Take the draft's reply, maybe after the client has gone."""
         house, dialogue = self._house, self.dialogue
-        house.commit_ended()
+        house.commits -= 1
         is_positive = 200 <= reply.code < 300
         if is_positive:
             # Mistakes and idle talk are forgiven.

@@ -12,8 +12,9 @@ FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05
 # Seconds from accepted to relayed: the first attempt, then the steps of the usual retry schedule.
 RELAY_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800, 3600, 14400, 43200, 86400)
 
+# A name of the module each: looking a member up in its enum, or by it in a dictionary, is dear.
+_ACCEPTED, _RELAYED = Kind.ACCEPTED, Kind.RELAYED
 _ACTIONS = {
-    Kind.RELAYED: "relayed",
     Kind.DELAYED: "delayed",
     Kind.FAILED: "failed",
     Kind.EXPIRED: "failed",  # said instead of FAILED for what was given up at the end of its lifetime
@@ -78,11 +79,12 @@ class Counters:
     def __call__(self, event: Event) -> None:
         """Count what an event says."""
         kind = event.event
-        action = _ACTIONS.get(kind)
-        if action is not None:
-            self.recipients[(event.route, action)] += 1
-        elif kind is Kind.ACCEPTED:
+        if kind is _RELAYED:
+            self.recipients[(event.route, "relayed")] += 1
+        elif kind is _ACCEPTED:
             self.accepted[(event.listener, event.user)] += 1
+        elif kind in _ACTIONS:
+            self.recipients[(event.route, _ACTIONS[kind])] += 1
         elif kind is Kind.REJECTED:
             self.rejected[(event.listener, event.status)] += 1
         elif kind is Kind.REPORTED:

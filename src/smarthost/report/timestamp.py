@@ -7,7 +7,8 @@ from functools import lru_cache
 
 def format_time(at: float) -> str:
     """Write a Unix time in seconds as "2026-01-31T12:00:00.250Z"."""
-    return _whole_millisecond(int(at * 1000))
+    second, millisecond = divmod(int(at * 1000), 1000)
+    return f"{_whole_second(second)}.{millisecond:03d}Z"
 
 
 def parse_time(text: str) -> float:
@@ -15,13 +16,7 @@ def parse_time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-# A busy relay writes thousands of lines in one second, several in a millisecond: the calendar is asked once for all.
-@lru_cache(maxsize=64)
-def _whole_millisecond(number: int) -> str:
-    second, millisecond = divmod(number, 1000)
-    return f"{_whole_second(second)}.{millisecond:03d}Z"
-
-
+# A busy relay writes thousands of lines in one second: the calendar is asked once for all.
 @lru_cache(maxsize=64)
 def _whole_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

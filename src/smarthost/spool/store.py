@@ -33,12 +33,14 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     """What will be sent for a message, before transparency: `head`, then the octets of the file if there is one.
 
     Small content is all in `head`; for large content `head` holds the signatures only. `file` is the file's name in
-    the spool's content folder, or "". `size` is the octets of both.
+    the spool's content folder, or "". `size` is the octets of both. `is_dotted` is false where it is certain that no
+    line of either begins with a dot; that is not kept on disk.
     """
 
     head: bytes
     file: str = ""
     size: int = 0
+    is_dotted: bool = True
 
 
 class Accepted(msgspec.Struct, gc=False):

@@ -17,6 +17,7 @@ SETTLE_PATIENCE = 0.01
 FULL_PATIENCE = 0.5  # between two tries on a full disk
 IDLE_PATIENCE = 1.0  # without work before the log is emptied and unused pages are given back
 CROWD = 4  # accepts and settles in a batch that are worth a turn
+SLOW_PATIENCE = 1.0  # without turns after one that was too long for the loop: the rows wait for the disk, not for it
 
 # Who rings the bell: nobody while the writer is at work or will look again by itself.
 _NOBODY, _ACCEPTS, _ANYONE = range(3)
@@ -55,6 +56,7 @@ class Writer:
         self._had_company = False  # the last batch had more than one accept
         self._shrinks = False
         self._turn: Turn | None = None
+        self._slow_until = -math.inf
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
@@ -139,7 +141,9 @@ class Writer:
     def _begin_turn(self) -> None:
         """Have the loop stand still while rows are written, if there are many; what it brings meanwhile comes along."""
         waiting = self._waiting
-        if len(waiting.accepts.dones) + len(waiting.settles.dones) >= CROWD and not self._closing:
+        if len(waiting.accepts.dones) + len(waiting.settles.dones) < CROWD or self._closing:
+            return
+        if time.monotonic() >= self._slow_until:
             self._turn = Turn()
             self._turn.ask(self._loop)
 
@@ -147,6 +151,8 @@ class Writer:
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.end()
+            if turn.was_long:
+                self._slow_until = time.monotonic() + SLOW_PATIENCE
 
     def _take(self) -> Batch:
         with self._lock:

@@ -9,6 +9,7 @@ _END = b"\r\n.\r\n"
 _END_OCTETS = frozenset(b"\r\n.")
 _DOT = 0x2E
 _END_STARTS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+_CLEAN_NEWLINES = ("\r\n", None)  # what the newline decoder says it saw
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 # A literal; but the expression engine looks for its first octet and so is faster over lines than bytes.find.
 _find_dotted_line = re.compile(rb"\r\n\.").search
@@ -31,10 +32,11 @@ class DataReader:
     that was really sent. NUL is always a fault. After a fault nothing more is given, but the end is still searched for.
 
     `ended` says that the end was seen; `rest` are the octets behind it; `fault` is the worst that was found (NUL
-    before BARE_NEWLINE, however the octets were cut); `raw_size` counts octets that were taken, the end included.
+    before BARE_NEWLINE, however the octets were cut); `raw_size` counts octets that were taken, the end included;
+    `is_dotted` is false as long as certainly no line of what was given begins with a dot.
     """
 
-    __slots__ = ("_at_start", "_held", "_reject_bare", "ended", "fault", "raw_size", "rest")
+    __slots__ = ("_at_start", "_held", "_reject_bare", "ended", "fault", "is_dotted", "raw_size", "rest")
 
     def __init__(self, reject_bare: bool) -> None:
         """Start before the first octet of the content."""
@@ -45,6 +47,7 @@ class DataReader:
         self.ended = False
         self.rest = b""
         self.fault: DataFault | None = None
+        self.is_dotted = False
         self.raw_size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -65,9 +68,11 @@ class DataReader:
             block = chunk
         else:
             block = held + chunk
+        start = end = -1
         dotted = _find_dotted_line(block)
-        start = dotted.start() if dotted is not None else -1
-        end = block.find(_END, start) if dotted is not None else -1
+        if dotted is not None:
+            start = dotted.start()
+            end = block.find(_END, start)
         if end >= 0:
             self.ended = True
             self._held = b""
@@ -75,14 +80,17 @@ class DataReader:
                 self.rest = rest = block[end + 5 :]
                 self.raw_size -= len(rest)
             block = block[: end + 2]
+            is_dotted = start < end
         elif block and block[-1] in _END_OCTETS:
             self._held = held = _start_of_end(block)
             if held:
                 block = block[: -len(held)]
+            is_dotted = 0 <= start < len(block) - 2
         else:
             self._held = b""
+            is_dotted = start >= 0
         # Nothing that is cut off here can make or unmake a pair of CR and LF, or a dot behind one, in what is left.
-        return self._clean(block, 0 <= start < len(block) - 2) if block else []
+        return self._clean(block, is_dotted) if block else []
 
     def _clean(self, block: bytes, is_dotted: bool) -> list[bytes]:
         """Un-stuff and normalise a block; give nothing where there is a fault."""
@@ -91,11 +99,17 @@ class DataReader:
         if self.fault is not None:
             return []
         if is_dotted:
+            self.is_dotted = True
             block = block.replace(b"\r\n.", b"\r\n")
-        if _has_bare_newline(block):
+        # The newline decoder notes which kinds it saw in one pass; counting each kind takes three, at thrice the time.
+        newlines = IncrementalNewlineDecoder(None, False)
+        newlines.decode(block.decode("latin-1"), True)
+        if newlines.newlines not in _CLEAN_NEWLINES:
             if self._reject_bare:
                 self.fault = DataFault.BARE_NEWLINE
                 return []
+            # A dot behind a bare newline stands at the beginning of a line now.
+            self.is_dotted = True
             block = _NEWLINE.sub(b"\r\n", block)
         if self._at_start:
             self._at_start = False
@@ -139,17 +153,20 @@ class LongLineScan:
         """Look through one more block; a last line without line end counts as it is."""
         if self.found or not block:
             return
-        window = self._limit + 2
-        rfind = block.rfind
-        # From the end of a line, jump to the last line end within reach: about one step per window, not per line.
-        position = -self._open
-        newline = rfind(b"\n", 0, max(position + window, 0))
-        while newline >= 0:
-            position = newline + 1
-            newline = rfind(b"\n", position, position + window)
-        self._open = len(block) - position
-        may_be = self._limit + block.endswith(b"\r")
-        self.found = self._open > may_be
+        rfind, size, reach = block.rfind, len(block), self._limit + 2
+        line, start = -self._open, 0
+        # From the beginning of a line, jump behind the last line end within reach: a step per window, not per line.
+        while (end := line + reach) < size:
+            line = start = rfind(b"\n", start, end) + 1
+            if not line:
+                self.found = True
+                return
+        ended = rfind(b"\n", start) + 1
+        if ended:
+            line = ended
+        self._open = open_octets = size - line
+        if open_octets >= self._limit:
+            self.found = open_octets > self._limit + block.endswith(b"\r")
 
 
 def stuff(content: bytes) -> bytes:
@@ -174,13 +191,3 @@ def _start_of_end(block: bytes) -> bytes:
         if block.endswith(start):
             return start
     return b""
-
-
-def _has_bare_newline(block: bytes) -> bool:
-    """Tell whether a block has a CR or LF that is not part of a CRLF.
-
-    The newline decoder notes which kinds it saw in one pass; counting each kind takes three, at thrice the time.
-    """
-    decoder = IncrementalNewlineDecoder(None, False)
-    decoder.decode(block.decode("latin-1"), True)
-    return decoder.newlines not in ("\r\n", None)

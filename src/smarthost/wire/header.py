@@ -10,7 +10,6 @@ from smarthost.wire.trace import format_date, received
 __all__ = [
     "Field",
     "complete_address",
-    "count_fields",
     "drop_fields",
     "every_address",
     "field_value",
@@ -21,6 +20,7 @@ __all__ = [
     "parse_fields",
     "received",
     "replace_address",
+    "split_fields",
     "split_header",
 ]
 
@@ -28,9 +28,12 @@ Field = tuple[bytes, bytes]
 """A field: its name in lower case, and its octets as they came, with folds and CRLF."""
 
 _NAME = rb"[!-9;-~]++"
-_REST = rb"[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+"
-_find_fields = re.compile(rb"((" + _NAME + rb")" + _REST + rb")").findall
-_SECTION = re.compile(rb"(>?From (?![ \t]*+:)[^\n]*+\n)?(?:" + _NAME + _REST + rb")*+")
+# No possessive groups: before Python 3.11.5 they pass over what their last, failing turn had tried. Nor is one needed:
+# what follows a group here never fails, so that nothing is tried again.
+_REST = rb"[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*"
+# Tried at the beginning of each line only: a line of many octets that is no field costs no more than its length.
+_find_fields = re.compile(rb"^((" + _NAME + rb")" + _REST + rb")", re.MULTILINE).findall
+_SECTION = re.compile(rb"(>?From (?![ \t]*+:)[^\n]*+\n)?(?:" + _NAME + _REST + rb")*")
 
 
 def split_header(content: bytes, start: int = 0, *, whole: bool = False) -> int:
@@ -50,36 +53,37 @@ def split_header(content: bytes, start: int = 0, *, whole: bool = False) -> int:
     return end + 4 if fields_end == end + 2 else fields_end
 
 
+def split_fields(content: bytes, start: int = 0, *, whole: bool = False) -> tuple[int, list[Field]]:
+    """Give what `split_header` gives, and the fields before that offset; no fields while the header does not end."""
+    end = content.find(b"\r\n\r\n", max(start - 3, 0)) + 2
+    if end >= 2:
+        found = _find_fields(content[:end])
+        if sum([len(raw) for raw, _ in found]) == end:
+            # Fields and nothing else, as nearly always: the section need not be searched for its end.
+            return end + 2, [(name.lower(), raw) for raw, name in found]
+    offset = split_header(content, start, whole=whole)
+    return offset, parse_fields(content[:offset]) if offset >= 0 else []
+
+
 def parse_fields(header: bytes) -> list[Field]:
     """Split a header section, with or without its empty line, into fields, in order.
 
     Each line ends in CRLF. A line that is no field ends the header; an mbox "From " line at the start is dropped.
     """
     found = _find_fields(header)
-    fields = []
-    size = 2 if header.endswith(b"\r\n\r\n") else 0
-    for raw, name in found:
-        fields.append((name.lower(), raw))
-        size += len(raw)
-    if size == len(header):
-        # Nothing stands between the fields, as nearly always.
-        return fields
-    section = _SECTION.match(header)
-    if section is None:
-        return []
-    skipped = section.end(1)
-    header = header[max(skipped, 0) : section.end()]
-    return [(name.lower(), raw) for raw, name in _find_fields(header)]
+    size = sum([len(raw) for raw, _ in found])
+    if size != len(header) - (2 if header.endswith(b"\r\n\r\n") else 0):
+        # Something stands between the fields.
+        section = _SECTION.match(header)
+        if section is None:
+            return []
+        found = _find_fields(header[max(section.end(1), 0) : section.end()])
+    return [(name.lower(), raw) for raw, name in found]
 
 
 def field_value(raw: bytes) -> bytes:
     """Give a field's value, unfolded (RFC 5322 2.2.3) and stripped of white space at both ends."""
     return raw[raw.find(b":") + 1 :].replace(b"\r\n", b"").strip()
-
-
-def count_fields(fields: Sequence[Field], name: bytes) -> int:
-    """Count the fields of a name, given in lower case."""
-    return sum(1 for field in fields if field[0] == name)
 
 
 def drop_fields(fields: Sequence[Field], names: Collection[bytes], prefix: bytes = b"") -> list[Field]:

@@ -1,7 +1,6 @@
 """Writes the Received field and the dates that trace fields and reports carry (RFC 5321 4.4, RFC 5322 3.3)."""
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -39,18 +38,21 @@ def received(
     """
     protocol = arrival.protocol
     date = _format_second(int(arrival.at))
-    clauses: tuple[str, ...] = (f"id {message_id};", date)
-    if recipient and (recipient.isascii() or protocol.startswith("UTF8")):
-        clauses = (f"id {message_id}", f"for <{recipient}>;", date)
-    client = "" if hide_client else arrival.client
-    text, column = _opening(client, "" if hide_client else arrival.ehlo, hostname, protocol, arrival.tls)
-    text, _ = _fold(text, column, clauses)
-    return (text + "\r\n").encode()
+    client, ehlo = ("", "") if hide_client else (arrival.client, arrival.ehlo)
+    if recipient and not recipient.isascii() and not protocol.startswith("UTF8"):
+        recipient = ""
+    widths = len(message_id), len(recipient), len(date)
+    layout = _layout(client, ehlo, hostname, protocol, arrival.tls, widths)
+    return (layout % ((message_id, recipient, date) if recipient else (message_id, date))).encode()
 
 
-@lru_cache(maxsize=256)
-def _opening(client: str, ehlo: str, hostname: str, protocol: str, tls: str) -> tuple[str, int]:
-    """Give the clauses that are the same for each message of a session, folded, and the column where they end."""
+@lru_cache(maxsize=1024)
+def _layout(client: str, ehlo: str, hostname: str, protocol: str, tls: str, widths: tuple[int, int, int]) -> str:
+    """Give the field with what is the same for each message of a session, and "%s" for id, recipient and date.
+
+    Only the widths of those three say where it is folded; a recipient of width 0 has no clause.
+    """
+    id_width, recipient_width, date_width = widths
     clauses = []
     if client or ehlo:
         name = ehlo if _GREETING_NAME.fullmatch(ehlo) else "unknown"
@@ -59,16 +61,18 @@ def _opening(client: str, ehlo: str, hostname: str, protocol: str, tls: str) -> 
     clauses.append(f"with {protocol}")
     if tls and _CIPHER.fullmatch(tls):
         clauses.append(f"({tls})")
-    return _fold("Received:", len("Received:"), clauses)
-
-
-def _fold(text: str, column: int, clauses: Iterable[str]) -> tuple[str, int]:
-    """Add clauses to a line that has reached a column, each on a new line where it would not fit."""
-    for clause in clauses:
-        column += 1 + len(clause)
+    texts = [(clause.replace("%", "%%"), len(clause)) for clause in clauses]
+    if recipient_width:
+        texts += [("id %s", 3 + id_width), ("for <%s>;", 7 + recipient_width)]
+    else:
+        texts.append(("id %s;", 4 + id_width))
+    texts.append(("%s", date_width))
+    field, column = "Received:", len("Received:")
+    for text, width in texts:
+        column += 1 + width
         if column > _MAX_COLUMNS:
-            text += "\r\n\t" + clause
-            column = 8 + len(clause)
+            field += "\r\n\t" + text
+            column = 8 + width
         else:
-            text += " " + clause
-    return text, column
+            field += " " + text
+    return field + "\r\n"

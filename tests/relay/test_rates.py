@@ -1,0 +1,95 @@
+"""Rates and quotas of sites: they go on counting over a reload, and connections that a rate holds back are named."""
+
+import asyncio
+import time
+
+import msgspec
+from relay_house import SLOW, House
+
+from smarthost.crypto.dkim_keys import Keyring
+from smarthost.mail.event import Kind
+from smarthost.policy.limits import Limit, LimitMatch
+from smarthost.report.timestamp import parse_time
+
+
+async def reload(house: House, **limits: object) -> None:
+    """Let the relay follow the same configuration with one limit for every site."""
+    limit = msgspec.structs.replace(Limit(match=LimitMatch()), **limits)
+    config = msgspec.structs.replace(house.config, limits=(limit,))
+    house.server.relay.apply(config, Keyring())
+    await house.server.relay.scheduler.refresh()
+
+
+async def reason_of(house: House, number: int) -> dict[str, object]:
+    """Give what `why` says of a message."""
+    return [row async for row in house.server.operations.why(number)].pop()
+
+
+async def test_a_quota_goes_on_counting_over_reloads(house: House) -> None:
+    """A message an hour stays one, however often the same configuration is loaded; a changed rate applies at once."""
+    await house.open(retry=SLOW, limits=(Limit(match=LimitMatch(), message_rate=("1/h",)),))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    for _ in range(3):
+        await reload(house, message_rate=("1/h",))
+    second = await house.send("250-2@example.net")
+    await house.until(lambda: bool(house.server.relay.dispatchers))
+    await house.until(lambda: bool(next(iter(house.server.relay.dispatchers.values())).ready.todo))
+    assert (await reason_of(house, second))["why"] == "rate_limited"
+    assert Kind.RELAYED not in house.kinds(second)
+    await reload(house, message_rate=("2/h",))
+    await house.until(lambda: Kind.RELAYED in house.kinds(second))
+
+
+async def test_what_an_older_configuration_still_sends_is_counted(house: House) -> None:
+    """The cells of a site that is in delivery at a reload are the new ones too, so that none is counted twice."""
+    await house.open(retry=SLOW, shutdown_timeout=0.2, limits=(Limit(match=LimitMatch(), message_rate=("2/h",)),))
+    hanging = await house.send("hang@example.net")
+    await house.until(lambda: house.sink.counts.dropped.get("hang") == 1)
+    older = house.server.relay.dispatcher_of("relayhost")
+    await reload(house, message_rate=("2/h",))
+    numbers = [await house.send(f"250-{n}@example.net") for n in range(2)]
+    await house.until(lambda: Kind.RELAYED in house.kinds(numbers[0]))
+    newer = house.server.relay.dispatcher_of("relayhost")
+    assert older is not newer and older is not None and newer is not None
+    assert older in house.server.relay.retired and older.ready.cells is newer.ready.cells
+    await house.until(lambda: not house.server.relay.settler.pending)
+    assert (await reason_of(house, numbers[1]))["why"] == "rate_limited"
+    assert house.kinds(hanging) == [Kind.ACCEPTED]
+
+
+async def test_a_connection_rate_keeps_a_second_session_back(house: House) -> None:
+    """With one connection a minute, mail behind a session that hangs waits as for a busy site, and none is opened."""
+    limit = Limit(match=LimitMatch(), max_connection_rate="1/min")
+    await house.open(retry=SLOW, shutdown_timeout=0.2, limits=(limit,))
+    await house.send("hang@example.net")
+    await house.until(lambda: house.sink.counts.dropped.get("hang") == 1)
+    numbers = [await house.send(f"250-{n}@example.net") for n in range(3)]
+    await asyncio.sleep(0.3)
+    assert house.sink.counts.connections == 1
+    assert [(await reason_of(house, number))["why"] for number in numbers] == ["site_busy"] * 3
+    gauges = await house.server._take_gauges()
+    assert sorted((state, count) for (_, state), count in gauges.site_connections.items()) == [
+        ("busy", 1),
+        ("idle", 0),
+        ("opening", 0),
+    ]
+    assert list(gauges.site_queue.values()) == [3]
+
+
+async def test_mail_without_a_session_waits_for_the_connection_rate(house: House) -> None:
+    """Where no session is open and the rate allows none yet, that is the reason, with its end; a reload keeps it."""
+    limits = {"max_connection_rate": "1/min", "max_messages_per_connection": 1}
+    await house.open(retry=SLOW, limits=(msgspec.structs.replace(Limit(match=LimitMatch()), **limits),))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    second = await house.send("250-2@example.net")
+    for _ in range(2):
+        await house.until(lambda: [len(each.ready.todo) for each in house.server.relay.dispatchers.values()] == [1])
+        await house.until(lambda: not any(each.transfers for each in house.server.relay.dispatchers.values()))
+        row = await reason_of(house, second)
+        assert row["why"] == "rate_limited"
+        assert 30 < parse_time(str(row["until"])) - time.time() <= 60
+        await reload(house, **limits)
+    assert house.sink.counts.connections == 1
+    assert Kind.RELAYED not in house.kinds(second)
