@@ -133,7 +133,9 @@ async def test_a_long_line_is_found(where: str) -> None:
 
 
 async def test_a_long_line_is_refused_where_that_is_wanted() -> None:
-    """With long_lines = reject a body with a line of 999 octets is refused."""
+    """With long_lines = reject a line of 999 octets is refused, in the body and in the header."""
     for octets, code in ((998, 250), (999, 554)):
         body = b"x" * octets + b"\r\n"
         assert (await commit(Way(long_lines=LongLines.REJECT).begin(), PLAIN, body[:500], body[500:])).code == code
+        header = b"X-Long: " + b"x" * (octets - 8) + b"\r\n\r\n"
+        assert (await commit(Way(long_lines=LongLines.REJECT).begin(), header, b"short\r\n")).code == code

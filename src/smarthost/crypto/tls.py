@@ -179,6 +179,7 @@ class TlsContexts:
 def _make_client_context(verifies: bool, ca_file: str) -> ssl.SSLContext:
     if not verifies:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # some distributions' Python leaves it to a file of OpenSSL's
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context

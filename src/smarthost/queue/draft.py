@@ -186,21 +186,25 @@ class Draft:
         self._size = len(octets)
         if self._size > MAX_TEXT_LINE:
             # A shorter one can have no long line.
-            self._long.feed(octets)
+            self._look_for_long_line(octets)
         if end < len(whole):
             self._push(whole[end:])
+
+    def _look_for_long_line(self, block: bytes) -> None:
+        long = self._long
+        if not long.found:
+            long.feed(block)
+            if long.found and self._intake.rules.edit.submission.long_lines is _REJECT:
+                self.refused = LONG_LINE
 
     def _push(self, block: bytes) -> None:
         """Take a block of the body; beyond the inline limit it goes to a file by the content thread."""
         self._size = size = self._size + len(block)
         if not self._eight_bit and not block.isascii():
             self._eight_bit = True
-        long = self._long
-        if not long.found:
-            long.feed(block)
-            if long.found and self._intake.rules.edit.submission.long_lines is _REJECT:
-                self.refused = LONG_LINE
-                return
+        self._look_for_long_line(block)
+        if self.refused is not None:
+            return
         if self._file is None:
             if size <= INLINE_LIMIT:
                 self._parts.append(block)
