@@ -21,6 +21,7 @@ from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.network.dns import Resolver
+from smarthost.network.round import Round
 from smarthost.network.session import Credentials, Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
 from smarthost.policy.limits import LimitTable
@@ -80,6 +81,7 @@ class Relay:
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
         self.former: dict[str, ReadyQueue] = {}  # by site; of the configurations before, for their rates
+        self.round = Round(loop)
         self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
@@ -175,6 +177,7 @@ class Relay:
             limits=dispatcher.ready.limits,
             timeouts=self.timeouts,
             soft_bounce=self.config.retry.soft_bounce,
+            round=self.round,
         )
         return Transfer(session, dispatcher.next_job, dispatcher.finished, dispatcher.lost, terms, self.clock)
 

@@ -56,6 +56,19 @@ async def test_commands_that_follow_in_the_clear_break_the_handshake(tmp_path):
 
 
 @on_both_loops
+async def test_commands_heard_with_starttls_in_one_round_are_not_kept(tmp_path):
+    """Octets of a second reading that come to their turn together with STARTTLS cut the session off."""
+    async with doorstep(tmp_path) as step:
+        client = await step.greeted()
+        (session,) = step.door.sessions
+        session.data_received(b"STARTTLS\r\n")
+        session.data_received(b"MAIL FROM:<a@x.example>\r\n")
+        assert b"250" not in await client.rest()
+        await step.until(lambda: not step.door.sessions)
+        assert session.dialogue.mail is None
+
+
+@on_both_loops
 async def test_starttls_where_there_is_none(tmp_path):
     """A listener without TLS says so."""
     async with doorstep(tmp_path, tls=Tls.NONE) as step:

@@ -11,6 +11,7 @@ from smarthost.delivery.transaction import Job, Peer, Transaction, find_obstacle
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus, Reply
+from smarthost.network.round import Round
 from smarthost.network.session import Session, Timeouts
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
 from smarthost.policy.limits import SiteLimits
@@ -32,7 +33,8 @@ _CONTENT_LOST = Verdict(Action.DELAYED, Scope.TRANSACTION, EnhancedStatus(4, 3, 
 class Terms(msgspec.Struct, frozen=True):
     """What all transfers of a site share.
 
-    `read_block(file, offset, count)` reads octets of a content file; `site` is the site's name, for events.
+    `read_block(file, offset, count)` reads octets of a content file; `site` is the site's name, for events; `round` is
+    shared by all transfers, and each has its own where it is None.
     """
 
     read_block: Callable[[str, int, int], Awaitable[bytes]]
@@ -40,6 +42,7 @@ class Terms(msgspec.Struct, frozen=True):
     limits: SiteLimits = SiteLimits()
     timeouts: Timeouts = Timeouts()
     soft_bounce: bool = False
+    round: Round | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -94,6 +97,8 @@ class Transfer(asyncio.Protocol):
             self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)
         self._leave_at = session.opened_at + terms.limits.max_age
         self._transport = session.transport
+        self._round = terms.round or Round(asyncio.get_running_loop())
+        self._output: list[bytes] = []
         self._replies = ReplyReader()
         self._pipeline = Pipeline(self, session.extensions.pipelining)
         self._since = clock()
@@ -122,7 +127,7 @@ class Transfer(asyncio.Protocol):
         early, is_closed = self.session.hand_over(self)
         self.wake()
         if early:
-            self.data_received(early)
+            self._hear(early)
         if is_closed:
             self.connection_lost(None)
 
@@ -163,7 +168,20 @@ class Transfer(asyncio.Protocol):
             self._lose(NetFault.TIMEOUT, f"no answer within {seconds:.0f} s")
 
     def data_received(self, data: bytes) -> None:
-        """Take what the peer says; each reply goes to the step that waits for it."""
+        """Keep what the peer says until its turn in the round."""
+        self._round.hear(self._hear, data)
+
+    def _hear(self, data: bytes) -> None:
+        """Take what the peer says; an error of our own ends the session as if the peer had gone."""
+        try:
+            self._take_replies(data)
+        except Exception:
+            log.exception("a session with %s failed", self._peer.host)
+            self._is_busy = False
+            self._transport.abort()
+
+    def _take_replies(self, data: bytes) -> None:
+        """Hand each reply to the step that waits for it."""
         fault: ProtocolFault | None = None
         try:
             replies = self._replies.feed(data)
@@ -189,6 +207,7 @@ class Transfer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        self._round.run()
         if self._pipeline.step is IDLE:
             self._end(Ending("closed while idle"))
         elif isinstance(exc, TimeoutError):
@@ -207,10 +226,20 @@ class Transfer(asyncio.Protocol):
         self._may_write.set()
 
     def write(self, data: bytes) -> None:
-        """Send octets; on a connection that is closing they go nowhere, and `connection_lost` will tell."""
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        """Send octets at the end of the round; on a connection that is closing they go nowhere, and `connection_lost`
+        will tell.
+        """
+        output = self._output
+        if not output:
+            self._round.speak(self._write_out)
+        output.append(data)
         self._since = self._clock()
+
+    def _write_out(self) -> None:
+        output = self._output
+        if output and not self._transport.is_closing():
+            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+        output.clear()
 
     def take(self) -> Transaction | None:
         """Ask for a job that can go to this peer; those that cannot are settled on the way."""
@@ -306,6 +335,7 @@ class Transfer(asyncio.Protocol):
         """QUIT and close, with nothing in flight."""
         transport = self._transport
         self.write(_QUIT)
+        self._write_out()
         transport.close()
         if self.tls:
             asyncio.get_running_loop().call_later(TLS_FAREWELL, transport.abort)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from smarthost.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, TOO_MANY_FAILURES, Reply, make_reply
+from smarthost.network.round import Round
 from smarthost.policy.admission import Listener, Tls
 from smarthost.reception.connection import Connection
 from smarthost.reception.gate import Gate
@@ -39,6 +40,7 @@ class Door:
         self.ticks = 0
         self.commits = 0
         self.template: Mapping[str, Any] = SmtpSession.make_template(terms.hostname, loop)
+        self.round = Round(loop)
         self._loop = loop
         self._servers: list[asyncio.AbstractServer | Gate] = []
         self._socket_files: list[Path] = []

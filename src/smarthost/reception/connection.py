@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import SESSION_TIMEOUT, TOO_MANY_ERRORS, Reply, make_reply
+from smarthost.network.round import Round
 from smarthost.policy.admission import Listener, Tls
 from smarthost.reception.content import Content
 from smarthost.reception.dialogue import Dialogue
@@ -52,6 +53,7 @@ class House(Protocol):
     paused: Reply | None
     commits: int
     template: Mapping[str, Any]
+    round: Round
 
     def admit(self, session: "Connection", client: str, trusted: bool) -> Reply | None:
         """Let a connection in, or say why not."""
@@ -74,6 +76,7 @@ class Connection(StockVerbs):
         self._terms, self._parts, self._listener = terms, parts, listener
         self._heard = terms.heard
         self._loop = loop
+        self._round = house.round
         self._channel: asyncio.Transport | None = None
         self._mode = Mode.HANDSHAKE
         self._input = b""
@@ -145,6 +148,7 @@ class Connection(StockVerbs):
 
     def eof_received(self) -> bool:
         """Go on without input while something is still to be answered (half-close); TLS cannot do that."""
+        self._round.run()
         if self.dialogue.tls or self._mode is Mode.HANDSHAKE:
             return False
         self._is_eof = True
@@ -153,6 +157,7 @@ class Connection(StockVerbs):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was not finished; a commit goes on. May be called twice."""
+        self._round.run()
         self._channel = None
         self._drop_work()
         self._mode = Mode.CLOSED
@@ -218,7 +223,7 @@ class Connection(StockVerbs):
         self._input = b""
         self._mode = Mode.CLOSING
         self._touched = self._house.ticks
-        self._flush()
+        self._write_out()
         channel = self._channel
         if channel is None:
             return
@@ -234,7 +239,7 @@ class Connection(StockVerbs):
     def shut(self) -> None:
         """Write what waits and close."""
         self._drop_work()
-        self._flush()
+        self._write_out()
         self._mode = Mode.CLOSED
         self._touched = self._house.ticks
         if self._channel is not None:
@@ -285,6 +290,11 @@ class Connection(StockVerbs):
                 self._channel.resume_reading()
 
     def _flush(self) -> None:
+        """Have the replies written at the end of the round."""
+        if self._output:
+            self._round.speak(self._write_out)
+
+    def _write_out(self) -> None:
         output = self._output
         if output:
             if self._channel is not None:

@@ -1,4 +1,4 @@
-"""Pump: cuts what a client sends into commands and content, in order, and writes once for each readable event."""
+"""Pump: cuts what a client sends into commands and content, in order, and writes once for each round."""
 
 from abc import abstractmethod
 
@@ -16,7 +16,7 @@ MOST_IDLE_TALK = 100  # commands that bring no mail, between two messages (Postf
 _LONGEST_SHORT = SHORT_LINE - 2
 # Looked up many times a message: an attribute of an enum costs more than a name of the module.
 _COMMANDS, _CONTENT, _RARE = Mode.COMMANDS, Mode.CONTENT, Mode.RARE
-_CLOSING, _CLOSED, _COMMIT = Mode.CLOSING, Mode.CLOSED, Mode.COMMIT
+_CLOSING, _CLOSED, _COMMIT, _HANDSHAKE = Mode.CLOSING, Mode.CLOSED, Mode.COMMIT, Mode.HANDSHAKE
 _DATA = b"DATA\r\n"
 
 
@@ -32,6 +32,10 @@ class Pump(Connection):
         """Take octets of content."""
 
     def data_received(self, data: bytes) -> None:
+        """Keep what came until its turn in the round."""
+        self._round.hear(self._hear, data)
+
+    def _hear(self, data: bytes) -> None:
         """Take what came and do what it says."""
         mode, house = self._mode, self._house
         if mode is not _CLOSING:
@@ -60,11 +64,7 @@ class Pump(Connection):
         act = self._heard.get(data)
         try:
             if act is not None:
-                reply = act(self.dialogue)
-                if isinstance(reply, bytes) and self._channel is not None and not self._output:
-                    self._channel.write(reply)
-                    return True
-                self._say_reply(data[:4], reply)
+                self._say_reply(data[:4], act(self.dialogue))
             elif data == _DATA:
                 self.obey(b"DATA", b"")
             elif len(data) > _LONGEST_SHORT or data[-1:] != b"\n" or data.find(b"\n") < len(data) - 1:
@@ -134,6 +134,9 @@ class Pump(Connection):
             return self._hand_line()
         if mode is _CLOSING or mode is _CLOSED:
             self._input = b""
+        elif mode is _HANDSHAKE and self._input:
+            # Said in the clear, behind STARTTLS, and heard before reading stopped: never to be taken as said under TLS.
+            self.abort()
         return False
 
     def _take_commands(self) -> bool:

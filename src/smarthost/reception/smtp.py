@@ -159,6 +159,7 @@ class SmtpSession(Pump):
 
     async def _secure(self) -> None:
         """Shake hands; then everything said before is forgotten (RFC 3207 4.2)."""
+        self._write_out()
         channel, tls = self._channel, self.dialogue.parts.tls
         assert channel is not None and tls is not None
         try:
