@@ -95,6 +95,16 @@ async def test_what_cannot_be_written_fails_in_the_caller(open_sqlite: Opener) -
     assert (await spool.count())["total"] == 1
 
 
+async def test_history_takes_any_text(open_sqlite: Opener) -> None:
+    """An event with text that has no octets is kept with "?" in it, and those beside it as they are."""
+    spool = open_sqlite()
+    await accept(spool, sample(1))
+    for reply in ("odd \udcff", "good"):
+        spool.record([Event(time=NOW, event=Kind.HELD, message=sample_id(1), reply=reply)])
+    await settle(spool, done_with(sample(1).entries[0]))
+    assert [event.reply for event in await spool.events_of(sample_id(1))] == ["odd ?", "good"]
+
+
 async def test_reading_does_not_wait_for_writing(open_sqlite: Opener) -> None:
     """While somebody holds the write lock, questions are answered; when it is let go, the commit goes through."""
     spool = open_sqlite()

@@ -35,7 +35,7 @@ _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
 _NO_WISHES: _Wishes = ("", None, 0.0)
 _SHORT_FIELD = 512  # octets of a From field that is remembered
-_FEW_FIELDS = 64  # in a section whose shape is remembered
+_FEW_FIELDS, _SHORT_NAMES = 64, 1024  # fields, and octets of their names, in a section whose shape is remembered
 _LAST_YEAR = 2999  # of a send-at time: the expiry that is counted from it has to be a date, too
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -130,7 +130,8 @@ def join_fields(fields: list[Field]) -> bytes:
 
 def _find_shape(fields: list[Field]) -> _Shape:
     names = tuple([name for name, _ in fields])
-    return _shape_of(names) if len(names) <= _FEW_FIELDS else _shape_of.__wrapped__(names)
+    is_usual = len(names) <= _FEW_FIELDS and len(b"".join(names)) <= _SHORT_NAMES
+    return _shape_of(names) if is_usual else _shape_of.__wrapped__(names)
 
 
 @lru_cache(maxsize=128)

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable
 
+from smarthost.mail.event import Event
 from smarthost.spool import record, schema
 from smarthost.spool.store import Change, Done, Settlement
 
@@ -23,7 +24,7 @@ class Part:
         self.updates: list[record.Row] = []
         self.deletes: list[tuple[int, int]] = []
         self.left: list[tuple[int]] = []  # messages that lost an entry
-        self.events: list[record.Row] = []
+        self.events: list[Event] = []
         self.forgotten: list[tuple[int, int]] = []
         self.dones: list[Done] = []
         self.octets = 0  # of content, to judge how long the write-ahead log has become
@@ -79,10 +80,11 @@ class Part:
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
 
-    def apply(self, cursor: sqlite3.Cursor) -> int:
+    def apply(self, cursor: sqlite3.Cursor, history: record.History) -> int:
         """Write the rows within the open transaction; gives by how many the entries grew. Raises sqlite3.Error."""
         grown = 0
         contents = [record.content_row(*head) for head in self.heads]
+        events = [history.row(event) for event in self.events]
         for sql, rows, sign in (
             (schema.INSERT_MESSAGE, self.messages, 0),
             (schema.INSERT_CONTENT, contents, 0),
@@ -92,7 +94,7 @@ class Part:
             (schema.DELETE_ENTRY, self.deletes, -1),
             (schema.DELETE_MESSAGE, self.left, 0),
             (schema.DELETE_CONTENT, self.left, 0),
-            (schema.INSERT_EVENT, self.events, 0),
+            (schema.INSERT_EVENT, events, 0),
             (schema.DELETE_EVENTS, self.forgotten, 0),
         ):
             if rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 from smarthost.spool import schema
 from smarthost.spool.batch import Part
 from smarthost.spool.content import ContentFolder
+from smarthost.spool.record import History
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Fault
 
@@ -29,6 +30,7 @@ class Database:
         self.entries = schema.read_meta(connection, "entries")
         self.fatal = ""  # why nothing may be written any more
         self._cursor = connection.cursor()
+        self._history = History()
         self._folder = folder
         self._contents = contents
         self._stats = stats
@@ -44,7 +46,7 @@ class Database:
         cursor = self._cursor
         try:
             cursor.execute("BEGIN IMMEDIATE")
-            grown = sum(part.apply(cursor) for part in parts)
+            grown = sum(part.apply(cursor, self._history) for part in parts)
             last_id = max(self.last_id, *(part.last_id for part in parts))
             if last_id != self.last_id:
                 cursor.execute(schema.SET_META, (last_id, "last_id"))

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from smarthost.spool.content import FOLDER, ContentFolder, DiskFile, sync_folder
 from smarthost.spool.database import Database
 from smarthost.spool.match import Matcher
 from smarthost.spool.reader import Reader
-from smarthost.spool.record import Row, entry_row, event_row, message_row
+from smarthost.spool.record import Row, entry_row, message_row
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
@@ -62,8 +61,6 @@ class SqliteSpool:
         self._reader = Reader(folder / schema.DATABASE, loop, on_fatal)
         self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
         self._closed = False
-        self._sequence = 0
-        self._sequence_lock = threading.Lock()
 
     @classmethod
     def open(
@@ -114,11 +111,10 @@ class SqliteSpool:
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Make a message durable; an accept starts a commit at once."""
         rows = self._rows(accepted)
-        events = self._event_rows(accepted.events)
 
         def fill(part: Part) -> None:
             part.add_message(*rows)
-            part.events += events
+            part.events += accepted.events
             part.dones.append(done)
 
         self._writer.accept(fill)
@@ -126,10 +122,9 @@ class SqliteSpool:
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Make an attempt's result durable, with its events and reports."""
         reports = [self._rows(report) for report in settlement.reports] if settlement.reports else []
-        told = settlement.events
+        events = settlement.events
         if reports:
-            told = (*told, *(event for report in settlement.reports for event in report.events))
-        events = self._event_rows(told)
+            events = (*events, *(event for report in settlement.reports for event in report.events))
 
         def fill(part: Part) -> None:
             part.settle(settlement)
@@ -142,8 +137,8 @@ class SqliteSpool:
 
     def record(self, events: Sequence[Event]) -> None:
         """Add events to the history with the next transaction."""
-        rows = self._event_rows(events)
-        self._writer.settle(lambda part: part.events.extend(rows))
+        kept = tuple(events)
+        self._writer.settle(lambda part: part.events.extend(kept))
 
     def change(self, change: Change, done: Done) -> None:
         """Do what a person asked to entries, in one transaction."""
@@ -163,15 +158,6 @@ class SqliteSpool:
         sealed = self._contents.take_sealed(content.file, message.id) if content.file else (0, 0)
         row = message_row(message, content, sealed)
         return row, content.head, [entry_row(entry) for entry in accepted.entries]
-
-    def _event_rows(self, events: Sequence[Event]) -> list[Row]:
-        """Write events, each with a sequence number of its own that is near its time in microseconds."""
-        rows = []
-        with self._sequence_lock:
-            for event in events:
-                self._sequence = max(self._sequence + 1, int(event.time * 1_000_000))
-                rows.append(event_row(event, self._sequence))
-        return rows
 
     async def heads(self) -> list[QueueHead]:
         """Give every queue that has an entry with a due time, with the earliest one."""
