@@ -80,7 +80,8 @@ class Relay:
         self.limits = LimitTable(config.limits)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
-        self.former: dict[str, ReadyQueue] = {}  # by site; of the configurations before, for their rates
+        # By site: queues of the configurations before, for their rates, and until when those remember anything.
+        self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
         self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
@@ -119,7 +120,8 @@ class Relay:
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            self.former[name] = dispatcher.ready
+            if memory := dispatcher.ready.limits.memory:
+                self.former[name] = dispatcher.ready, self.clock() + memory
         self.dispatchers = {}
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
@@ -131,7 +133,8 @@ class Relay:
         self.dispatchers = {
             name: each for name, each in self.dispatchers.items() if each in named or not each.is_unused
         }
-        self.former = {name: each for name, each in self.former.items() if each.is_paced}
+        now = self.clock()
+        self.former = {name: each for name, each in self.former.items() if each[1] > now}
 
     def forget_retired(self) -> None:
         """Drop dispatchers of an older configuration whose last session has ended."""
@@ -155,7 +158,8 @@ class Relay:
         """Give the dispatcher of a site, the same for all queues whose hosts are the same."""
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
-            ready = ReadyQueue(site, self.limits.for_site(site), self.former.pop(site.name, None))
+            former, _ = self.former.pop(site.name, (None, 0.0))
+            ready = ReadyQueue(site, self.limits.for_site(site), former)
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
         else:
             dispatcher.ready.site = site

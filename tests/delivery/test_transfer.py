@@ -490,6 +490,22 @@ async def test_close_waits_for_what_is_in_flight() -> None:
     assert len(lead.jobs) == 1
 
 
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_a_reply_that_waits_for_its_round_is_heard_before_the_end(is_cut: bool) -> None:
+    """A session that is cut off or timed out takes what its peer has said first: the message is not sent again."""
+    lead = Lead(make_job("r1"))
+    async with smtp_peer(GREETED + ENVELOPE + TAKEN + "-> ...\n== hang\n") as peer:
+        transfer = await started(peer.port, lead)
+        await wait_for(lambda: bool(peer.contents))
+        transfer.data_received(b"250 2.0.0 queued as 7\r\n")
+        if is_cut:
+            transfer.abort()
+        else:
+            transfer.check(lead.clock() + 100_000.0)
+        await wait_for(lambda: bool(lead.endings))
+    assert lead.verdicts() == [["r1 relayed 2.0.0"]]
+
+
 async def test_abort_gives_back_what_was_not_sent() -> None:
     """abort() is our own doing: a job whose dot was not written is untouched even on a fresh session."""
     lead = Lead(make_job("r1"))

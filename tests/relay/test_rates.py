@@ -41,6 +41,21 @@ async def test_a_quota_goes_on_counting_over_reloads(house: House) -> None:
     await house.until(lambda: Kind.RELAYED in house.kinds(second))
 
 
+async def test_old_rates_are_kept_while_they_remember(house: House) -> None:
+    """What a site may do is kept over a reload as long as its longest rate, connections' too, then forgotten."""
+    await house.open(retry=SLOW, limits=(Limit(match=LimitMatch(), max_connection_rate="1/h"),))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    relay = house.server.relay
+    await reload(house, max_connection_rate="1/h")
+    relay.tidy()
+    [(_, until)] = relay.former.values()
+    assert 3500 < until - time.time() <= 3600
+    relay.former = {name: (ready, time.time()) for name, (ready, _) in relay.former.items()}
+    relay.tidy()
+    assert relay.former == {}
+
+
 async def test_what_an_older_configuration_still_sends_is_counted(house: House) -> None:
     """The cells of a site that is in delivery at a reload are the new ones too, so that none is counted twice."""
     await house.open(retry=SLOW, shutdown_timeout=0.2, limits=(Limit(match=LimitMatch(), message_rate=("2/h",)),))

@@ -146,10 +146,12 @@ class Transfer(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the session at once; what was not sent to its end is untouched."""
+        self._round.run()
         self._end(Ending("cut off by us"))
 
     def check(self, now: float) -> None:
         """Compare the Unix time with what the step allows; to be called about once a second."""
+        self._round.run()
         step = self._pipeline.step
         if step is CLOSED:
             return
@@ -236,10 +238,9 @@ class Transfer(asyncio.Protocol):
         self._since = self._clock()
 
     def _write_out(self) -> None:
-        output = self._output
+        output, self._output = self._output, []
         if output and not self._transport.is_closing():
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))
-        output.clear()
 
     def take(self) -> Transaction | None:
         """Ask for a job that can go to this peer; those that cannot are settled on the way."""

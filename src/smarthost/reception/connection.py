@@ -262,6 +262,7 @@ class Connection(StockVerbs):
     def abort(self) -> None:
         """Cut the connection."""
         self._drop_work()
+        self._mode = Mode.CLOSED
         if self._channel is not None:
             self._channel.abort()
 
@@ -297,10 +298,10 @@ class Connection(StockVerbs):
     def _write_out(self) -> None:
         output = self._output
         if output:
+            self._output = []
             if self._channel is not None:
                 # A single reply is not copied by that.
                 self._channel.write(b"".join(output))
-            output.clear()
 
     def _close_at_eof(self) -> None:
         if self._keeps_client_waiting() or self._is_scheduled or self._is_write_paused:
