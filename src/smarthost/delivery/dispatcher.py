@@ -211,9 +211,7 @@ class Dispatcher:
         """Whether nothing would be lost with it: no session, no entry, no pause, no rate that remembers."""
         ready = self.ready
         is_paused = ready.window.until > self._hall.clock()
-        return not (
-            self.transfers or self.opening or ready.todo or ready.busy or is_paused or ready.limits.message_rate
-        )
+        return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused or ready.limits.memory)
 
     @property
     def is_quiet(self) -> bool:

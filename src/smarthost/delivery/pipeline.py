@@ -120,7 +120,7 @@ class Pipeline:
                 self._driver.write(self.current.commands[0])
 
     def _mail_answered(self, reply: Reply) -> None:
-        transaction = self.current if reply.code < 300 else self._transaction(reply)
+        transaction = self._transaction(reply)
         if transaction is None:
             return
         if reply.code >= 300:
@@ -133,7 +133,7 @@ class Pipeline:
             self._driver.write(transaction.commands[1])
 
     def _rcpt_answered(self, reply: Reply) -> None:
-        transaction = self.current if reply.code < 300 else self._transaction(reply)
+        transaction = self._transaction(reply)
         if transaction is None:
             return
         is_last = transaction.rcpt_replied(reply)
@@ -186,7 +186,7 @@ class Pipeline:
             self._driver.break_off(f"the content was refused before its end: {reply}", reply)
 
     def _dot_answered(self, reply: Reply) -> None:
-        transaction = self.current if reply.code < 300 else self._transaction(reply)
+        transaction = self._transaction(reply)
         if transaction is not None:
             transaction.content_replied(reply)
             self._end_transaction(transaction)
@@ -200,10 +200,7 @@ class Pipeline:
         self._driver.break_off(f"a reply to nothing: {reply}", reply)
 
     def _transaction(self, reply: Reply) -> Transaction | None:
-        """Give the current transaction; a 3yz reply, which no step but DATA has, breaks off and gives None.
-
-        The steps of every message ask this only of replies that are not positive.
-        """
+        """Give the current transaction; a 3yz reply, which no step but DATA has, breaks off and gives None."""
         if 300 <= reply.code < 400:
             self._driver.break_off(f"{self.step.stage.upper()} was answered: {reply}", reply)
             return None

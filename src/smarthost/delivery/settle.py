@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from random import Random
 from typing import Protocol
 
@@ -277,7 +276,7 @@ class Settler:
                 outcome.host,
                 outcome.address,
                 reply.code if reply is not None else 0,
-                _status_text(outcome.status),
+                str(outcome.status),
                 reply.text if reply is not None else outcome.reason,
                 outcome.stage,
                 entry.attempts + 1,
@@ -331,9 +330,3 @@ def _are_plainly_relayed(outcomes: Sequence[Outcome]) -> bool:
         if outcome.action is not _RELAYED or outcome.recipient.notify:
             return False
     return True
-
-
-# A site answers with a few statuses again and again.
-@lru_cache(maxsize=256)
-def _status_text(status: EnhancedStatus) -> str:
-    return str(status)

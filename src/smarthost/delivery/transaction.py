@@ -164,22 +164,15 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
     size = message.size if extensions.size is not None else None
     is_8bit = (message.eight_bit or message.utf8_header) and extensions.eight_bit_mime
     smtputf8 = extensions.smtputf8 and _needs_smtputf8(job)
-    if is_8bit or smtputf8 or (dsn and (envelope.ret or envelope.envid)):
-        mail = format_mail(
-            envelope.reverse_path,
-            size=size,
-            body=Body.EIGHT_BIT_MIME if is_8bit else None,
-            smtputf8=smtputf8,
-            ret=envelope.ret if dsn else None,
-            envid=envelope.envid if dsn else "",
-        )
-    else:
-        mail = format_mail(envelope.reverse_path, size=size)
-    commands = [mail]
-    for recipient in recipients:
-        commands.append(format_rcpt(recipient, dsn=dsn))
-    commands.append(b"DATA\r\n")
-    return commands
+    mail = format_mail(
+        envelope.reverse_path,
+        size=size,
+        body=Body.EIGHT_BIT_MIME if is_8bit else None,
+        smtputf8=smtputf8,
+        ret=envelope.ret if dsn else None,
+        envid=envelope.envid if dsn else "",
+    )
+    return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]
 
 
 def find_obstacle(job: Job, extensions: Extensions) -> NetFault | None:

@@ -240,7 +240,7 @@ class Transfer(asyncio.Protocol):
     def _write_out(self) -> None:
         output, self._output = self._output, []
         if output and not self._transport.is_closing():
-            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+            self._transport.write(b"".join(output))
 
     def take(self) -> Transaction | None:
         """Ask for a job that can go to this peer; those that cannot are settled on the way."""

@@ -1,6 +1,7 @@
 """Events: what happened to a message, as the history, the mail log and the metrics hear it."""
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -61,3 +62,14 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     listener: str = ""
     signed: tuple[str, ...] = ()
     seconds: Seconds | None = None
+
+
+def mend(value: Any) -> Any:
+    """Give plain values with "?" for what is no UTF-8 in their texts, so that any encoder takes them."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: mend(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [mend(inner) for inner in value]
+    return value

@@ -1,5 +1,7 @@
 """Replies and enhanced status codes, and the named replies that we give (RFC 5321 4.2, RFC 3463)."""
 
+from functools import lru_cache
+
 import msgspec
 
 
@@ -12,13 +14,19 @@ class EnhancedStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def __str__(self) -> str:
         """Write it as "5.1.1"."""
-        return f"{self.klass}.{self.subject}.{self.detail}"
+        return _status_text(self)
 
     @classmethod
     def parse(cls, text: str) -> "EnhancedStatus":
         """Read "5.1.1"; raises ValueError when the text is not a status."""
         klass, subject, detail = text.split(".")
         return cls(int(klass), int(subject), int(detail))
+
+
+# A site answers with a few statuses again and again, and so do we.
+@lru_cache(maxsize=256)
+def _status_text(status: EnhancedStatus) -> str:
+    return f"{status.klass}.{status.subject}.{status.detail}"
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -89,7 +89,7 @@ class Scheduler:
         """Take a message that has just been committed: into memory if it is due and there is room."""
         now = self._clock()
         for entry in accepted.entries:
-            queue = self.queues.get(entry.queue) or self._queue(entry.queue)
+            queue = self._queue(entry.queue)
             if entry.due > now or queue.disk_due <= now or queue.blocked_until > now or not self._has_room(queue):
                 if entry.due < _NEVER:
                     self._note(queue, entry.due)
@@ -101,7 +101,7 @@ class Scheduler:
 
     def settled(self, entry: Entry, queue_name: str) -> None:
         """Note that an entry's settle is on disk: it leaves memory, and its new due time is remembered."""
-        queue = self.queues.get(queue_name) or self._queue(queue_name)
+        queue = self._queue(queue_name)
         if queue.loaded.pop(entry.key, None) is not None:
             self.total -= 1
         # A message that waits leaves its content on disk; another entry of it, if it is still here, reads it again.
@@ -173,9 +173,8 @@ class Scheduler:
         return queue
 
     def _has_room(self, queue: Waiting) -> bool:
-        if self.total <= TOTAL_BOUND // 2:
-            return len(queue.loaded) < QUEUE_BOUND and self.total < TOTAL_BOUND
-        return len(queue.loaded) < CROWDED_BOUND and self.total < TOTAL_BOUND
+        bound = CROWDED_BOUND if self.total > TOTAL_BOUND // 2 else QUEUE_BOUND
+        return len(queue.loaded) < bound and self.total < TOTAL_BOUND
 
     def _note(self, queue: Waiting, due: float) -> None:
         queue.disk_due = min(queue.disk_due, due)

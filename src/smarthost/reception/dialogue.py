@@ -123,8 +123,6 @@ class Dialogue:
         if not self.extended:
             return "SMTP"
         name = "UTF8SMTP" if self.mail is not None and self.mail.smtputf8 else "ESMTP"
-        if not self.tls and self.user is None:
-            return name
         return f"{name}{'S' if self.tls else ''}{'A' if self.user is not None else ''}"
 
     def arrival(self) -> Arrival:

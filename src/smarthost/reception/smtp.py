@@ -3,7 +3,7 @@
 from functools import partial
 
 from smarthost.mail.outcome import Stage
-from smarthost.mail.reply import BAD_SYNTAX, BYE, OK, UNKNOWN_COMMAND, Reply, make_reply
+from smarthost.mail.reply import BAD_SYNTAX, BYE, UNKNOWN_COMMAND, Reply, make_reply
 from smarthost.reception.connection import TLS_SHUTDOWN_TIMEOUT, Mode
 from smarthost.reception.pump import Pump
 from smarthost.reception.verbs import data
@@ -19,7 +19,6 @@ BACKLOG_LIMIT = 1024 * 1024  # octets that may wait for the disk before reading 
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _READY_FOR_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 _BYE = BYE.encode()
-_OK_STATUS = OK.status
 # Looked up many times a message: an attribute of an enum costs more than a name of the module.
 _COMMANDS, _CONTENT, _COMMIT = Mode.COMMANDS, Mode.CONTENT, Mode.COMMIT
 # A web page can make a browser post mail to a trusted local port: what speaks HTTP is not listened to.
@@ -107,7 +106,7 @@ class SmtpSession(Pump):
         """Take the draft's reply, maybe after the client has gone."""
         house, dialogue = self._house, self.dialogue
         house.commits -= 1
-        is_positive = 200 <= reply.code < 300
+        is_positive = reply.is_positive
         if is_positive:
             # Mistakes and idle talk are forgiven.
             self._blame = self._idle_talk = 0
@@ -118,7 +117,7 @@ class SmtpSession(Pump):
             self._mode = _COMMANDS
             self._touched = house.ticks
             if is_positive:
-                self._output.append(_encode(reply))
+                self._output.append(reply.encode())
             else:
                 self._refuse(Stage.CONTENT, reply)
             if self._input or self._is_pumping or self._is_eof or self._is_read_paused or house.paused is not None:
@@ -182,11 +181,3 @@ class SmtpSession(Pump):
         self._channel = secure
         self._is_read_paused = False
         self.note_tls(secure)
-
-
-def _encode(reply: Reply) -> bytes:
-    """Do as `Reply.encode`, quickly for the one reply that each message gets."""
-    lines = reply.lines
-    if reply.code == 250 and len(lines) == 1 and reply.status == _OK_STATUS:
-        return f"250 2.0.0 {lines[0]}\r\n".encode("utf-8", "replace")
-    return reply.encode()

@@ -180,7 +180,7 @@ def _refuse_recipient(dialogue: Dialogue, refusal: Reply, address: str) -> Reply
 
 def data(dialogue: Dialogue, argument: bytes) -> Content | Reply:
     """Begin the content of the transaction, or say why not."""
-    if argument and argument.strip():
+    if argument.strip():
         return BAD_SYNTAX
     mail_command = dialogue.mail
     if mail_command is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from smarthost.mail.event import Event, Kind
+from smarthost.mail.event import Event, Kind, mend
 from smarthost.mail.message import format_id
 from smarthost.report.timestamp import format_time
 
@@ -71,7 +71,7 @@ def encode_json(lines: Sequence[Line]) -> bytes:
     try:
         return _ENCODER.encode_lines(shown)
     except UnicodeEncodeError:
-        return _ENCODER.encode_lines([_mend(msgspec.to_builtins(line)) for line in shown])
+        return _ENCODER.encode_lines([mend(msgspec.to_builtins(line)) for line in shown])
 
 
 def encode_text(lines: Sequence[Line]) -> bytes:
@@ -140,7 +140,7 @@ def install_program_log(handler: logging.Handler, level: str) -> Callable[[], No
 
 
 def _text(line: msgspec.Struct) -> str:
-    values: dict[str, Any] = _mend(msgspec.to_builtins(line))
+    values: dict[str, Any] = mend(msgspec.to_builtins(line))
     words = [values.pop("time"), values.pop("event")]
     for key, value in values.items():
         if isinstance(value, dict):
@@ -159,13 +159,3 @@ def _quote(value: Any) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
     # C1 controls and the like are no trouble in JSON, but a terminal would obey them.
     return "".join(mark if mark.isprintable() else f"\\u{ord(mark):04x}" for mark in quoted)
-
-
-def _mend(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {key: _mend(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mend(inner) for inner in value]
-    return value

@@ -8,7 +8,7 @@ import msgspec
 
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
-from smarthost.mail.event import Event
+from smarthost.mail.event import Event, mend
 from smarthost.mail.message import Message
 from smarthost.spool.store import Content
 
@@ -83,12 +83,8 @@ class History:
         try:
             data = _encode(_values(event))
         except UnicodeEncodeError:
-            data = _encode([_mend(value) for value in _values(event)])
+            data = _encode(mend(_values(event)))
         return event.message, sequence, data
-
-
-def _mend(value: Any) -> Any:
-    return value.encode(errors="replace").decode() if type(value) is str else value
 
 
 def _finite(when: float) -> float | None:
