@@ -1,6 +1,7 @@
 """Connecting to a site: candidates in order, fail-over, what is left alone and for how long."""
 
 import socket
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -42,15 +43,17 @@ def host_of(peer: SmtpPeer, name: str = "", preference: int = 0, addresses: tupl
     return Host(name or f"host{peer.port}", addresses, peer.port, preference=preference)
 
 
-def closed_port() -> int:
-    """Find a port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections: it is bound, so that no peer gets it, and not listening."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
-async def test_first_host_that_answers(clock: Clock) -> None:
+async def test_first_host_that_answers(clock: Clock, closed_port: int) -> None:
     """A host that refuses connections, and one that greets with 421, are passed over."""
-    dead = Host("dead", ("127.0.0.1",), closed_port())
+    dead = Host("dead", ("127.0.0.1",), closed_port)
     async with smtp_peer("<- 421 4.3.2 busy\n== close") as busy, smtp_peer(GREETED + END) as good:
         hosts = (dead, host_of(busy, preference=1), host_of(good, "good", 2))
         session = await connector(clock).connect(site_of(*hosts))
@@ -69,9 +72,9 @@ async def test_other_addresses_of_a_host(clock: Clock) -> None:
         session.abandon()
 
 
-async def test_none_left(clock: Clock) -> None:
+async def test_none_left(clock: Clock, closed_port: int) -> None:
     """When all fail, the last fault says why, and makes outcomes of scope HOST that delay."""
-    first, last = (Host(name, ("127.0.0.1",), closed_port(), preference=at) for at, name in enumerate(("a", "b")))
+    first, last = (Host(name, ("127.0.0.1",), closed_port, preference=at) for at, name in enumerate(("a", "b")))
     unreached = await connector(clock).connect(site_of(first, last))
     assert isinstance(unreached, Unreached)
     assert (unreached.host, unreached.address, unreached.fault.fault) == ("b", "127.0.0.1", NetFault.REFUSED)
@@ -136,9 +139,9 @@ async def test_a_refused_login_is_left_alone_everywhere(clock: Clock) -> None:
         session.abandon()
 
 
-async def test_an_address_in_trouble_goes_last(clock: Clock) -> None:
+async def test_an_address_in_trouble_goes_last(clock: Clock, closed_port: int) -> None:
     """An address that did not answer is tried behind the others for a minute, but tried when there is no other."""
-    dead = Host("dead", ("127.0.0.1",), closed_port())
+    dead = Host("dead", ("127.0.0.1",), closed_port)
     other = ("127.0.0.2",)
     async with smtp_peer(GREETED + END, GREETED + END, host="127.0.0.2") as good:
         connect = connector(clock)

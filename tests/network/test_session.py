@@ -378,10 +378,9 @@ async def test_faults(dialog: str) -> None:
 
 async def test_nobody_listens() -> None:
     """A closed port is a refused connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
-    fault = await attempt(port)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        fault = await attempt(held.getsockname()[1])
     assert isinstance(fault, OpenFault)
     assert (fault.stage, fault.fault) == (Stage.CONNECT, NetFault.REFUSED)
     assert fault.reason == "connection refused, while connecting"

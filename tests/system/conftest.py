@@ -1,5 +1,6 @@
 """Fixtures of the system tests: a sink, and relays in front of it, as processes of their own."""
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def password_hash() -> str:
     """An argon2id hash of the user's password that is cheap to verify."""
     return argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections: bound, so that nobody else takes it, and not listening."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", free_port()))
+        yield int(held.getsockname()[1])
 
 
 @pytest.fixture

@@ -22,12 +22,19 @@ PASSWORD = "correct horse"
 START_TIMEOUT = 20.0  # seconds
 
 
+_ports = random.sample(range(20000, 32000), 12000)  # below those that outgoing connections get
+
+
 def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody uses right now, below those that outgoing connections get."""
+    """Give a TCP port of 127.0.0.1 that nobody uses right now; never the same one twice.
+
+    Who is given a port binds it only a moment later: a port given twice would make a relay its own upstream.
+    """
     while True:
+        port = _ports.pop()
         with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", random.randrange(20000, 32000)))
-            return int(probe.getsockname()[1])
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(question: Callable[[], Answer], what: str, seconds: float = 15.0, step: float = 0.02) -> Answer:
@@ -178,6 +185,16 @@ class Relay:
     def queue(self, *filters: str) -> list[dict[str, Any]]:
         """Give the entries that `queue list --json` shows."""
         return read_rows(self.run("queue", "list", "--json", *filters).stdout)
+
+    def wait_for_why(self, why: str, count: int, seconds: float = 20.0) -> None:
+        """Wait until the queue holds so many entries and all wait for one reason; else show them, and the log."""
+        try:
+            wait_until(lambda: [entry["why"] for entry in self.queue()] == [why] * count, why, seconds)
+        except AssertionError:
+            shown = "\n".join(map(str, [*self.queue(), *self.events()[-5:]]))
+            raise AssertionError(
+                f"not {count} entries that wait for {why}:\n{shown}\n{self.errors()[-2000:]}"
+            ) from None
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask the relay's HTTP address; give status and body."""

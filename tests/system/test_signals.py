@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from relay_process import Relay, free_port, is_listening, wait_until
+from relay_process import Relay, is_listening, wait_until
 from sending import compose, submit, transact
 from sink_process import Sink
 
@@ -108,9 +108,9 @@ def test_a_second_signal_exits_at_once(make_relay: Callable[..., Relay], sink: S
     assert len(relay.queue()) == 1
 
 
-def test_sighup_gives_waiting_mail_its_new_route(make_relay: Callable[..., Relay], sink: Sink) -> None:
+def test_sighup_gives_waiting_mail_its_new_route(make_relay: Callable[..., Relay], sink: Sink, dead_port: int) -> None:
     """A relayhost that was wrong is corrected and reloaded: the message that waited goes to the right one."""
-    relay = make_relay(relayhost=f"[127.0.0.1]:{free_port()}")
+    relay = make_relay(relayhost=f"[127.0.0.1]:{dead_port}")
     relay.start()
     submit(relay.port, "waited for a route", "250@example.com")
     wait_until(relay.queue, "the message waits")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from relay_process import Relay, free_port, wait_until
+from relay_process import Relay, wait_until
 from sending import compose, submit
 from sink_process import Sink
 
@@ -127,29 +127,29 @@ def test_hanging_sessions_do_not_stop_others(make_relay: Callable[..., Relay], s
     assert len(relay.queue()) == 4
 
 
-def test_an_upstream_that_is_down_costs_no_attempt(make_relay: Callable[..., Relay]) -> None:
+def test_an_upstream_that_is_down_costs_no_attempt(make_relay: Callable[..., Relay], dead_port: int) -> None:
     """Nobody answers at the relayhost: mail waits with a reason that says so, and 20 more do not mean 20 more dials."""
-    relay = make_relay(relayhost=f"[127.0.0.1]:{free_port()}")
+    relay = make_relay(relayhost=f"[127.0.0.1]:{dead_port}")
     relay.start()
     for number in range(20):
         submit(relay.port, f"waits {number}", "250@example.com", sender="")
-    wait_until(lambda: {entry["why"] for entry in relay.queue()} == {"site_throttled"}, "the site is throttled", 20)
+    relay.wait_for_why("site_throttled", 20)
     assert sum(entry["attempts"] for entry in relay.queue()) <= 1
     assert relay.events(FAILED) == []
 
 
-def test_the_reason_that_is_shown_can_be_asked_for(make_relay: Callable[..., Relay]) -> None:
+def test_the_reason_that_is_shown_can_be_asked_for(make_relay: Callable[..., Relay], dead_port: int) -> None:
     """`queue list --why` picks by the reason that `queue list` shows."""
-    relay = make_relay(relayhost=f"[127.0.0.1]:{free_port()}")
+    relay = make_relay(relayhost=f"[127.0.0.1]:{dead_port}")
     relay.start()
     submit(relay.port, "waits", "250@example.com", sender="")
-    wait_until(lambda: [entry["why"] for entry in relay.queue()] == ["site_throttled"], "the site is throttled", 20)
+    relay.wait_for_why("site_throttled", 1)
     assert len(relay.queue("--why", "site_throttled")) == 1
 
 
-def test_fail_over_to_the_next_relayhost(make_relay: Callable[..., Relay], sink: Sink) -> None:
+def test_fail_over_to_the_next_relayhost(make_relay: Callable[..., Relay], sink: Sink, dead_port: int) -> None:
     """The first relayhost refuses connections, the second takes the mail, without a retry in between."""
-    relay = make_relay(relayhost=[f"[127.0.0.1]:{free_port()}", f"[127.0.0.1]:{sink.port}"])
+    relay = make_relay(relayhost=[f"[127.0.0.1]:{dead_port}", f"[127.0.0.1]:{sink.port}"])
     relay.start()
     submit(relay.port, "second choice", "250@example.com")
     sink.wait_for("second choice")
@@ -171,7 +171,7 @@ def test_route_rules(make_relay: Callable[..., Relay], sink: Sink) -> None:
     submit(relay.port, "later", "a@later.example")
     submit(relay.port, "through", "250@example.com")
     sink.wait_for("through")
-    wait_until(lambda: [entry["why"] for entry in relay.queue()] == ["held"], "one is held, the others are gone")
+    relay.wait_for_why("held", 1)
     assert sink.subjects() == ["through"]
 
 
