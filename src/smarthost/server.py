@@ -278,6 +278,7 @@ class Server:
             log.error("mail is refused: %d octets free, %d are wanted", space.octets, minimum)
         for problem in relay.keyring.reload_if_changed():
             log.error("%s", problem)
+        relay.intake.signers.tend(relay.keyring.keys)
         if relay.tls is not None:
             changed = relay.tls.reload_if_changed()
             if changed:

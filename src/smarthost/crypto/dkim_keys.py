@@ -88,6 +88,11 @@ def load_key(domain: str, selector: str, path: Path) -> SigningKey:
     return SigningKey(labels[0], labels[1], algorithm, path, private, tuple(warnings))
 
 
+def private_octets(key: SigningKey) -> bytes:
+    """Give a private key as PKCS#8 in DER, unencrypted: for the signer's pipe, and never for a file or a log."""
+    return key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
 def _read(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:

@@ -138,7 +138,7 @@ class Reporter:
             smtputf8=not to.isascii(),
         )
         answer: asyncio.Future[Accepted] = self._loop.create_future()
-        self._intake.signers.submit(lambda: self._sign(answer, number, built, envelope, now))
+        self._intake.threads.submit(lambda: self._sign(answer, number, built, envelope, now))
         accepted = await answer
         accepted.events = (self._told(accepted.message),)
         return accepted

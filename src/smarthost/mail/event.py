@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from smarthost.mail.message import Message
 from smarthost.mail.outcome import Stage
 
 
@@ -22,6 +23,9 @@ class Kind(StrEnum):
     RELEASED = "released"
     EXPIRED = "expired"
     DELETED = "deleted"
+
+
+_ACCEPTED = Kind.ACCEPTED  # looked up for each message: an attribute of an enum costs more than a name of the module
 
 
 class Seconds(msgspec.Struct, frozen=True, gc=False):
@@ -73,3 +77,22 @@ def mend(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [mend(inner) for inner in value]
     return value
+
+
+def accepted_event(message: Message) -> Event:
+    """Tell of a message's acceptance."""
+    arrival, envelope = message.arrival, message.envelope
+    return Event(
+        arrival.at,
+        _ACCEPTED,
+        message.id,
+        envelope.envid,
+        envelope.reverse_path,
+        envelope.recipients[0].address if len(envelope.recipients) == 1 else "",
+        size=message.size,
+        user=arrival.identity,
+        client=arrival.client,
+        listener=arrival.door,
+        tls=arrival.tls,
+        signed=message.signatures,
+    )

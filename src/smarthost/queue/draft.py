@@ -8,11 +8,11 @@ from typing import Protocol
 
 import msgspec
 
-from smarthost.crypto.dkim import BodyHash, sign
+from smarthost.crypto.dkim import BodyHash, Unsigned, prepare
 from smarthost.crypto.dkim_keys import Keyring, SigningKey
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
-from smarthost.mail.event import Event, Kind
+from smarthost.mail.event import accepted_event
 from smarthost.mail.message import Arrival, Message, MessageIds, format_id
 from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply, make_reply
 from smarthost.mail.route import Route
@@ -21,16 +21,18 @@ from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import RoutingTable
 from smarthost.queue.edit import Edited, EditRules, edit_header, join_fields
 from smarthost.queue.rework import reencoded
+from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers, signature_names
 from smarthost.report.counters import Counters
 from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, ContentFile, Fault, Spool
 from smarthost.wire.data import MAX_TEXT_LINE, LongLineScan
 from smarthost.wire.header import Field, split_fields
 
+SHORT = 32 * 1024  # octets; a body that is hashed on the loop, together with others, in 0.1 ms
 HEADER_LIMIT = 256 * 1024  # octets of a header section; twice what Postfix keeps (header_size_limit 102400)
 _QUEUED = EnhancedStatus(2, 0, 0)
 # Looked up for each message: an attribute of an enum costs more than a name of the module.
-_ENCODE, _REJECT, _ACCEPTED = LongLines.ENCODE, LongLines.REJECT, Kind.ACCEPTED
+_ENCODE, _REJECT = LongLines.ENCODE, LongLines.REJECT
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ class Way(Protocol):
     rules: Rules
     ids: MessageIds
     counters: Counters
-    signers: Workers
+    signers: Signers
     files: Workers
 
     def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
@@ -150,11 +152,10 @@ class Draft:
             self._intake.files.submit(self._rework)
         elif self._file is not None:
             self._intake.files.submit(self._seal)
-        elif self._keys:
-            self._intake.signers.submit(self._sign_inline)
+        elif self._size > SHORT and self._keys:
+            self._intake.files.submit(self._sign_from_here)
         else:
-            self._intake.counters.unsigned()
-            self._store(b"")
+            self._sign()
 
     def abandon(self) -> None:
         """Forget the draft and its file; nothing of it stays."""
@@ -251,30 +252,47 @@ class Draft:
         if self.backlog < INLINE_LIMIT and self.on_drained is not None:
             self.on_drained()
 
-    def _sign_inline(self) -> None:
-        """Signer thread: hash the body, sign, store."""
+    def _sign(self) -> None:
+        """On the loop: have the message signed, if its domain has keys, and stored."""
+        if self._keys:
+            self._intake.signers.submit(self._unsigned, partial(self._signed, time.perf_counter()))
+        else:
+            self._intake.counters.unsigned()
+            self._store(b"")
+
+    def _unsigned(self) -> Unsigned:
+        """Write the signatures' fields as far as it goes without the keys."""
+        assert self._edited is not None
+        if self._body_hash is None:
+            self._hash_body()
+        assert self._body_hash is not None
+        return prepare(self._keys, self._edited.fields, self._body_hash.digest(), int(self.arrival.at))
+
+    def _hash_body(self) -> None:
+        self._body_hash = BodyHash()
+        for block in self._parts[1:]:
+            self._body_hash.update(block)
+
+    def _signed(self, started: float, signature: bytes | None) -> None:
+        """Any thread: store the message with its signatures; None is a fault of ours."""
+        if signature is None:
+            self._fail(INTERNAL_ERROR)
+            return
+        self._intake.counters.signed(time.perf_counter() - started)
         try:
-            body_hash = BodyHash()
-            for block in self._parts[1:]:
-                body_hash.update(block)
-            self._sign_and_store(body_hash)
+            self._store(signature)
         except Exception:
             self._fail(INTERNAL_ERROR)
             raise
 
-    def _sign_and_store(self, body_hash: BodyHash | None) -> None:
-        assert self._edited is not None
-        signature = b""
-        if self._keys and body_hash is not None:
-            started = time.perf_counter()
-            signature = sign(self._keys, self._edited.fields, body_hash.digest(), int(self.arrival.at))
-            self._intake.counters.signed(time.perf_counter() - started)
-        else:
-            self._intake.counters.unsigned()
-        self._store(signature)
+    def _sign_from_here(self) -> None:
+        """Content thread: hash the body, if nobody has and it matters, and have the loop go on."""
+        if self._keys and self._body_hash is None:
+            self._hash_body()
+        self._intake.loop.call_soon_threadsafe(self._sign)
 
     def _seal(self) -> None:
-        """Content thread: put the file on disk, then sign and store."""
+        """Content thread: put the file on disk; signing and storing follow."""
         assert self._file is not None
         try:
             if self.refused is not None:
@@ -286,14 +304,7 @@ class Draft:
             self._file.discard()
             self._fail(DISK_FULL)
             return
-        self._intake.signers.submit(self._sign_file)
-
-    def _sign_file(self) -> None:
-        try:
-            self._sign_and_store(self._body_hash)
-        except Exception:
-            self._fail(INTERNAL_ERROR)
-            raise
+        self._sign_from_here()
 
     def _rework(self) -> None:
         """Content thread: re-encode what has lines over 998 octets, as a new draft of the same message."""
@@ -309,7 +320,7 @@ class Draft:
         if self._file is not None:
             self._seal()
         else:
-            self._sign_inline()
+            self._sign_from_here()
 
     def _replace_content(self) -> None:
         """Content thread: run the content through the re-encoder into new parts or a new file."""
@@ -318,8 +329,8 @@ class Draft:
         self._edited.fields, blocks = reencoded(list(self._parts), old)
         header = join_fields(self._edited.fields)
         self._parts, self._size, self._eight_bit, self.is_dotted = [header], len(header), False, True
-        self._body_hash = BodyHash() if self._keys else None
         self._file = self._intake.spool.new_file(self._number) if old is not None else None
+        self._body_hash = BodyHash() if self._keys and self._file is not None else None
         if self._file is not None:
             self._file.write(header)
         for block in blocks:
@@ -379,22 +390,3 @@ class Draft:
             return
         self._done(Reply(250, _QUEUED, (f"queued as {self._name}",)))
         self._intake.accepted(accepted)
-
-
-def accepted_event(message: Message) -> Event:
-    """Tell of a message's acceptance."""
-    arrival, envelope = message.arrival, message.envelope
-    return Event(
-        arrival.at,
-        _ACCEPTED,
-        message.id,
-        envelope.envid,
-        envelope.reverse_path,
-        envelope.recipients[0].address if len(envelope.recipients) == 1 else "",
-        size=message.size,
-        user=arrival.identity,
-        client=arrival.client,
-        listener=arrival.door,
-        tls=arrival.tls,
-        signed=message.signatures,
-    )

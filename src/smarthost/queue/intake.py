@@ -11,6 +11,7 @@ from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import deadline, lifetime
 from smarthost.queue.draft import Draft, Rules
+from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers, signature_names
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -36,7 +37,8 @@ class Intake:
     ) -> None:
         """Join the parts; the caller sets `on_accepted` before the first draft."""
         self.loop, self.spool, self.rules, self.ids, self.feed, self.counters = loop, spool, rules, ids, feed, counters
-        self.signers = Workers(2, "signer")
+        self.threads = Workers(2, "signer")
+        self.signers = Signers(loop, self.threads)
         self.files = Workers(1, "content")
         self.on_accepted: Callable[[Accepted], None] = lambda accepted: None
 
@@ -48,6 +50,7 @@ class Intake:
         """Finish what the worker threads have begun."""
         self.files.close()
         self.signers.close()
+        self.threads.close()
 
     def accepted(self, accepted: Accepted) -> None:
         """Tell of a message that is on disk, and let the queue have it."""
