@@ -203,7 +203,7 @@ class Relay:
 
     def _withdraw(self, queue: str, key: Key) -> bool:
         dispatcher = self.dispatcher_of(queue)
-        return dispatcher is not None and dispatcher.ready.withdraw(key)
+        return dispatcher is not None and dispatcher.withdraw(key)
 
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause of their site ends, as a person asked for it."""

@@ -1,15 +1,19 @@
 """The demo, as a process."""
 
+import argparse
 import os
 import re
 import select
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
+
+from smarthost.cli import demo
 
 COMMAND = [sys.executable, "-m", "smarthost", "demo"]
 
@@ -33,19 +37,34 @@ def test_demo_once() -> None:
 def test_demo_goes_on() -> None:
     """It says how to send more, shows what becomes of it, and ends with 0 at Ctrl-C."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=environment) as running:
         try:
-            assert demo.stdout is not None
-            seen = _read_until(demo, "Ctrl-C stops it")
+            assert running.stdout is not None
+            seen = _read_until(running, "Ctrl-C stops it")
             found = re.search(r"swaks --server 127\.0\.0\.1:(\d+)", seen)
             assert found is not None
             with smtplib.SMTP("127.0.0.1", int(found[1]), timeout=5) as client:
                 client.sendmail("a@example.org", ["550@example.net"], "From: a@example.org\r\n\r\nhello\r\n")
-            assert "to <550@example.net>" in _read_until(demo, "failed")
+            assert "to <550@example.net>" in _read_until(running, "failed")
         finally:
-            demo.send_signal(signal.SIGINT)
-            demo.communicate(timeout=20)
-    assert demo.returncode == 0
+            running.send_signal(signal.SIGINT)
+            running.communicate(timeout=20)
+    assert running.returncode == 0
+
+
+def test_a_port_that_is_taken_meanwhile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody takes the port between the look and the start: the demo takes another one."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = iter([taken.getsockname()[1], 0, *[0] * 10])
+        monkeypatch.setattr(demo, "_port_near", lambda wanted, what: next(ports) or _free_port())
+        assert demo.run(argparse.Namespace(once=True)) == 0
+    assert "signature verified on arrival" in capsys.readouterr().out
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _read_until(demo: "subprocess.Popen[str]", word: str) -> str:

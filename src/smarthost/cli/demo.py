@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -53,23 +54,39 @@ async def _demonstrate(folder: Path, once: bool) -> int:
     generate_key(Algorithm.RSA_SHA256, folder / "demo.pem")
     sink = Sink()
     sink_port = (await sink.start())[1]
-    relay_port, http_port = _port_near(RELAY_PORT, "the relay"), _port_near(HTTP_PORT, "status")
     story = Story()
-    server = Server(_configure(folder, relay_port, http_port, sink_port), log_to=None, listeners=(story,))
     try:
-        await server.start()
-        story.follow(server.spool.stats)
-        _say(f"the relay listens on 127.0.0.1:{relay_port}, its upstream (a sink) on 127.0.0.1:{sink_port}")
-        await _follow_first(server, sink, story, relay_port, folder / "demo.pem")
-        if not once:
-            _explain(folder, relay_port, http_port)
-            server.feed.listen(_show)
-            await stop.wait()
-            _say("stopping")
+        server, relay_port, http_port = await _start(folder, sink_port, story)
+        try:
+            story.follow(server.spool.stats)
+            _say(f"the relay listens on 127.0.0.1:{relay_port}, its upstream (a sink) on 127.0.0.1:{sink_port}")
+            await _follow_first(server, sink, story, relay_port, folder / "demo.pem")
+            if not once:
+                _explain(folder, relay_port, http_port)
+                server.feed.listen(_show)
+                await stop.wait()
+                _say("stopping")
+        finally:
+            await server.stop()
     finally:
-        await server.stop()
         await sink.stop()
     return os.EX_OK
+
+
+async def _start(folder: Path, sink_port: int, story: Story) -> tuple[Server, int, int]:
+    """Start the relay, and give its ports; a port that somebody takes before the relay does is replaced."""
+    tries = 3
+    while True:
+        relay_port, http_port = _port_near(RELAY_PORT, "the relay"), _port_near(HTTP_PORT, "status")
+        server = Server(_configure(folder, relay_port, http_port, sink_port), log_to=None, listeners=(story,))
+        tries -= 1
+        try:
+            await server.start()
+            return server, relay_port, http_port
+        except OSError as error:
+            await server.stop()
+            if error.errno != errno.EADDRINUSE or not tries:
+                raise
 
 
 async def _follow_first(server: Server, sink: Sink, story: Story, port: int, key: Path) -> None:

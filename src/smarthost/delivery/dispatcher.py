@@ -185,6 +185,13 @@ class Dispatcher:
             if self.ready.todo and self._front is None:
                 self._watch_front()
 
+    def withdraw(self, key: tuple[int, int]) -> bool:
+        """Take one waiting entry out by its key, with what is known of a part of it; False when it is in delivery."""
+        if not self.ready.withdraw(key):
+            return False
+        self._partial.pop(key, None)
+        return True
+
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
         self.stopping = True
@@ -300,7 +307,7 @@ class Dispatcher:
             content = found.get(entry.message.id)
             if content is not None:
                 contents.keep(entry.message.id, content)
-            elif ready.withdraw(entry.key):
+            elif self.withdraw(entry.key):
                 self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
 
     def _loaded(self, task: "asyncio.Task[None]") -> None:

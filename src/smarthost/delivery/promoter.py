@@ -84,7 +84,7 @@ class Promoter:
         for entry in entries:
             if not self._scheduler.claim(entry):
                 known = self.known.get(entry.queue)
-                if known is None or not known[0].ready.withdraw(entry.key):
+                if known is None or not known[0].withdraw(entry.key):
                     continue
             if entry.expires <= now:
                 self._settler.expire(entry)

@@ -16,7 +16,21 @@ from smarthost.spool.store import Change, Fault, Filter, Spool
 # Reasons that only memory knows: an entry's row never has one of them.
 LIVE = frozenset({Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED})
 PORTION = 500  # entries that are changed in one transaction
+PATIENCE = 5.0  # seconds for which entries in delivery are waited for
+LOOK_AGAIN = 0.05  # seconds between two looks at them
 _NEVER = float("inf")
+
+
+def _is_any(entry: Entry) -> bool:
+    return True
+
+
+def _is_parked(entry: Entry) -> bool:
+    return entry.why in PARKED
+
+
+def _is_active(entry: Entry) -> bool:
+    return entry.why not in PARKED
 
 
 class Withdraw(Protocol):
@@ -27,12 +41,13 @@ class Withdraw(Protocol):
 
 
 class Tally:
-    """What a bulk verb did: entries, messages, and entries that were in delivery and so left alone."""
+    """What a bulk verb did: entries, messages, entries that stayed in delivery and so were left alone; and where."""
 
     def __init__(self) -> None:
         """Start at nothing."""
         self.entries = 0
         self.busy = 0
+        self.queues: set[str] = set()
         self._messages: set[int] = set()
 
     def add(self, entry: Entry) -> None:
@@ -65,79 +80,52 @@ class Operator:
 
     async def flush(self, wanted: Filter, dry_run: bool = False) -> dict[str, int]:
         """Make entries due now, parked ones left out, and let their queues be tried at once."""
-        queues: set[str] = set()
 
-        def change(entry: Entry) -> bool:
-            if entry.why in PARKED:
-                return False
+        def change(entry: Entry) -> None:
             entry.due = self._clock()
-            queues.add(entry.queue)
-            return True
 
-        row = await self._change(wanted, dry_run, change, None)
-        if not dry_run:
-            self.awake(queues)
-        return row
+        tally = await self._change(wanted, dry_run, _is_active, change, None)
+        self.awake(tally.queues)
+        return tally.as_row()
 
     async def hold(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Park entries until they are released."""
 
-        def change(entry: Entry) -> bool:
-            if entry.why in PARKED:
-                return False
+        def change(entry: Entry) -> None:
             entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
-            return True
 
-        return await self._change(wanted, dry_run, change, Kind.HELD)
+        return (await self._change(wanted, dry_run, _is_active, change, Kind.HELD)).as_row()
 
     async def release(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Let parked entries go on, with the lifetime that is left to them but at least one attempt."""
-
-        def change(entry: Entry) -> bool:
-            if entry.why not in PARKED:
-                return False
-            self._make_due(entry)
-            return True
-
-        return await self._change(wanted, dry_run, change, Kind.RELEASED)
+        return (await self._change(wanted, dry_run, _is_parked, self._make_due, Kind.RELEASED)).as_row()
 
     async def retry_now(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Make entries due now and forget which hosts failed; they are routed again on their way."""
-        queues: set[str] = set()
 
-        def change(entry: Entry) -> bool:
+        def change(entry: Entry) -> None:
             entry.hosts_tried = ()
             self._make_due(entry)
-            queues.add(entry.queue)
-            return True
 
-        row = await self._change(wanted, dry_run, change, Kind.RELEASED)
-        if not dry_run:
-            self.awake(queues)
-        return row
+        tally = await self._change(wanted, dry_run, _is_any, change, Kind.RELEASED)
+        self.awake(tally.queues)
+        return tally.as_row()
 
     async def fail(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Give entries up, with the reports that their senders asked for."""
         tally = Tally()
-        async for portion in self._portions(wanted):
-            for entry in portion:
-                if not dry_run and not self._take(entry, tally):
-                    continue
-                tally.add(entry)
-                if not dry_run:
-                    self._scheduler.claim(entry)
+        async for entries in self._taken(wanted, dry_run, tally):
+            if not dry_run:
+                for entry in entries:
                     self.fail_entry(entry, "the message was given up by the postmaster")
         return tally.as_row()
 
     async def delete(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Delete entries without any report; the history keeps that it was done."""
         tally = Tally()
-        async for portion in self._portions(wanted):
-            taken = [entry for entry in portion if dry_run or self._take(entry, tally)]
-            for entry in taken:
-                tally.add(entry)
-            if not dry_run and taken:
-                await self._write(Change(removed=tuple(entry.key for entry in taken)), taken, Kind.DELETED)
+        async for entries in self._taken(wanted, dry_run, tally):
+            if not dry_run:
+                await self._write(Change(removed=tuple(entry.key for entry in entries)), entries, Kind.DELETED)
         return tally.as_row()
 
     def _make_due(self, entry: Entry) -> None:
@@ -147,53 +135,87 @@ class Operator:
         entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
 
     async def _change(
-        self, wanted: Filter, dry_run: bool, change: Callable[[Entry], bool], kind: Kind | None
-    ) -> dict[str, int]:
+        self,
+        wanted: Filter,
+        dry_run: bool,
+        fits: Callable[[Entry], bool],
+        change: Callable[[Entry], None],
+        kind: Kind | None,
+    ) -> Tally:
+        """Change entries and write them."""
         tally = Tally()
-        async for portion in self._portions(wanted):
-            changed = []
-            for entry in portion:
-                queue = entry.queue
-                if not change(entry):
-                    continue
-                if not dry_run and not self._take(entry, tally):
-                    continue
-                tally.add(entry)
-                changed.append((queue, entry))
-            if dry_run or not changed:
+        async for entries in self._taken(wanted, dry_run, tally, fits):
+            if dry_run:
                 continue
-            entries = [entry for _, entry in changed]
+            for entry in entries:
+                change(entry)
             await self._write(Change(updated=tuple(entries)), entries, kind)
-            for queue, entry in changed:
+            for entry in entries:
+                tally.queues.add(entry.queue)
                 if entry.due < _NEVER:
-                    self._scheduler.note_due(queue, entry.due)
-        return tally.as_row()
+                    self._scheduler.note_due(entry.queue, entry.due)
+        return tally
 
-    def _take(self, entry: Entry, tally: Tally) -> bool:
-        """Get an entry out of memory, so that only its row is left; False when it is in delivery."""
-        if not self._scheduler.is_loaded(entry.key, entry.queue):
-            return True
-        if not self.withdraw(entry.queue, entry.key):
-            tally.busy += 1
-            return False
-        self._scheduler.forget(entry.key, entry.queue)
-        return True
+    async def _taken(
+        self, wanted: Filter, dry_run: bool, tally: Tally, fits: Callable[[Entry], bool] = _is_any
+    ) -> AsyncIterator[list[Entry]]:
+        """Give portions of entries, taken out of memory as they are on disk; with `dry_run` only as they are on disk.
 
-    async def _portions(self, wanted: Filter) -> AsyncIterator[list[Entry]]:
+        An entry that is in delivery, or was when it was read, is looked at again, for a few seconds.
+        """
+        until = asyncio.get_running_loop().time() + PATIENCE
+        with self._scheduler.settles() as settled:
+            while True:
+                left: set[Key] = set()
+                async for portion in self._portions(wanted, settled):
+                    mine = [entry for entry in portion if fits(entry)]
+                    if not dry_run:
+                        left.update(entry.key for entry in mine if entry.key in settled or not self._take(entry))
+                        mine = [entry for entry in mine if entry.key not in left]
+                    for entry in mine:
+                        tally.add(entry)
+                    if mine:
+                        yield mine
+                if not left or asyncio.get_running_loop().time() > until:
+                    tally.busy = len(left)
+                    return
+                await asyncio.sleep(LOOK_AGAIN)
+                wanted = msgspec.structs.replace(wanted, ids=tuple({message for message, _ in left}))
+
+    def _take(self, entry: Entry) -> bool:
+        """Get an entry out of its ready queue and claim it, so that nobody loads it; False if it is in delivery."""
+        if self._scheduler.is_loaded(entry.key, entry.queue):
+            return self.withdraw(entry.queue, entry.key)
+        return self._scheduler.claim(entry)
+
+    async def _portions(self, wanted: Filter, settled: set[Key]) -> AsyncIterator[list[Entry]]:
+        """Read what fits, a portion at a time; `settled` then has the keys of entries that changed meanwhile."""
         after, stored = (0, 0), stored_filter(wanted)
-        while portion := await self._spool.select(stored, PORTION, after):
+        while True:
+            settled.clear()
+            portion = await self._spool.select(stored, PORTION, after)
+            if not portion:
+                return
             after = portion[-1].key
             yield [entry for entry in portion if self.reason_of(entry) == wanted.why] if wanted.why else portion
 
     async def _write(self, change: Change, entries: Sequence[Entry], kind: Kind | None) -> None:
-        """Write a change and its events, and wait until they are on disk; raises OSError when that cannot be."""
+        """Write a change and its events, and wait until they are on disk; raises OSError when that cannot be.
+
+        The entries are nobody's afterwards.
+        """
         events = [] if kind is None else [self._event(entry, kind) for entry in entries]
         written: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
         if events:
             self._spool.record(events)
         self._spool.change(change, written.set_result)
-        fault = await written
+        try:
+            fault = await written
+        finally:
+            for entry in entries:
+                self._scheduler.forget(entry.key, entry.queue)
         if fault is not None:
+            await self._scheduler.refresh()  # what was due and not written is due still
             raise OSError(f"the queue could not be changed: {fault}")
         for event in events:
             self._feed.publish(event)

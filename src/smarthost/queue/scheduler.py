@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from math import nextafter
 
@@ -65,6 +66,7 @@ class Scheduler:
         self._turns: list[tuple[float, str]] = []
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watchers: list[set[Key]] = []
         self.stopping = False
 
     async def start(self) -> None:
@@ -104,6 +106,8 @@ class Scheduler:
         queue = self._queue(queue_name)
         if queue.loaded.pop(entry.key, None) is not None:
             self.total -= 1
+        for seen in self._watchers:
+            seen.add(entry.key)
         # A message that waits leaves its content on disk; another entry of it, if it is still here, reads it again.
         self.contents.drop(entry.message.id)
         if entry.recipients and entry.due < _NEVER:
@@ -154,6 +158,16 @@ class Scheduler:
         """Whether an entry is in memory: ready, or in delivery."""
         queue = self.queues.get(queue_name)
         return queue is not None and key in queue.loaded
+
+    @contextmanager
+    def settles(self) -> Iterator[set[Key]]:
+        """Give a set that gets the key of each entry that is settled meanwhile: its row is not what it was."""
+        seen: set[Key] = set()
+        self._watchers.append(seen)
+        try:
+            yield seen
+        finally:
+            self._watchers.remove(seen)
 
     def tidy(self) -> None:
         """Forget queues of which nothing is left, so that memory does not grow with the destinations ever seen."""
