@@ -40,12 +40,15 @@ BEHAVIOURS = {
 
 
 def state_of(relay: Relay) -> dict[str, str]:
-    """Give where each recipient's local part stands now: what the log says of the last word, else it waits."""
-    waiting = {recipient for entry in relay.queue() for recipient in entry["recipients"]}
+    """Give where each recipient's local part stands now: what the log says of the last word, else it waits.
+
+    The log is read first: what it tells of has left the queue before.
+    """
     state = {}
     for event in relay.events():
         if event["event"] in (RELAYED, FAILED):
             state[event["recipient"]] = event["event"]
+    waiting = {recipient for entry in relay.queue() for recipient in entry["recipients"]}
     overlap = waiting & set(state)
     assert not overlap, f"settled and still queued: {overlap}"
     state |= dict.fromkeys(waiting, WAITING)
