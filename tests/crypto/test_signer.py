@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -54,6 +55,15 @@ def collect(link: SignerLink, wanted: int) -> dict[int, bytes]:
     return found
 
 
+def wait_until_ready(link: SignerLink) -> None:
+    """Read until the signer has its keys."""
+    until = time.monotonic() + PATIENCE
+    while not link.is_ready:
+        assert time.monotonic() < until
+        select.select([link.results], [], [], 1)
+        assert link.read(lambda number, signature: None)
+
+
 def is_by(key: SigningKey, signature: bytes, digest: bytes) -> bool:
     """Whether a signature verifies; raises InvalidSignature otherwise."""
     assert isinstance(key.private, RSAPrivateKey)
@@ -71,7 +81,6 @@ def test_each_request_gets_its_signature(
     for number, digest in digests.items():
         link.ask(number, keys[number % 40 == 0], digest)
     link.send()
-    assert not link.is_ready, "it was asked before it had read its keys, or this test shows less than it says"
     found = collect(link, len(digests))
     assert link.is_ready
     assert all(is_by(keys[number % 40 == 0], found[number], digest) for number, digest in digests.items())
@@ -80,9 +89,10 @@ def test_each_request_gets_its_signature(
 def test_its_end_is_seen(make_link: MakeLink, keys: list[SigningKey]) -> None:
     """A signer that was killed shows by the end of its results; asking and sending do no harm any more."""
     link = make_link()
-    assert link._child is not None
     link._child.send_signal(signal.SIGKILL)
+    until = time.monotonic() + PATIENCE
     while link.read(lambda number, signature: None):
+        assert time.monotonic() < until
         select.select([link.results], [], [], 1)
     link.ask(1, keys[0], bytes(32))
     link.send()
@@ -92,16 +102,13 @@ def test_it_ends_with_its_relay(make_link: MakeLink) -> None:
     """When nobody is at the other end of its pipes, the process ends by itself; a signal to all does not end it."""
     link = make_link()
     child = link._child
-    assert child is not None
-    while not link.is_ready:
-        assert link.read(lambda number, signature: None)
+    wait_until_ready(link)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         child.send_signal(number)
     time.sleep(0.2)
     assert child.poll() is None
-    os.close(link._requests)
+    link._pipes.close()
     assert child.wait(PATIENCE) == 0
-    link._requests = os.dup(link.results)  # for the fixture to close
 
 
 def test_secrets_and_sockets_stay_ours(make_link: MakeLink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,10 +116,8 @@ def test_secrets_and_sockets_stay_ours(make_link: MakeLink, monkeypatch: pytest.
     monkeypatch.setenv("SMARTHOST_PASSWORD", "secret")
     monkeypatch.setenv("LISTEN_FDS", "3")
     link = make_link()
-    assert link._child is not None
     there = Path(f"/proc/{link._child.pid}")
-    while not link.is_ready:
-        assert link.read(lambda number, signature: None)
+    wait_until_ready(link)
     names = {entry.partition("=")[0] for entry in (there / "environ").read_text().split("\0") if entry}
     assert names <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ"} | {
         "OPENSSL_ia32cap"
@@ -126,7 +131,33 @@ def test_no_program_is_no_signer(keys: list[SigningKey], monkeypatch: pytest.Mon
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No such file"):
         SignerLink(keys)
+    monkeypatch.setattr(os, "sched_getaffinity", None)
+    with pytest.raises(TypeError):
+        SignerLink(keys)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_many_keys_and_nobody_reads(keys: list[SigningKey], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """More keys than a pipe holds, for a process that never reads them: starting and ending do not wait for it."""
+    sleeper = tmp_path / "python"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(sleeper))
+    many = [load_key("example.org", f"s{number}", keys[1].path) for number in range(100)]
+    started = time.monotonic()
+    SignerLink(many).end()
+    assert time.monotonic() - started < PATIENCE
+
+
+def test_it_is_this_version_that_runs(keys: list[SigningKey], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However the relay was found: a relative search path, or another smarthost on it, makes no difference."""
+    (tmp_path / "smarthost").mkdir()
+    (tmp_path / "smarthost/__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("sys.path", [str(tmp_path), os.path.relpath("src"), *sys.path])
+    link = SignerLink(keys)
+    wait_until_ready(link)
+    link.end()
 
 
 MILAN = (

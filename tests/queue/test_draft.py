@@ -8,7 +8,7 @@ from smarthost.crypto.dkim_keys import Keyring
 from smarthost.mail.entry import Why
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, MessageIds, format_id
-from smarthost.mail.reply import Reply
+from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.mail.route import Deliver, NextHop, Route
 from smarthost.policy.admission import LongLines, Submission
 from smarthost.policy.backoff import Retry
@@ -139,3 +139,29 @@ async def test_a_long_line_is_refused_where_that_is_wanted() -> None:
         assert (await commit(Way(long_lines=LongLines.REJECT).begin(), PLAIN, body[:500], body[500:])).code == code
         header = b"X-Long: " + b"x" * (octets - 8) + b"\r\n\r\n"
         assert (await commit(Way(long_lines=LongLines.REJECT).begin(), header, b"short\r\n")).code == code
+
+
+@pytest.mark.parametrize("size", [40 * 1024, INLINE_LIMIT + 1])
+async def test_a_fault_of_ours_is_answered_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever breaks behind the end of data, and in whichever thread: the client gets 451, and one reply."""
+    way = Way(long_lines=LongLines.PASS)
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(way.intake, "entries_for", broken)
+    draft = way.begin()
+    draft.write(PLAIN)
+    for _ in range(size // 80 + 1):
+        draft.write(b"y" * 78 + b"\r\n")
+    replies: list[Reply] = []
+    try:
+        draft.commit(replies.append)
+    except RuntimeError:
+        replies.append(Reply(451, EnhancedStatus(4, 3, 0), ("by the session",)))
+    async with asyncio.timeout(10):
+        while not replies:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert [reply.code for reply in replies] == [451]
+    way.intake.close()

@@ -133,3 +133,138 @@ async def test_a_disk_that_fails_leaves_nothing_claimed() -> None:
         await desk.operator.hold(Filter(), False)
     assert desk.scheduler.total == 0
     assert desk.scheduler.queues["relayhost"].disk_due == T0
+
+
+def hold_back(desk: Desk) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let the answer to the next `select` wait; gives when it was read, and what lets it go on."""
+    reached, gate = asyncio.Event(), asyncio.Event()
+    select, is_first = desk.spool.select, [True]
+
+    async def slowly(wanted: Filter, limit: int, after: Key = (0, 0)) -> list[Entry]:
+        found = await select(wanted, limit, after)
+        if is_first.pop() if is_first else False:
+            reached.set()
+            await gate.wait()
+        return found
+
+    desk.spool.select = slowly  # type: ignore[method-assign]
+    return reached, gate
+
+
+async def test_two_commands_at_once() -> None:
+    """That one of them ends takes nothing away from the other, which hears of the attempt that ended meanwhile."""
+    desk = Desk()
+    entry = await desk.deliver()
+    reached, gate = hold_back(desk)
+    holding = asyncio.ensure_future(desk.operator.hold(Filter(), False))
+    await reached.wait()
+    await desk.operator.hold(Filter(sender="nobody@*"), False)
+    await settle(desk.spool, desk.scheduler, entry)
+    gate.set()
+    assert await holding == {"entries": 1, "messages": 1}
+    (row,) = await desk.rows()
+    assert (row.recipients, row.why) == ((ONE,), Why.HELD)
+
+
+async def test_a_flush_does_not_undo_a_hold() -> None:
+    """The flush has read the entry before it was held, and writes after it: it stays held."""
+    desk = Desk()
+    await settle(desk.spool, desk.scheduler, await desk.deliver())
+    reached, gate = hold_back(desk)
+    flushing = asyncio.ensure_future(desk.operator.flush(Filter()))
+    await reached.wait()
+    await desk.operator.hold(Filter(), False)
+    gate.set()
+    assert await flushing == {"entries": 0, "messages": 0}
+    assert [row.why for row in await desk.rows()] == [Why.HELD]
+
+
+async def test_other_entries_of_a_message_are_changed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one entry of a message is in delivery, the other one is not released again and again."""
+    monkeypatch.setattr(operate, "PATIENCE", 0.3)
+    desk = Desk()
+    one = Entry(desk.message, 1, "relayhost", (ONE,), T0, T0 + 86400, T0 + 14400)
+    two = Entry(desk.message, 2, "other", (TWO,), LATER, T0 + 86400, T0 + 14400)
+    accepted = Accepted(desk.message, Content(b"x\r\n", "", 3), (one, two))
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    desk.spool.accept(accepted, done.set_result)
+    await done
+    desk.scheduler.admit(accepted)
+    assert await desk.operator.retry_now(Filter(), False) == {"entries": 1, "messages": 1, "in_delivery": 1}
+    assert len(await desk.spool.events_of(desk.message.id)) == 1
+
+
+async def test_a_dry_run_wakes_nobody() -> None:
+    """No pause ends because somebody asked what would happen."""
+    desk = Desk()
+    await desk.deliver()
+    desk.operator.awake = lambda queues: pytest.fail("woken")
+    await desk.operator.retry_now(Filter(), True)
+    await desk.operator.flush(Filter(), True)
+
+
+async def test_the_scheduler_does_not_load_a_row_that_has_changed() -> None:
+    """What was read from disk before a person held it, or its attempt ended, is not offered to delivery."""
+    for ends in (True, False):
+        desk = Desk()
+        entry = await desk.deliver()
+        if not ends:
+            await settle(desk.spool, desk.scheduler, entry)
+            row = (await desk.rows())[0]
+            row.due = T0
+            desk.spool.settle(Settlement(row), None)  # type: ignore[arg-type]
+        due = desk.spool.due
+
+        async def meanwhile(
+            queue: str,
+            before: float,
+            limit: int,
+            desk: Desk = desk,
+            entry: Entry = entry,
+            ends: bool = ends,
+            due: object = due,
+        ) -> list[Entry]:
+            found: list[Entry] = await due(queue, before, limit)  # type: ignore[operator]
+            assert found
+            if ends:
+                await settle(desk.spool, desk.scheduler, entry)
+            else:
+                await desk.operator.hold(Filter(), False)
+            return found
+
+        desk.spool.due = meanwhile  # type: ignore[method-assign, assignment]
+        queue = desk.scheduler.queues["relayhost"]
+        desk.scheduler.note_due("relayhost", T0 - 1)
+        await desk.scheduler._pull(queue)
+        assert desk.offered == [] and desk.scheduler.total == 0
+        assert queue.disk_due == (LATER if ends else float("inf"))
+
+
+async def test_what_a_pull_has_loaded_is_not_admitted_again() -> None:
+    """A row can be read from disk before its commit is told of: it is offered once, and counted once."""
+    desk = Desk()
+    entry = await desk.deliver()
+    accepted = Accepted(desk.message, Content(b"x\r\n", "", 3), (entry,))
+    desk.scheduler.admit(accepted)
+    assert desk.offered == [] and desk.scheduler.total == 1
+
+
+async def test_what_was_held_meanwhile_does_not_expire() -> None:
+    """The watch over deadlines has read an entry that a person then holds: it is not given up."""
+    desk = Desk()
+    await settle(desk.spool, desk.scheduler, await desk.deliver())
+    overdue: list[Entry] = []
+    desk.scheduler.overdue = overdue.extend
+    deadlines, looks = desk.spool.deadlines, []
+
+    async def meanwhile(before: float, limit: int) -> list[Entry]:
+        found = await deadlines(T0 + 1e6, limit)
+        looks.append(len(found))
+        await desk.operator.hold(Filter(), False)
+        return found
+
+    desk.spool.deadlines = meanwhile  # type: ignore[method-assign]
+    watching = asyncio.ensure_future(desk.scheduler._watch_deadlines())
+    await asyncio.sleep(0.05)
+    watching.cancel()
+    assert looks == [1] and overdue == []

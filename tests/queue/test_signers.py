@@ -75,7 +75,7 @@ async def start(signers: Signers, keys: tuple[SigningKey, ...]) -> None:
 
 def send(signers: Signers, number: int) -> None:
     """Send the signer a signal."""
-    assert signers._link is not None and signers._link._child is not None
+    assert signers._link is not None
     signers._link._child.send_signal(number)
 
 

@@ -83,9 +83,9 @@ async def _start(folder: Path, sink_port: int, story: Story) -> tuple[Server, in
         try:
             await server.start()
             return server, relay_port, http_port
-        except OSError as error:
+        except BaseException as error:
             await server.stop()
-            if error.errno != errno.EADDRINUSE or not tries:
+            if not tries or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
                 raise
 
 

@@ -55,6 +55,7 @@ REPEATABLE_FIELDS = (
 _SIGNED = frozenset(SINGLE_FIELDS + REPEATABLE_FIELDS)
 _SINGLE = frozenset(SINGLE_FIELDS)
 _WIDTH = 76  # columns of a folded line; RFC 5322 2.1.1 advises at most 78
+_FEW_NAMES = 50
 _LONGEST_HELD = 4096  # octets of white space that are held as they are; more is kept as a number of empty lines
 
 
@@ -151,7 +152,7 @@ def prepare(
     """
     names, canonical = _select(fields)
     digest_so_far = hashlib.sha256(canonical)
-    signed = _fold_names(names)
+    signed = _write_names(names)
     body = b64encode(body_hash)
     heads, digests = [], []
     for key in keys:
@@ -202,7 +203,16 @@ def _select(fields: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[bytes, ...], b
     return tuple(names), b"".join(canonical)
 
 
-@lru_cache(maxsize=1000)  # applications write the same fields in the same order
+def _write_names(names: tuple[bytes, ...]) -> bytes:
+    # Applications write the same few fields in the same order.
+    return _remembered_names(names) if len(names) <= _FEW_NAMES else _fold_names(names)
+
+
+@lru_cache(maxsize=1000)
+def _remembered_names(names: tuple[bytes, ...]) -> bytes:
+    return _fold_names(names)
+
+
 def _fold_names(names: tuple[bytes, ...]) -> bytes:
     """Join names by colons, folded into lines (white space is allowed around a colon, RFC 6376 3.5)."""
     lines = []

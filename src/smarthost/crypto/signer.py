@@ -1,9 +1,10 @@
 """Signer: a process beside the relay that makes RSA signatures, so that they do not fight for its interpreter.
 
 A signature takes 0.5 to 0.8 ms of a core without the interpreter; but with threads each one begins and ends by taking
-the interpreter from the event loop. Run as `python -m smarthost.crypto.signer REQUESTS RESULTS THREADS`, where the
-first two are file descriptors of pipes. The keys come over standard input (PKCS#8 in DER, each behind its length);
-a result with the number 0 says that they were read. The process ends with its requests' pipe.
+the interpreter from the event loop. Run as `python .../smarthost/crypto/signer.py REQUESTS RESULTS THREADS`, where the
+first two are file descriptors of pipes; it imports nothing else of the relay. The keys come over standard input (PKCS#8
+in DER, each behind its length); a result with the number 0 says that they were read. The process ends with its
+requests' pipe.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ import struct
 import sys
 import termios
 import threading
+import traceback
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -61,7 +63,7 @@ class Signer:
     def __init__(self, keys: Sequence[RSAPrivateKey], requests: int, results: int, threads: int) -> None:
         """Remember what to sign with, and the file descriptors."""
         self._keys, self._requests, self._results, self._threads = keys, requests, results, threads
-        longest = max((key.key_size for key in keys), default=0) // 8 + RESULT.size
+        longest = max(((key.key_size + 7) // 8 for key in keys), default=0) + RESULT.size
         self._together = max(1, min(_TOGETHER, _PIPE_BUF // longest))
 
     def run(self) -> None:
@@ -73,6 +75,13 @@ class Signer:
             thread.join()
 
     def _answer(self) -> None:
+        try:
+            self._sign_requests()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(os.EX_SOFTWARE)  # rather none than one that forgets a request
+
+    def _sign_requests(self) -> None:
         while octets := os.read(self._requests, self._share() * REQUEST.size):
             parts = []
             for number, which, digest in REQUEST.iter_unpack(octets):

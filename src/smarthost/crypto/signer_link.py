@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
+from smarthost.crypto import signer
 from smarthost.crypto.dkim_keys import SigningKey, private_octets
 from smarthost.crypto.signer import LENGTH, MOST_REQUESTS, READY, REQUEST, RESULT
 
@@ -15,7 +18,7 @@ _PIPE = 64 * 1024  # octets
 _OPENSSL = "OPENSSL_ia32cap"  # OpenSSL's own variable: what it shall not see of the processor
 _WITHOUT_ADX = ":~0x80000"  # bit 19 of the second word
 # Of our environment the signer needs little; what it must not have are secrets, and the sockets meant for us.
-_KEPT = frozenset({"PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ", _OPENSSL})
+_KEPT = frozenset({"PATH", "LANG", "LC_ALL", "PYTHONHOME", "LD_LIBRARY_PATH", "TZ", _OPENSSL})
 
 
 class SignerLink:
@@ -31,24 +34,13 @@ class SignerLink:
         self.is_ready = False
         self._unsent: list[bytes] = []
         self._torn = b""
-        theirs, self._requests = os.pipe()
-        self.results, theirs_too = os.pipe()
-        self._child: subprocess.Popen[bytes] | None = None
-        try:
-            self._child = _start(theirs, theirs_too)
-            assert self._child.stdin is not None
-            with self._child.stdin as stream:
-                for key in keys:
-                    octets = private_octets(key)
-                    stream.write(LENGTH.pack(len(octets)) + octets)
-        except OSError:
-            self.end()
-            raise
-        finally:
-            os.close(theirs)
-            os.close(theirs_too)
-        os.set_blocking(self._requests, False)
-        os.set_blocking(self.results, False)
+        with ExitStack() as ours, ExitStack() as theirs:
+            requests, self._requests = _pipe(theirs, ours)
+            self.results, results = _pipe(ours, theirs)
+            os.set_blocking(self._requests, False)
+            os.set_blocking(self.results, False)
+            self._child = _start(requests, results, theirs.enter_context(_in_memory(keys)))
+            self._pipes = ours.pop_all()
 
     def ask(self, number: int, key: SigningKey, digest: bytes) -> None:
         """Want a signature; `number` is above 0 and comes back with it. It leaves with `send`."""
@@ -89,22 +81,41 @@ class SignerLink:
         return True
 
     def end(self) -> None:
-        """End the process, which holds nothing that would be lost, and wait until it has; to be called once."""
-        for pipe in (self._requests, self.results):
-            os.close(pipe)
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+        """End the process, which holds nothing that would be lost, and wait until it has."""
+        self._pipes.close()
+        self._child.kill()
+        self._child.wait()
 
 
-def _start(requests: int, results: int) -> "subprocess.Popen[bytes]":
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Make a pipe whose ends are closed with these."""
+    ends = os.pipe()
+    for stack, end in zip((reader, writer), ends, strict=True):
+        stack.callback(os.close, end)
+    return ends
+
+
+def _in_memory(keys: Sequence[SigningKey]) -> BinaryIO:
+    """Write keys for the signer into a file that is nowhere but in memory: a pipe could be full, and nobody read it."""
+    file = os.fdopen(os.memfd_create("keys"), "w+b")
+    for key in keys:
+        octets = private_octets(key)
+        file.write(LENGTH.pack(len(octets)) + octets)
+    file.seek(0)
+    return file
+
+
+def _start(requests: int, results: int, keys: BinaryIO) -> "subprocess.Popen[bytes]":
     threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    kept = {name: text for name, text in os.environ.items() if name in _KEPT}
+    # By its path, and with our own search path: whatever was installed how ever, it is this version with our libraries.
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "smarthost.crypto.signer", str(requests), str(results), str(threads)],
-        stdin=subprocess.PIPE,
+        [sys.executable, "-P", signer.__file__, str(requests), str(results), str(threads)],
+        stdin=keys,
         stdout=subprocess.DEVNULL,  # ours is the mail log
         pass_fds=(requests, results),
-        env=quicker_rsa(_read("/proc/cpuinfo")) | {name: text for name, text in os.environ.items() if name in _KEPT},
+        env=quicker_rsa(_read("/proc/cpuinfo")) | kept | {"PYTHONPATH": path},
         cwd="/",
         process_group=0,  # a terminal's Ctrl-C is for us
     )

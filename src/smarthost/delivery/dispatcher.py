@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -186,11 +187,8 @@ class Dispatcher:
                 self._watch_front()
 
     def withdraw(self, key: tuple[int, int]) -> bool:
-        """Take one waiting entry out by its key, with what is known of a part of it; False when it is in delivery."""
-        if not self.ready.withdraw(key):
-            return False
-        self._partial.pop(key, None)
-        return True
+        """Take one waiting entry out by its key; False when it is in delivery, be it with a part of its recipients."""
+        return key not in self._partial and self.ready.withdraw(key)
 
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
@@ -307,7 +305,8 @@ class Dispatcher:
             content = found.get(entry.message.id)
             if content is not None:
                 contents.keep(entry.message.id, content)
-            elif self.withdraw(entry.key):
+            elif ready.withdraw(entry.key):
+                self._partial.pop(entry.key, None)
                 self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
 
     def _loaded(self, task: "asyncio.Task[None]") -> None:
@@ -367,11 +366,14 @@ class Dispatcher:
         self._later(ready.window.until - now)
 
     def _unload(self) -> None:
-        """Give all that waits here back to the disk; what was decided of a part of it is on disk already."""
+        """Give all that waits here back to the disk; what was decided of a part of one has to be there before."""
+        scheduler, settler = self._hall.scheduler, self._hall.settler
         entries = self.ready.drain()
         for entry in entries:
-            self._partial.pop(entry.key, None)
-        self._hall.scheduler.unload(entries)
+            if self._partial.pop(entry.key, None) is None:
+                scheduler.unload((entry,))
+            else:
+                settler.when_written(entry.key, partial(scheduler.unload, (entry,)))
 
     def _opened(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

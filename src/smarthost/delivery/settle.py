@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -73,6 +74,8 @@ class Settler:
         self._feed, self._counters, self._clock, self._rng = parts.feed, parts.counters, parts.clock, parts.rng
         self.retry = retry
         self.pending = 0
+        self._parts: dict[tuple[int, int], int] = {}  # by entry: parts that are not on disk yet
+        self._waiting: dict[tuple[int, int], list[Callable[[], None]]] = {}
 
     @property
     def is_stuck(self) -> bool:
@@ -125,12 +128,21 @@ class Settler:
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, passage)
+        written = partial(self._part_written, entry.key)
+        self._parts[entry.key] = self._parts.get(entry.key, 0) + 1
         if reports:
-            self._reporter.submit(entry, reports, events, self._written)
+            self._reporter.submit(entry, reports, events, written)
         else:
-            self._spool.settle(Settlement(entry, events), self._written)
+            self._spool.settle(Settlement(entry, events), written)
         self.pending += 1
         return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
+
+    def when_written(self, key: tuple[int, int], act: Callable[[], None]) -> None:
+        """Do something when every part of an entry that was settled is on disk; at once if all are."""
+        if key in self._parts:
+            self._waiting.setdefault(key, []).append(act)
+        else:
+            act()
 
     def expire(self, entry: Entry) -> None:
         """Give an entry up whose lifetime has passed."""
@@ -236,8 +248,13 @@ class Settler:
         else:
             self._spool.settle(Settlement(entry, events), done)
 
-    def _written(self, fault: Fault | None) -> None:
+    def _part_written(self, key: tuple[int, int], fault: Fault | None) -> None:
         self.pending -= 1
+        self._parts[key] -= 1
+        if not self._parts[key]:
+            del self._parts[key]
+            for act in self._waiting.pop(key, ()):
+                act()
 
     def _tell(
         self,

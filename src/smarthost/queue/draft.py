@@ -263,15 +263,12 @@ class Draft:
     def _unsigned(self) -> Unsigned:
         """Write the signatures' fields as far as it goes without the keys."""
         assert self._edited is not None
-        if self._body_hash is None:
-            self._hash_body()
-        assert self._body_hash is not None
-        return prepare(self._keys, self._edited.fields, self._body_hash.digest(), int(self.arrival.at))
-
-    def _hash_body(self) -> None:
-        self._body_hash = BodyHash()
-        for block in self._parts[1:]:
-            self._body_hash.update(block)
+        body_hash = self._body_hash
+        if body_hash is None:
+            body_hash = BodyHash()
+            for block in self._parts[1:]:
+                body_hash.update(block)
+        return prepare(self._keys, self._edited.fields, body_hash.digest(), int(self.arrival.at))
 
     def _signed(self, started: float, signature: bytes | None) -> None:
         """Any thread: store the message with its signatures; None is a fault of ours."""
@@ -279,6 +276,9 @@ class Draft:
             self._fail(INTERNAL_ERROR)
             return
         self._intake.counters.signed(time.perf_counter() - started)
+        self._store_or_fail(signature)
+
+    def _store_or_fail(self, signature: bytes) -> None:
         try:
             self._store(signature)
         except Exception:
@@ -286,10 +286,18 @@ class Draft:
             raise
 
     def _sign_from_here(self) -> None:
-        """Content thread: hash the body, if nobody has and it matters, and have the loop go on."""
-        if self._keys and self._body_hash is None:
-            self._hash_body()
-        self._intake.loop.call_soon_threadsafe(self._sign)
+        """Content thread: prepare the signature, which may take long here, and have the loop go on; or store."""
+        if not self._keys:
+            self._intake.counters.unsigned()
+            self._store_or_fail(b"")
+            return
+        try:
+            unsigned = self._unsigned()
+        except Exception:
+            self._fail(INTERNAL_ERROR)
+            raise
+        done = partial(self._signed, time.perf_counter())
+        self._intake.loop.call_soon_threadsafe(self._intake.signers.submit, lambda: unsigned, done)
 
     def _seal(self) -> None:
         """Content thread: put the file on disk; signing and storing follow."""

@@ -17,7 +17,7 @@ from smarthost.spool.store import Change, Fault, Filter, Spool
 LIVE = frozenset({Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED})
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
-LOOK_AGAIN = 0.05  # seconds between two looks at them
+LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
 _NEVER = float("inf")
 
 
@@ -85,7 +85,8 @@ class Operator:
             entry.due = self._clock()
 
         tally = await self._change(wanted, dry_run, _is_active, change, None)
-        self.awake(tally.queues)
+        if not dry_run:
+            self.awake(tally.queues)
         return tally.as_row()
 
     async def hold(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
@@ -108,7 +109,8 @@ class Operator:
             self._make_due(entry)
 
         tally = await self._change(wanted, dry_run, _is_any, change, Kind.RELEASED)
-        self.awake(tally.queues)
+        if not dry_run:
+            self.awake(tally.queues)
         return tally.as_row()
 
     async def fail(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
@@ -163,12 +165,13 @@ class Operator:
 
         An entry that is in delivery, or was when it was read, is looked at again, for a few seconds.
         """
-        until = asyncio.get_running_loop().time() + PATIENCE
+        until, pause = asyncio.get_running_loop().time() + PATIENCE, LOOK_AGAIN
         with self._scheduler.settles() as settled:
+            before: set[Key] | None = None
             while True:
                 left: set[Key] = set()
                 async for portion in self._portions(wanted, settled):
-                    mine = [entry for entry in portion if fits(entry)]
+                    mine = [entry for entry in portion if fits(entry) and (before is None or entry.key in before)]
                     if not dry_run:
                         left.update(entry.key for entry in mine if entry.key in settled or not self._take(entry))
                         mine = [entry for entry in mine if entry.key not in left]
@@ -179,7 +182,8 @@ class Operator:
                 if not left or asyncio.get_running_loop().time() > until:
                     tally.busy = len(left)
                     return
-                await asyncio.sleep(LOOK_AGAIN)
+                await asyncio.sleep(pause)
+                before, pause = left, min(pause * 1.5, LOOK_SELDOM)
                 wanted = msgspec.structs.replace(wanted, ids=tuple({message for message, _ in left}))
 
     def _take(self, entry: Entry) -> bool:

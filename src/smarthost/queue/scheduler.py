@@ -92,6 +92,8 @@ class Scheduler:
         now = self._clock()
         for entry in accepted.entries:
             queue = self._queue(entry.queue)
+            if entry.key in queue.loaded:
+                continue  # its row was read before this commit was told of
             if entry.due > now or queue.disk_due <= now or queue.blocked_until > now or not self._has_room(queue):
                 if entry.due < _NEVER:
                     self._note(queue, entry.due)
@@ -144,6 +146,8 @@ class Scheduler:
         queue = self._queue(queue_name)
         if queue.loaded.pop(key, None) is not None:
             self.total -= 1
+        for seen in self._watchers:
+            seen.add(key)
 
     def claim(self, entry: Entry) -> bool:
         """Take an entry into memory though it is not due, to settle it; False when it is in memory already."""
@@ -161,13 +165,13 @@ class Scheduler:
 
     @contextmanager
     def settles(self) -> Iterator[set[Key]]:
-        """Give a set that gets the key of each entry that is settled meanwhile: its row is not what it was."""
+        """Give a set that gets the key of each entry that is settled or changed meanwhile: its row is another one."""
         seen: set[Key] = set()
         self._watchers.append(seen)
         try:
             yield seen
         finally:
-            self._watchers.remove(seen)
+            self._watchers = [each for each in self._watchers if each is not seen]
 
     def tidy(self) -> None:
         """Forget queues of which nothing is left, so that memory does not grow with the destinations ever seen."""
@@ -246,15 +250,16 @@ class Scheduler:
         try:
             # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
             until = nextafter(now, _NEVER)
-            entries = await self._spool.due(queue.name, until, limit)
-            later = await self._spool.next_due(queue.name, until) if len(entries) < limit else None
+            with self.settles() as seen:
+                entries = await self._spool.due(queue.name, until, limit)
+                later = await self._spool.next_due(queue.name, until) if len(entries) < limit else None
         except BaseException:
             queue.disk_due = now
             self._come_back(queue, now + 1.0)
             raise
         finally:
             queue.pulling = False
-        fresh = [entry for entry in entries if entry.key not in queue.loaded][:bound]
+        fresh = [entry for entry in entries if entry.key not in queue.loaded and entry.key not in seen][:bound]
         for entry in fresh:
             if not self._has_room(queue) or queue.blocked_until > now:
                 queue.disk_due = min(queue.disk_due, entry.due)
@@ -277,7 +282,8 @@ class Scheduler:
     async def _watch_deadlines(self) -> None:
         """Hand on entries whose expiry or delay warning has come, every few seconds, in bounded portions."""
         while not self.stopping:
-            entries = await self._spool.deadlines(self._clock(), 500)
-            if entries:
-                self.overdue(entries)
+            with self.settles() as seen:
+                entries = await self._spool.deadlines(self._clock(), 500)
+            if fresh := [entry for entry in entries if entry.key not in seen]:
+                self.overdue(fresh)
             await asyncio.sleep(1.0 if len(entries) == 500 else 5.0)

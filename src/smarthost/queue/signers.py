@@ -13,6 +13,7 @@ from smarthost.queue.signing import Workers
 log = logging.getLogger(__name__)
 
 Done = Callable[[bytes | None], None]
+OUT_OF_ORDER = 100  # requests; the signer's threads answer nearly in order
 SILENCE = 10.0  # seconds without a signature after which a signer that owes one is ended
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds until a signer that ended by itself is started again, doubling
 _RSA = Algorithm.RSA_SHA256
@@ -21,11 +22,12 @@ _RSA = Algorithm.RSA_SHA256
 class Job:
     """One message that is being signed. Mutable; `missing` counts the signatures that have not come."""
 
-    __slots__ = ("done", "missing", "signatures", "unsigned")
+    __slots__ = ("asked_at", "done", "missing", "signatures", "unsigned")
 
     def __init__(self, unsigned: Unsigned, done: Done) -> None:
         """Begin without a signature."""
         self.unsigned, self.done = unsigned, done
+        self.asked_at = 0.0
         self.signatures: list[bytes] = [b""] * len(unsigned.keys)
         self.missing = 0
 
@@ -43,7 +45,7 @@ class Signers:
         self._submitted: list[tuple[Callable[[], Unsigned], Done]] = []
         self._link: SignerLink | None = None
         self._owed: dict[int, tuple[Job, int]] = {}  # by the number of the request: whose, and which signature of it
-        self._number = 0
+        self._number = self._answered = 0
         self._heard = self._may_start = 0.0
         self._pause = FIRST_PAUSE
         self._is_starting = self._is_closed = False
@@ -60,7 +62,7 @@ class Signers:
         link, now = self._link, self._loop.time()
         if link is not None and list(link.index) != wanted:
             self._end(link)
-        elif link is not None and self._owed and now > self._heard + SILENCE:
+        elif link is not None and self._is_silent(link, now):
             self._end(link)
             self._put_off(f"has not answered for {SILENCE:.0f} s")
         if self._link is None and wanted and not self._is_starting and now >= self._may_start:
@@ -98,26 +100,37 @@ class Signers:
         if link is None or not rsa:
             _tell(job.done, unsigned.complete(job.signatures))
             return
+        job.asked_at = self._loop.time()
         if not self._owed:
-            self._heard = self._loop.time()
+            self._heard = job.asked_at
         job.missing = len(rsa)
         for at in rsa:
             self._number += 1
             self._owed[self._number] = job, at
             link.ask(self._number, unsigned.keys[at], unsigned.digests[at])
 
+    def _is_silent(self, link: SignerLink, now: float) -> bool:
+        """Whether the signer answers nobody, or has forgotten a request: an old one, and later ones were answered."""
+        if not self._owed:
+            return not link.is_ready and now > self._heard + SILENCE
+        number, (job, _) = next(iter(self._owed.items()))
+        if now <= job.asked_at + SILENCE:
+            return False
+        return now > self._heard + SILENCE or self._answered > number + OUT_OF_ORDER or len(self._owed) < OUT_OF_ORDER
+
     def _start(self, keys: Sequence[SigningKey]) -> None:
         """Thread: start a signer."""
         try:
-            link: SignerLink | OSError = SignerLink(keys)
-        except OSError as error:
+            link: SignerLink | Exception = SignerLink(keys)
+        except Exception as error:
             link = error
         self._loop.call_soon_threadsafe(self._started, link)
 
-    def _started(self, link: SignerLink | OSError) -> None:
+    def _started(self, link: SignerLink | Exception) -> None:
         self._is_starting = False
-        if isinstance(link, OSError):
-            self._put_off(f"cannot be started ({link.strerror or link})")
+        self._heard = self._loop.time()
+        if isinstance(link, Exception):
+            self._put_off(f"cannot be started ({getattr(link, 'strerror', '') or repr(link)})")
         elif self._is_closed:
             link.end()
         else:
@@ -133,6 +146,7 @@ class Signers:
 
     def _take(self, number: int, signature: bytes) -> None:
         job, at = self._owed.pop(number)
+        self._answered = max(self._answered, number)
         job.signatures[at] = signature
         job.missing -= 1
         self._pause = FIRST_PAUSE

@@ -1,4 +1,4 @@
-"""Worker threads that sign messages on their way to the spool, so that no signature is made on the event loop."""
+"""Worker threads, for what would hold up the event loop; and the names of signatures."""
 
 import logging
 import threading

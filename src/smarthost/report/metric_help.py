@@ -49,7 +49,8 @@ HELP: Mapping[str, str] = {
         "Messages a spool commit holds. No alert: it grows with the load, that is group commit at work."
     ),
     "dkim_seconds": (
-        "Seconds to sign a message. Alert when the 99th percentile is above 0.1 s: the processor is full."
+        "Seconds until a message has its signatures, waiting included. Alert when the 99th percentile is above "
+        "0.1 s: the processor is full."
     ),
     "dns_seconds": (
         "Seconds a DNS question takes on the wire, by type and result. Alert when result timeout or failure "
