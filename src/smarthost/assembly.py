@@ -182,6 +182,7 @@ class Relay:
             timeouts=self.timeouts,
             soft_bounce=self.config.retry.soft_bounce,
             round=self.round,
+            depth=dispatcher.ready.depth,
         )
         return Transfer(session, dispatcher.next_job, dispatcher.finished, dispatcher.lost, terms, self.clock)
 

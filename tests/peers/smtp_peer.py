@@ -1,8 +1,9 @@
 """A scripted SMTP peer on loopback: plays dialogs, one a connection, and notes what the client really wrote.
 
 A dialog has one step a line: `->` a line that the client must send ("-> MAIL *" allows any rest; "-> ..." is content up
-to and with its end), `<-` a line that the peer sends, `<~` octets as a Python literal that it sends as they are, and
-`==` something else: tls, close, reset, hang (until the client closes), drip (from now on octet by octet), stall N
+to and with its end; the octets behind BDAT are content, too), `<-` a line that the peer sends, `<~` octets as a Python
+literal that it sends as they are, and `==` something else: tls, close, reset, hang (until the client closes), drip
+(from now on octet by octet), stall N
 (milliseconds), end (the client must close).
 """
 
@@ -107,6 +108,12 @@ class Play:
         got = line.decode()
         if not (got.startswith(text[:-1]) if text.endswith("*") else got == text):
             raise Departure(f"expected {text!r}, got {got!r}")
+        if got.startswith("BDAT "):
+            size = int(got.split()[1])
+            while len(self.held) < size:
+                await self.read("a chunk")
+            self.peer.contents.append(self.held[:size])
+            self.held = self.held[size:]
 
     async def read(self, what: str) -> None:
         """Read what is there; note it as one read."""

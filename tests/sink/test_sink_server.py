@@ -226,10 +226,24 @@ async def test_garbage_and_huge_replies(sink: Sink) -> None:
 async def test_commands_out_of_order(sink: Sink) -> None:
     """RCPT and DATA without MAIL, MAIL twice, unknown verbs and a line without end are refused."""
     async with connected(sink) as lines:
-        text = b"DATA\r\nRCPT TO:<a@b.test>\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\nRSET\r\nBDAT 3\r\nMAIL x\r\n"
+        text = b"DATA\r\nRCPT TO:<a@b.test>\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nDATA\r\nRSET\r\nXYZZY 3\r\nMAIL x\r\n"
         codes = [reply[:3] for reply in await lines.ask(text, 8)]
         assert codes == ["503", "503", "250", "503", "554", "250", "500", "501"]
         assert [reply[:3] for reply in await lines.ask(b"x" * 40_000, 2)] == ["500", "clo"]
+
+
+async def test_chunks(sink: Sink) -> None:
+    """BDAT takes content as it is, in one chunk or several; what is refused is read all the same (RFC 3030 2)."""
+    async with connected(sink) as lines:
+        begin = b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@b.test>\r\n"
+        text = begin + b"BDAT 10 LAST\r\n.\r\n..\r\nx\r\n" + begin + b"BDAT 4\r\nab\r\nBDAT 0 LAST\r\n"
+        assert [reply[:3] for reply in await lines.ask(text, 7)] == ["250"] * 7
+        assert [mail.content for mail in sink.messages] == [b".\r\n..\r\nx\r\n", b"ab\r\n"]
+        text = b"BDAT 6 LAST\r\nRSET\r\nMAIL FROM:<>\r\nRCPT TO:<550@b.test>\r\nBDAT 6 LAST\r\nQUIT\r\nRSET\r\n"
+        assert [reply[:3] for reply in await lines.ask(text, 5)] == ["503", "250", "550", "554", "250"]
+        assert [reply[:3] for reply in await lines.ask(begin + b"BDAT 6 LAST\r\nQU", 2)] == ["250", "250"]
+        assert [reply[:3] for reply in await lines.ask(b"IT\r\n", 1)] == ["250"]
+        assert [reply[:3] for reply in await lines.ask(b"BDAT x\r\n", 2)] == ["555", "clo"]
 
 
 async def test_what_is_not_offered_is_refused() -> None:
@@ -243,6 +257,7 @@ async def test_what_is_not_offered_is_refused() -> None:
                 assert (await lines.ask(b"MAIL FROM:<a@b.test> %b\r\n" % parameter))[0].startswith("555 MAIL")
             text = b"MAIL FROM:<>\r\nRCPT TO:<a@b.test> NOTIFY=NEVER\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\n"
             assert [reply[:3] for reply in await lines.ask(text, 4)] == ["250", "555", "250", "452"]
+            assert (await lines.ask(b"BDAT 1 LAST\r\n", 1))[0].startswith("502")
     finally:
         await sink.stop()
 

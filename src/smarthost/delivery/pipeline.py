@@ -1,16 +1,20 @@
 """Pipeline: the order of commands and replies within one session; says what is written when, without a socket."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from smarthost.delivery.transaction import Transaction
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import Reply
+from smarthost.policy.depth import Depth
 from smarthost.spool.store import Content
 from smarthost.wire.data import stuff
 
 RSET = b"RSET\r\n"
+CHUNK_LIMIT = 64 * 1024  # octets of a content that is worth sending before its recipients are known to be accepted
 _END_LINE = b".\r\n"
+_NO_SUCH_COMMAND = frozenset({500, 501, 502, 503, 504})  # RFC 5321 4.2.2: said of BDAT, not of a message
 
 
 class Step(NamedTuple):
@@ -24,7 +28,7 @@ class Step(NamedTuple):
 class Driver(Protocol):
     """Whoever owns the connection."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, *octets: bytes) -> None:
         """Send octets."""
 
     def take(self) -> Transaction | None:
@@ -44,45 +48,95 @@ class Driver(Protocol):
 
 
 class Pipeline:
-    """At most two transactions are in flight: `current`, whose replies come next, and `following`, whose envelope
-    was written behind the content of `current`. Mutable; `step` says which reply is awaited.
+    """What is in flight: `current`, whose replies come next, and those `behind` it, written already. Mutable; `step`
+    says which reply is awaited.
 
-    Without `pipelining` each command waits for the reply to the one before (RFC 5321 4.1), and nothing follows.
+    Without `pipelining` each command waits for the reply to the one before (RFC 5321 4.1), and nothing is behind. With
+    it, one envelope stands behind the content of `current` (RFC 2920 3.1). With `depth`, for a peer that also offers
+    CHUNKING, whole transactions with small contents are written at once, and as many as the site has shown to cope
+    with are in flight. Each of those that are behind begins with RSET: one whose recipients were all refused leaves
+    its MAIL open.
     """
 
-    __slots__ = ("_driver", "_pipelining", "current", "following", "step")
+    __slots__ = ("_depth", "_driver", "_pipelining", "behind", "current", "step")
 
-    def __init__(self, driver: Driver, pipelining: bool) -> None:
+    def __init__(self, driver: Driver, pipelining: bool, depth: Depth | None = None) -> None:
         """Start idle."""
         self._driver = driver
         self._pipelining = pipelining
+        self._depth = depth if pipelining else None
         self.step = IDLE
         self.current: Transaction | None = None
-        self.following: Transaction | None = None
+        self.behind: deque[Transaction] = deque()
 
-    def stop(self) -> tuple[Step, Transaction | None, Transaction | None]:
-        """Expect nothing any more; give the step and the transactions that were in flight."""
-        found = self.step, self.current, self.following
-        self.step, self.current, self.following = CLOSED, None, None
-        return found
+    @property
+    def has_room(self) -> bool:
+        """Whether another transaction may be written behind those that are in flight."""
+        if not self._pipelining or self.current is None:
+            return False
+        last = self.behind[-1] if self.behind else self.current
+        if last.is_chunked:
+            assert self._depth is not None
+            return self._depth.is_usable and 1 + len(self.behind) < self._depth.depth
+        return self.step is DOT and not self.behind
+
+    def stop(self) -> tuple[Step, list[Transaction]]:
+        """Expect nothing any more; give the step and the transactions that were in flight, the current one first."""
+        step, current = self.step, self.current
+        found = [] if current is None else [current, *self.behind]
+        self.step, self.current = CLOSED, None
+        self.behind.clear()
+        if self._depth is not None and any(transaction.is_chunked for transaction in found):
+            self._depth.surprised()
+        return step, found
 
     def wake(self) -> None:
-        """Begin a transaction if idle, or behind a content whose reply has not come yet."""
+        """Begin a transaction if idle, or behind those in flight if there is room."""
         if self.step is IDLE:
             self._begin(reset=False)
-        elif self.step is DOT and self._pipelining and self.following is None:
-            self.following = self._driver.take()
-            if self.following is not None:
-                self._driver.write(b"".join(self.following.commands))
+        else:
+            self._fill()
 
     def content_sent(self, *rest: bytes) -> None:
         """Write the rest of the content, its end included, and in the same write the next envelope (RFC 2920 3.1)."""
         self.step = DOT
-        if self._pipelining:
-            self.following = following = self._driver.take()
-            if following is not None:
-                rest = (*rest, *following.commands)
-        self._driver.write(b"".join(rest))
+        self._driver.write(*rest)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Write transactions behind those in flight while there are any, and room."""
+        while self.has_room:
+            transaction = self._driver.take()
+            if transaction is None:
+                return
+            last = self.behind[-1] if self.behind else self.current
+            assert last is not None
+            transaction.is_chunked = self._is_chunk(transaction, 2 + len(self.behind))
+            transaction.resets = transaction.is_chunked or last.is_chunked
+            self.behind.append(transaction)
+            if transaction.resets:
+                self._driver.write(RSET)
+            self._write(transaction)
+
+    def _is_chunk(self, transaction: Transaction, number: int) -> bool:
+        """Whether a transaction that is the so-manieth in flight goes out whole.
+
+        Only at its first attempt: a peer that never answers well would get another copy at each.
+        """
+        depth, job = self._depth, transaction.job
+        if depth is None or job.content.file or len(job.content.head) > CHUNK_LIMIT or job.entry.attempts:
+            return False
+        return depth.is_usable and number <= depth.depth
+
+    def _write(self, transaction: Transaction) -> None:
+        """Write an envelope with DATA, or a whole transaction with BDAT (RFC 3030 2)."""
+        if not transaction.is_chunked:
+            self._driver.write(*transaction.commands)
+            return
+        head = transaction.job.content.head
+        if not head.endswith(b"\r\n"):
+            head += b"\r\n"
+        self._driver.write(*transaction.commands[:-1], b"BDAT %d LAST\r\n" % len(head), head)
 
     def _begin(self, *, reset: bool) -> None:
         """With nothing in flight: begin the next transaction, behind RSET if the last one was left open."""
@@ -96,18 +150,28 @@ class Pipeline:
                 self._driver.rest()
             return
         self.step = RESETTING if reset else MAIL
-        if self._pipelining:
-            self._driver.write(b"".join([RSET, *transaction.commands] if reset else transaction.commands))
-        else:
+        if not self._pipelining:
             self._driver.write(RSET if reset else transaction.commands[0])
+            return
+        transaction.is_chunked = self._is_chunk(transaction, 1)
+        if reset:
+            self._driver.write(RSET)
+        self._write(transaction)
+        if transaction.is_chunked:
+            self._fill()
 
     def _end_transaction(self, transaction: Transaction, *, reset: bool = False) -> None:
-        """Settle the current transaction and go on with the following or a new one."""
-        self.current, self.following = self.following, None
-        self.step = BETWEEN if self.current is None else MAIL
+        """Settle the current transaction and go on with the one behind it or a new one."""
+        self.current = following = self.behind.popleft() if self.behind else None
+        if following is None:
+            self.step = BETWEEN
+        else:
+            self.step = RESETTING if following.resets else MAIL
         self._driver.settle(transaction)
         if self.step is BETWEEN:
             self._begin(reset=reset)
+        elif transaction.is_chunked:
+            self._fill()
 
     def _reset_answered(self, reply: Reply) -> None:
         if not reply.is_positive:
@@ -139,7 +203,7 @@ class Pipeline:
         is_last = transaction.rcpt_replied(reply)
         if self._pipelining:
             if is_last:
-                self.step = DATA
+                self.step = DOT if transaction.is_chunked else DATA
         elif is_last and not transaction.accepted:
             self._end_transaction(transaction, reset=True)
         else:
@@ -187,9 +251,28 @@ class Pipeline:
 
     def _dot_answered(self, reply: Reply) -> None:
         transaction = self._transaction(reply)
-        if transaction is not None:
+        if transaction is None:
+            return
+        if transaction.is_chunked:
+            self._chunk_answered(transaction, reply)
+        else:
             transaction.content_replied(reply)
             self._end_transaction(transaction)
+
+    def _chunk_answered(self, transaction: Transaction, reply: Reply) -> None:
+        """BDAT's reply decides like that to the end of data; where no recipient was accepted it says nothing."""
+        assert self._depth is not None
+        if not transaction.accepted:
+            self._end_transaction(transaction, reset=not transaction.is_refused)
+            return
+        if reply.code in _NO_SUCH_COMMAND:
+            self._depth.refused()
+            transaction.put_off()
+        else:
+            transaction.content_replied(reply)
+            if reply.code < 300:
+                self._depth.coped()
+        self._end_transaction(transaction, reset=reply.code >= 300)
 
     def _empty_dot_answered(self, reply: Reply) -> None:
         transaction = self._transaction(reply)

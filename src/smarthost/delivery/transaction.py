@@ -42,7 +42,7 @@ class Transaction:
 
     `again` are recipients that were one too many, or were not reached, and travel in another transaction; `scope` is
     the widest that a verdict touched, `pause` the seconds that came with it. `asked` counts the RCPTs that have their
-    reply.
+    reply. `is_chunked` says that the content went out with the envelope, `resets` that RSET did before it.
     """
 
     __slots__ = (
@@ -51,11 +51,13 @@ class Transaction:
         "again",
         "asked",
         "commands",
+        "is_chunked",
         "is_refused",
         "job",
         "outcomes",
         "pause",
         "recipients",
+        "resets",
         "scope",
         "started_at",
     )
@@ -73,7 +75,7 @@ class Transaction:
         self.commands = envelope_commands(job, self.recipients, extensions)
         self.accepted: list[Recipient] = []
         self.outcomes: list[Outcome] = []
-        self.is_refused = False
+        self.is_refused = self.is_chunked = self.resets = False
         self.scope = _RECIPIENT
         self.pause = 0.0
         self.asked = 0

@@ -14,6 +14,7 @@ from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.network.round import Round
 from smarthost.network.session import Session, Timeouts
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
+from smarthost.policy.depth import Depth
 from smarthost.policy.limits import SiteLimits
 from smarthost.wire.data import Stuffer
 from smarthost.wire.reply_reader import ProtocolFault, ReplyReader
@@ -27,6 +28,7 @@ BLOCK = 256 * 1024  # octets of a content file that are read at a time
 TLS_FAREWELL = 5.0  # seconds for the peer's close_notify; the libraries would wait 30 s
 _SESSION = Scope.SESSION  # members are looked up each time they are named; this one for every message
 _QUIT = b"QUIT\r\n"
+_CLOSED = classify_fault(Stage.CONTENT, NetFault.CLOSED)
 _CONTENT_LOST = Verdict(Action.DELAYED, Scope.TRANSACTION, EnhancedStatus(4, 3, 0))
 
 
@@ -34,7 +36,7 @@ class Terms(msgspec.Struct, frozen=True):
     """What all transfers of a site share.
 
     `read_block(file, offset, count)` reads octets of a content file; `site` is the site's name, for events; `round` is
-    shared by all transfers, and each has its own where it is None.
+    shared by all transfers, and `depth` by those of a site; each has its own where it is None.
     """
 
     read_block: Callable[[str, int, int], Awaitable[bytes]]
@@ -43,6 +45,7 @@ class Terms(msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     soft_bounce: bool = False
     round: Round | None = None
+    depth: Depth | None = None
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -100,7 +103,8 @@ class Transfer(asyncio.Protocol):
         self._round = terms.round or Round(asyncio.get_running_loop())
         self._output: list[bytes] = []
         self._replies = ReplyReader()
-        self._pipeline = Pipeline(self, session.extensions.pipelining)
+        depth = (terms.depth or Depth()) if session.extensions.chunking else None
+        self._pipeline = Pipeline(self, session.extensions.pipelining, depth)
         self._since = clock()
         self._buffered = 0
         self._settled = 0
@@ -115,8 +119,8 @@ class Transfer(asyncio.Protocol):
         return self._pipeline.step is IDLE and not self._is_leaving
 
     def is_brisk(self, now: float) -> bool:
-        """Whether it waits for the reply to a content that was sent less than a second ago, so that more may follow."""
-        return self._pipeline.step is DOT and now - self._since < BRISK
+        """Whether more may follow what is in flight, to a peer that was heard or written to less than a second ago."""
+        return now - self._since < BRISK and self._pipeline.has_room
 
     def start(self) -> None:
         """Take the session over and begin with the first job.
@@ -227,14 +231,14 @@ class Transfer(asyncio.Protocol):
         """The transport's buffer has room again."""
         self._may_write.set()
 
-    def write(self, data: bytes) -> None:
+    def write(self, *octets: bytes) -> None:
         """Send octets at the end of the round; on a connection that is closing they go nowhere, and `connection_lost`
         will tell.
         """
         output = self._output
         if not output:
             self._round.speak(self._write_out)
-        output.append(data)
+        output += octets
         self._since = self._clock()
 
     def _write_out(self) -> None:
@@ -347,25 +351,29 @@ class Transfer(asyncio.Protocol):
         if self.lost:
             return
         self.lost = True
-        step, current, following = self._pipeline.stop()
+        step, in_flight = self._pipeline.stop()
         if is_cut:
             self._transport.abort()
         if self._stream is not None:
             self._stream.cancel()
-        untouched = [] if following is None else [following.job]
-        if current is not None:
-            if step is DOT:
-                blame = verdict or classify_fault(Stage.CONTENT, NetFault.CLOSED)
-                current.lose(Stage.CONTENT, blame, ending.reply, ending.reason, ambiguous=ending.reply is None)
-            elif verdict is not None and not self._settled:
-                current.lose(step.stage, verdict, ending.reply, ending.reason)
-            elif current.is_partly_decided:
-                current.put_off()
+        untouched: list[Job] = []
+        # Who dismisses us has taken nothing that is not answered; else, what was sent whole may have arrived.
+        is_dismissed = ending.reply is not None and ending.reply.code == 421
+        for transaction in in_flight:
+            is_first = transaction is in_flight[0]
+            if is_first and step is DOT:
+                blame = verdict or _CLOSED
+                transaction.lose(Stage.CONTENT, blame, ending.reply, ending.reason, ambiguous=ending.reply is None)
+            elif transaction.is_chunked and not is_dismissed:
+                transaction.lose(Stage.CONTENT, _CLOSED, None, ending.reason, ambiguous=True)
+            elif is_first and verdict is not None and not self._settled:
+                transaction.lose(step.stage, verdict, ending.reply, ending.reason)
+            elif transaction.is_partly_decided:
+                transaction.put_off()
             else:
-                untouched.insert(0, current.job)
-                current = None
-        if current is not None:
-            self._tell(current)
+                untouched.append(transaction.job)
+                continue
+            self._tell(transaction)
         self._on_lost(self, msgspec.structs.replace(ending, untouched=tuple(untouched)))
 
     def _tell(self, transaction: Transaction) -> None:

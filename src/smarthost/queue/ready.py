@@ -4,6 +4,7 @@ from collections import deque
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.route import Site
+from smarthost.policy.depth import Depth
 from smarthost.policy.limits import SiteLimits
 from smarthost.policy.rate import Cells
 from smarthost.policy.window import Window
@@ -15,7 +16,18 @@ class ReadyQueue:
     `busy` counts entries that a dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait.
     """
 
-    __slots__ = ("busy", "cells", "is_paced", "limits", "opening_cells", "site", "suspended_until", "todo", "window")
+    __slots__ = (
+        "busy",
+        "cells",
+        "depth",
+        "is_paced",
+        "limits",
+        "opening_cells",
+        "site",
+        "suspended_until",
+        "todo",
+        "window",
+    )
 
     def __init__(self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None) -> None:
         """Begin empty, with the limits of the site.
@@ -28,6 +40,7 @@ class ReadyQueue:
         self.todo: deque[Entry] = deque()
         self.busy = 0
         self.window = Window(limits.max_connections)
+        self.depth = Depth()
         self.cells = Cells(limits.message_rate)
         self.is_paced = bool(limits.message_rate)
         self.opening_cells = Cells(limits.max_connection_rate)

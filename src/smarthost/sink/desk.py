@@ -16,7 +16,7 @@ from smarthost.sink.counts import Counts
 from smarthost.wire.extensions import Extensions, format_ehlo
 
 EVERYTHING = Extensions(
-    pipelining=True, size=0, eight_bit_mime=True, smtputf8=True, enhanced_status_codes=True, dsn=True
+    pipelining=True, size=0, eight_bit_mime=True, smtputf8=True, enhanced_status_codes=True, dsn=True, chunking=True
 )
 _REMEMBERED_ADDRESSES = 100_000
 _REMEMBERED_REPLIES = 1000

@@ -89,7 +89,10 @@ class Session(asyncio.Protocol):
     def _pump(self) -> None:
         assert self._transport is not None
         while self._input and not (self._waits or self._closes or self._mute):
-            if self._content is not None:
+            if self._chunk is not None:
+                if not self._read_chunk(self._chunk):
+                    break
+            elif self._content is not None:
                 self._read_content(self._content)
             elif not self._read_line():
                 break
@@ -150,6 +153,8 @@ class Session(asyncio.Protocol):
         self._rcpt_texts: list[str] = []
         self._acts: list[Behaviour] = []
         self._content: ContentCollector | None = None
+        self._chunk: tuple[int, bool] | None = None  # octets, and whether they are the last
+        self._chunks: list[bytes] = []
         self._delay = 0.0
 
     def _drop(self, act: Act) -> None:
@@ -237,18 +242,51 @@ class Session(asyncio.Protocol):
         self._content = ContentCollector(self._desk.settings.largest)
         return self._say(_GO_AHEAD)
 
+    def _bdat(self, argument: str) -> None:
+        size, _, last = argument.upper().partition(" ")
+        if not self._desk.settings.offers.chunking:
+            return self._reply(_NOT_OFFERED)
+        if not (size.isascii() and size.isdigit()) or len(size) > 18 or last.strip() not in ("", "LAST"):
+            self._closes = True  # where the next command begins, nobody knows
+            return self._reply(replies.BAD_PARAMETER)
+        if any(behaviour.act is Act.DROP_DATA for behaviour in self._acts):
+            return self._drop(Act.DROP_DATA)
+        self._chunk = int(size), bool(last)
+        if not self._chunk[0]:
+            self._read_chunk(self._chunk)
+        return None
+
+    def _read_chunk(self, chunk: tuple[int, bool]) -> bool:
+        """Take a chunk that is complete, whatever is said of it (RFC 3030 2); False while it is not."""
+        size, is_last = chunk
+        if len(self._input) < size:
+            return False
+        octets, self._input = self._input[:size], self._input[size:]
+        self._chunk = None
+        if self._mail is None or not self._recipients:
+            self._reply(replies.BAD_SEQUENCE if self._mail is None else replies.NO_VALID_RECIPIENTS)
+            return True
+        self._chunks.append(octets)
+        if is_last:
+            self._end_content(b"".join(self._chunks))
+        else:
+            self._reply(replies.OK)
+        return True
+
     def _read_content(self, content: ContentCollector) -> None:
         rest = content.feed(self._input)
         self._input = rest or b""
-        if rest is None:
-            return
+        if rest is not None:
+            self._end_content(content.content(), is_too_big=content.is_too_big)
+
+    def _end_content(self, content: bytes, *, is_too_big: bool = False) -> None:
         if any(behaviour.act is Act.DROP_DOT for behaviour in self._acts):
             self._drop(Act.DROP_DOT)
             return
         reply = next((one.reply for one in self._acts if one.act is Act.REFUSE_CONTENT and one.reply), None)
-        if content.is_too_big:
+        if is_too_big or len(content) > self._desk.settings.largest:
             reply = replies.MESSAGE_TOO_BIG
-        reply = reply or self._take(content.content())
+        reply = reply or self._take(content)
         if reply.code >= 400:
             count_up(self._desk.counts.messages_refused, reply.code)
             self._closes = reply.code == 421
@@ -348,6 +386,7 @@ class Session(asyncio.Protocol):
         b"MAIL": _mail_from,
         b"RCPT": _rcpt_to,
         b"DATA": _data,
+        b"BDAT": _bdat,
         b"RSET": _rset,
         b"NOOP": _noop,
         b"QUIT": _quit,
