@@ -107,9 +107,9 @@ def read_fields(answer: Answer | HttpsFault, asked: Asked) -> dict[str, Any] | T
 
 
 def _refusal(fields: Mapping[str, Any], asked: Asked) -> TokenFault:
-    error = _clean(fields["error"], asked.secrets)[:60]
+    error = clean(fields["error"], asked.secrets)[:60]
     text = fields.get("error_description")
-    text = _clean(_MICROSOFT_TAIL.sub("", text), asked.secrets) if isinstance(text, str) else ""
+    text = clean(_MICROSOFT_TAIL.sub("", text), asked.secrets) if isinstance(text, str) else ""
     code = _MICROSOFT_CODE.search(text)
     advice = _ADVICE.get(code[1] if code else "") or _ADVICE.get(error, "")
     if advice == _LOGIN_AGAIN and not asked.can_log_in:
@@ -122,7 +122,7 @@ def _who(asked: Asked) -> str:
     return f"the token endpoint {urlsplit(asked.url).hostname}"
 
 
-def _clean(text: str, secrets: Collection[str]) -> str:
+def clean(text: str, secrets: Collection[str]) -> str:
     """Take out what was sent in secret, in case that the endpoint repeats it, and what would break a line."""
     for secret in secrets:
         text = text.replace(secret, "***")
