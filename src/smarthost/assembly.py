@@ -210,6 +210,7 @@ class Relay:
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause of their site ends, as a person asked for it."""
         self.connector.clear()
+        self.logins.forget_faults()
         for queue in queues:
             dispatcher = self.dispatcher_of(queue)
             if dispatcher is not None:

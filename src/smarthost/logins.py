@@ -40,6 +40,11 @@ class Logins:
         """Give a login; None where none is configured."""
         return self._credentials.get(name)
 
+    def forget_faults(self) -> None:
+        """Let every login ask for its token again."""
+        for source in self._sources.values():
+            source.forget_fault()
+
     def close(self) -> None:
         """Give up what is being fetched."""
         for source in self._sources.values():

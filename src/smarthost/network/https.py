@@ -36,6 +36,10 @@ class HttpsFault(msgspec.Struct, frozen=True):
     reason: str
 
 
+class _TooLong(Exception):
+    """The answer has more octets than any with a token in it."""
+
+
 def post_form(url: str, fields: Mapping[str, str], context: ssl.SSLContext, timeout: float) -> Answer | HttpsFault:
     """Post fields and wait for the answer, at most about `timeout` seconds for each step; what goes wrong is a value.
 
@@ -59,6 +63,8 @@ def post_form(url: str, fields: Mapping[str, str], context: ssl.SSLContext, time
         return HttpsFault("cannot be spoken to: the TLS handshake failed")
     except TimeoutError:
         return HttpsFault("did not answer in time")
+    except _TooLong:
+        return HttpsFault("gave an answer that is too long")
     except ConnectionRefusedError:
         return HttpsFault("refuses connections")
     except (OSError, http.client.HTTPException, UnicodeError) as error:
@@ -72,7 +78,9 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
     body = bytearray()
     while block := response.read1(8192):
         body += block
-        if len(body) > _MOST_OCTETS or time.monotonic() > deadline:
+        if len(body) > _MOST_OCTETS:
+            raise _TooLong
+        if time.monotonic() > deadline:
             raise TimeoutError
     return bytes(body)
 

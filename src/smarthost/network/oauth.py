@@ -69,6 +69,10 @@ class TokenSource:
         # Whoever is cancelled while waiting does not take the fetch from the others.
         return await asyncio.shield(self._fetching)
 
+    def forget_fault(self) -> None:
+        """Ask again at the next login, as a person wants who has mended what was wrong."""
+        self._fault = None
+
     def close(self) -> None:
         """Give up a fetch that is under way."""
         if self._fetching is not None:

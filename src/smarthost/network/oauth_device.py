@@ -15,6 +15,9 @@ INTERVAL = 5.0  # seconds between two questions where the endpoint does not say,
 LONGEST_INTERVAL = 60.0
 _LIFETIME = 900.0  # seconds for a code whose answer does not say
 _STILL_WAITING = ("authorization_pending", "slow_down")
+_NO_REFRESH_TOKEN = TokenFault(
+    "the token endpoint gave no refresh token; Microsoft wants offline_access in the scope", "no_refresh_token"
+)
 
 # Posts a form to an address; blocks until there is an answer.
 Post = Callable[[str, Mapping[str, str]], Answer | HttpsFault]
@@ -59,7 +62,7 @@ class DeviceLogin:
         address = fields.get("verification_uri") or fields.get("verification_url")
         codes = (fields.get("device_code"), fields.get("user_code"), address)
         if not all(isinstance(code, str) and code for code in codes):
-            return TokenFault("the device endpoint's answer lacks device_code, user_code or verification_uri")
+            return TokenFault("the answer lacks device_code, user_code or verification_uri", "no_device_code")
         device_code, user_code, where = map(str, codes)
         lifetime, interval = _seconds(fields.get("expires_in"), _LIFETIME), _seconds(fields.get("interval"), INTERVAL)
         return DeviceCode(device_code, clean(user_code, ()), clean(where, ()), lifetime, interval)
@@ -85,9 +88,7 @@ class DeviceLogin:
                 continue
             found = read_tokens(answer, Asked(grant.token_url, grant.name, secrets))
             if not isinstance(found, TokenFault):
-                return found.refresh or TokenFault(
-                    "the endpoint gave no refresh token; with Microsoft the scope must have offline_access in it"
-                )
+                return found.refresh or _NO_REFRESH_TOKEN
             if found.error not in _STILL_WAITING:
                 return found
             if found.error == "slow_down":
