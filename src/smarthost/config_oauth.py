@@ -3,6 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from smarthost.config_read import Table, read_choice, read_existing_file, read_name, read_path, read_text, show
@@ -23,6 +24,7 @@ _KEYS = (
     "service_account_file",
     "token_url",
     "device_url",
+    "authorize_url",
     "scope",
     "token_ca",
 )
@@ -54,6 +56,7 @@ def read_grant(table: Table, route: str, username: str) -> Grant:
     tenant = table.take("tenant", read_name, "")
     token_url = table.take("token_url", _read_url, "")
     device_url = table.take("device_url", _read_url, "")
+    authorize_url = table.take("authorize_url", _read_url, "")
     _check_place(table, provider)
     client_id = table.take("client_id", read_name, "")
     client_secret = table.secret("client_secret")
@@ -64,30 +67,40 @@ def read_grant(table: Table, route: str, username: str) -> Grant:
     refresh_file = _read_refresh_file(table, route)
     _check_way(table, provider)
     scope = table.take("scope", read_text, "")
-    known_token, known_device, known_scope = _known(provider, tenant, refresh_file is not None)
+    known = _known(provider, tenant, refresh_file is not None)
     return Grant(
         name=route,
         username=username,
-        token_url=token_url or known_token,
-        device_url=device_url or known_device,
+        token_url=token_url or known.token_url,
+        device_url=device_url or known.device_url,
+        authorize_url=authorize_url or known.authorize_url,
         client_id=client_id,
         client_secret=client_secret,
-        scope=scope or known_scope,
+        scope=scope or known.scope,
         refresh_token_file=refresh_file,
         assertion=service or assertion,
         ca_file=str(table.take("token_ca", read_existing_file, None) or ""),
     )
 
 
-def _known(provider: Provider | None, tenant: str, is_user: bool) -> tuple[str, str, str]:
-    """Give a provider's token address, device address and scope."""
+class _Known(NamedTuple):
+    """What need not be configured."""
+
+    token_url: str = ""
+    device_url: str = ""
+    authorize_url: str = ""
+    scope: str = ""
+
+
+def _known(provider: Provider | None, tenant: str, is_user: bool) -> _Known:
+    """Give a provider's addresses, and the scope in which it lets an application or a person send mail."""
     if provider is Provider.MICROSOFT:
         place = grants.MICROSOFT.format(tenant=quote(tenant, safe=""))
         scope = grants.MICROSOFT_USER_SCOPE if is_user else grants.MICROSOFT_APP_SCOPE
-        return f"{place}/token", f"{place}/devicecode", scope
+        return _Known(f"{place}/token", f"{place}/devicecode", f"{place}/authorize", scope)
     if provider is Provider.GOOGLE:
-        return grants.GOOGLE_TOKEN, grants.GOOGLE_DEVICE, grants.GOOGLE_SCOPE
-    return "", "", ""
+        return _Known(grants.GOOGLE_TOKEN, grants.GOOGLE_DEVICE, grants.GOOGLE_AUTHORIZE, grants.GOOGLE_SCOPE)
+    return _Known()
 
 
 def _check_place(table: Table, provider: Provider | None) -> None:

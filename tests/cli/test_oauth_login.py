@@ -1,9 +1,11 @@
 """smarthost oauth login: the whole command against a token endpoint, with its exit codes."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from token_server import CLIENT_ID, MICROSOFT_DEVICE_PATH, TokenServer, token_server
@@ -36,7 +38,8 @@ def config(server: TokenServer, tmp_path: Path) -> Path:
         data_directory = "{tmp_path / "data"}"
         relayhost = "smtp.example.net:587"
         relayhost_auth = {{ mechanism = "xoauth2", username = "app@example.org", client_id = "{CLIENT_ID}", \
-token_url = "{server.url()}", device_url = "{server.url(MICROSOFT_DEVICE_PATH)}", scope = "s offline_access", \
+token_url = "{server.url()}", device_url = "{server.url(MICROSOFT_DEVICE_PATH)}", \
+authorize_url = "https://login.example/authorize", scope = "s offline_access", \
 refresh_token_file = "{tmp_path / "refresh"}", token_ca = "{server.ca_file}" }}
         [[route]]
         name = "plain"
@@ -115,3 +118,64 @@ def test_an_endpoint_that_is_not_there(server: TokenServer, config: Path) -> Non
     """Without an answer the command says 69."""
     config.write_text(config.read_text().replace(f"{server.port}", "1"))
     assert log_in(config, "relayhost") == os.EX_UNAVAILABLE
+
+
+class Browser(io.StringIO):
+    """Standard input of a person who goes where the command says, and copies back where the browser ends."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], code: str, **changes: str) -> None:
+        super().__init__()
+        self.capsys, self.code, self.changes = capsys, code, changes
+        self.asked: dict[str, str] = {}
+        self.said = ""
+
+    def readline(self, size: int | None = -1) -> str:
+        """Say yes."""
+        self.said = self.capsys.readouterr().out
+        (address,) = [line for line in self.said.splitlines() if line.startswith("https://login.example/authorize?")]
+        self.asked = dict(parse_qsl(urlsplit(address).query))
+        found = {"state": self.asked["state"], "code": self.code + self.asked["code_challenge"]} | self.changes
+        return self.asked["redirect_uri"] + "/?" + "&".join(f"{key}={value}" for key, value in found.items()) + "\n"
+
+
+def test_by_browser(
+    server: TokenServer,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What no device is given, Gmail's scope, is had by an address that is copied back; PKCE binds the two."""
+    server.answers.extend([(200, CODE | {"error": "invalid_scope"})])
+    assert log_in(config, "relayhost") == os.EX_CONFIG
+    assert "a device may not have it, --browser may" in capsys.readouterr().err
+    browser = Browser(capsys, "code-secret-for-")
+    monkeypatch.setattr("sys.stdin", browser)
+    assert log_in(config, "relayhost", "--browser") == os.EX_OK
+    assert browser.asked["login_hint"] == "app@example.org" and browser.asked["access_type"] == "offline"
+    assert (tmp_path / "refresh").read_text() == f"{server.refresh_token}\n"
+    said = capsys.readouterr()
+    assert not [secret for secret in server.secrets() if secret in browser.said + said.out + said.err]
+
+
+@pytest.mark.parametrize(
+    ("code", "changes", "exit_code"),
+    [
+        ("code-secret-for-", {"state": "another"}, os.EX_DATAERR),
+        ("code-secret-for-", {"error": "access_denied"}, os.EX_NOPERM),
+        ("wrong-code-", {}, os.EX_CONFIG),
+    ],
+)
+def test_a_browser_that_ends_elsewhere(
+    server: TokenServer,
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    changes: dict[str, str],
+    exit_code: int,
+) -> None:
+    """An address of another run, a refusal, and a code that is not good end with a sentence without the code."""
+    monkeypatch.setattr("sys.stdin", Browser(capsys, code, **changes))
+    assert log_in(config, "relayhost", "--browser") == exit_code
+    assert code not in capsys.readouterr().err

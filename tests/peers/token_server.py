@@ -4,10 +4,11 @@ import json
 import ssl
 import threading
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class TokenServer:
 
     def secrets(self) -> list[str]:
         """Give everything that nobody may see: tokens of both kinds, the secret, assertions, device codes."""
-        fields = ("client_secret", "refresh_token", "assertion", "client_assertion", "device_code")
+        fields = ("client_secret", "refresh_token", "assertion", "client_assertion", "device_code", "code")
         sent = [form[field] for _, form in self.requests for field in fields if field in form]
         return [*self.issued, self.refresh_token, SECRET, *sent]
 
@@ -113,6 +114,12 @@ class TokenServer:
             self._check_service(form)
         elif grant == "urn:ietf:params:oauth:grant-type:device_code":
             assert (form["client_id"], form["device_code"]) == (CLIENT_ID, "device-secret-code")
+            answer["refresh_token"] = self.refresh_token
+        elif grant == "authorization_code":
+            challenge = urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+            if form["code"] != f"code-secret-for-{challenge}":
+                return 400, {"error": "invalid_grant", "error_description": f"bad code {form['code']}"}
+            assert (form["client_id"], form["redirect_uri"]) == (CLIENT_ID, "http://localhost:8400")
             answer["refresh_token"] = self.refresh_token
         else:
             return 400, {"error": "unsupported_grant_type"}

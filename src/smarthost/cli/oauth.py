@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from smarthost.logins import make_sign
 from smarthost.mail.route import TlsLevel
 from smarthost.network.https import TIMEOUT, Answer, HttpsFault, post_form
 from smarthost.network.oauth_answer import TokenFault
+from smarthost.network.oauth_browser import REDIRECT, BrowserLogin
 from smarthost.network.oauth_device import DeviceLogin
 from smarthost.network.oauth_file import write_refresh_token
 from smarthost.network.oauth_grant import Grant
@@ -24,6 +26,7 @@ _EXIT_CODES = {
     "authorization_declined": os.EX_NOPERM,
     "expired_token": os.EX_TEMPFAIL,
     "temporarily_unavailable": os.EX_TEMPFAIL,
+    "bad_address": os.EX_DATAERR,
     "": os.EX_UNAVAILABLE,
 }
 
@@ -38,6 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "The refresh token is written to the login's refresh_token_file, readable by its owner alone. A relay that "
         "runs takes it up by itself.",
     )
+    login.add_argument(
+        "--browser",
+        action="store_true",
+        help="by an address that is copied back, for scopes that no device is given, as Gmail's",
+    )
     login.add_argument("name", metavar="NAME", help='the route\'s name, or "relayhost"')
     add_config(login)
     add_json(login)
@@ -49,17 +57,8 @@ def run(chosen: argparse.Namespace) -> int:
     file = grant.refresh_token_file
     assert file is not None
     _check_folder(file)
-    login = DeviceLogin(grant, make_sign(grant), _Post(grant.ca_file))
-    code = login.begin()
-    if isinstance(code, TokenFault):
-        raise _failed(code)
-    if chosen.json:
-        shown = {"verification_uri": code.address, "user_code": code.user_code, "expires_in": code.lifetime}
-        print(json.dumps(shown), flush=True)
-    else:
-        print(f"Open {code.address} in any browser, log in as {grant.username}, and enter the code {code.user_code}")
-        print(f"(waiting for {code.lifetime / 60:.0f} minutes at most)", flush=True)
-    token = login.wait(code)
+    post = _Post(grant.ca_file)
+    token = _by_browser(grant, post, chosen.json) if chosen.browser else _by_device(grant, post, chosen.json)
     if isinstance(token, TokenFault):
         raise _failed(token)
     try:
@@ -71,6 +70,37 @@ def run(chosen: argparse.Namespace) -> int:
     else:
         print(f"The refresh token is in {file}; a relay that runs uses it from its next login on.")
     return os.EX_OK
+
+
+def _by_device(grant: Grant, post: "_Post", as_json: bool) -> str | TokenFault:
+    if not grant.device_url:
+        raise misconfigured(f"the login of {grant.name} has neither provider nor device_url, so nobody can be asked")
+    login = DeviceLogin(grant, make_sign(grant), post)
+    code = login.begin()
+    if isinstance(code, TokenFault):
+        if code.error == "invalid_scope" and grant.authorize_url:
+            return TokenFault(f"{code.reason}; a device may not have it, --browser may", code.error)
+        return code
+    if as_json:
+        shown = {"verification_uri": code.address, "user_code": code.user_code, "expires_in": code.lifetime}
+        print(json.dumps(shown), flush=True)
+    else:
+        print(f"Open {code.address} in any browser, log in as {grant.username}, and enter the code {code.user_code}")
+        print(f"(waiting for {code.lifetime / 60:.0f} minutes at most)", flush=True)
+    return login.wait(code)
+
+
+def _by_browser(grant: Grant, post: "_Post", as_json: bool) -> str | TokenFault:
+    if not grant.authorize_url:
+        raise misconfigured(f"the login of {grant.name} has neither provider nor authorize_url")
+    login = BrowserLogin(grant, make_sign(grant), post)
+    if as_json:
+        print(json.dumps({"authorize_url": login.address}), flush=True)
+    else:
+        print(f"Open this address in any browser, and log in as {grant.username}:\n\n{login.address}\n")
+        print(f"The browser then says that it cannot reach {REDIRECT}: copy the whole address that it shows, and")
+        print("enter it here: ", end="", flush=True)
+    return login.finish(sys.stdin.readline())
 
 
 class _Post:
@@ -95,8 +125,6 @@ def _find_grant(chosen: argparse.Namespace) -> Grant:
     grant = login.grant
     if grant is None or grant.refresh_token_file is None:
         raise misconfigured(f"the login of {chosen.name} uses no refresh token; give it refresh_token_file")
-    if not grant.device_url:
-        raise misconfigured(f"the login of {chosen.name} has neither provider nor device_url, so nobody can be asked")
     return grant
 
 

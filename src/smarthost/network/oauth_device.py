@@ -15,7 +15,7 @@ INTERVAL = 5.0  # seconds between two questions where the endpoint does not say,
 LONGEST_INTERVAL = 60.0
 _LIFETIME = 900.0  # seconds for a code whose answer does not say
 _STILL_WAITING = ("authorization_pending", "slow_down")
-_NO_REFRESH_TOKEN = TokenFault(
+NO_REFRESH_TOKEN = TokenFault(
     "the token endpoint gave no refresh token; Microsoft wants offline_access in the scope", "no_refresh_token"
 )
 
@@ -88,7 +88,7 @@ class DeviceLogin:
                 continue
             found = read_tokens(answer, Asked(grant.token_url, grant.name, secrets))
             if not isinstance(found, TokenFault):
-                return found.refresh or _NO_REFRESH_TOKEN
+                return found.refresh or NO_REFRESH_TOKEN
             if found.error not in _STILL_WAITING:
                 return found
             if found.error == "slow_down":

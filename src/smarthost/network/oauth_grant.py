@@ -10,6 +10,7 @@ MICROSOFT_APP_SCOPE = "https://outlook.office365.com/.default"
 MICROSOFT_USER_SCOPE = "https://outlook.office.com/SMTP.Send offline_access"
 GOOGLE_TOKEN = "https://oauth2.googleapis.com/token"
 GOOGLE_DEVICE = "https://oauth2.googleapis.com/device/code"
+GOOGLE_AUTHORIZE = "https://accounts.google.com/o/oauth2/v2/auth"
 GOOGLE_SCOPE = "https://mail.google.com/"
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 2.1
@@ -21,7 +22,15 @@ _CLOCK_SKEW = 30  # seconds that our clock may be ahead of theirs
 # Signs claims; gives a compact JWT.
 Sign = Callable[[Mapping[str, object]], str]
 # The fields whose values nobody may see.
-SECRET_FIELDS = ("client_secret", "refresh_token", "assertion", "client_assertion", "device_code")
+SECRET_FIELDS = (
+    "client_secret",
+    "refresh_token",
+    "assertion",
+    "client_assertion",
+    "device_code",
+    "code",
+    "code_verifier",
+)
 
 
 class Assertion(msgspec.Struct, frozen=True):
@@ -51,6 +60,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     username: str
     token_url: str
     device_url: str = ""
+    authorize_url: str = ""
     client_id: str = ""
     client_secret: str = ""
     scope: str = ""
