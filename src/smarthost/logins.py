@@ -35,6 +35,7 @@ class Logins:
         for name, source in former.items():
             if self._sources.get(name) is not source:
                 source.close()
+        self.forget_faults()
 
     def of(self, name: str) -> Credentials | None:
         """Give a login; None where none is configured."""
