@@ -183,3 +183,10 @@ def test_a_secret_in_an_open_configuration_is_warned_of(folder: Path) -> None:
     """client_secret in a configuration that all can read is warned of, as a password is."""
     (warning,) = warnings_of(folder, f"{M}, client_secret = 's3cret'")
     assert "use client_secret_file" in warning and "s3cret" not in warning
+
+
+def test_a_token_that_cannot_be_replaced_is_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder of a refresh token takes no new file, a rotated one would be lost at the next start."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    (warning,) = warnings_of(folder, f"{M}, refresh_token_file = '$/refresh'")
+    assert "may not write to" in warning

@@ -1,6 +1,7 @@
 """Reads logins by OAuth 2.0: who gives the tokens, and what they are asked with."""
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -188,6 +189,11 @@ def _read_refresh_file(table: Table, route: str) -> Path | None:
         return None
     if file.exists():
         table.secret_file("refresh_token_file")
+        if not os.access(file.resolve().parent, os.W_OK):
+            table.warn(
+                "refresh_token_file",
+                f"is {str(file)!r}, in a folder that this user may not write to, so that a new token cannot be kept",
+            )
     elif table.findings.needs_tokens:
         missing = f"is {str(file)!r}, which is missing; make it by: smarthost oauth login {route}"
         table.refuse("refresh_token_file", missing)

@@ -1,5 +1,6 @@
 """Gives sessions their logins, each with its password or with where its tokens come from."""
 
+import asyncio
 from collections.abc import Callable
 from random import Random
 
@@ -10,6 +11,8 @@ from smarthost.mail.route import TlsLevel
 from smarthost.network.oauth import TokenSource
 from smarthost.network.oauth_grant import Grant, Sign
 from smarthost.network.opening import Credentials
+
+LAST_PATIENCE = 0.5  # seconds at shutdown for a token endpoint that is being asked
 
 
 class Logins:
@@ -32,9 +35,7 @@ class Logins:
                 is_same = known is not None and known.grant == login.grant
                 self._sources[name] = known if known is not None and is_same else self._source(login.grant)
         self._credentials = {name: self._make(name, login) for name, login in config.credentials.items()}
-        for name, source in former.items():
-            if self._sources.get(name) is not source:
-                source.close()
+        # A source that is not used any more ends its fetch: a refresh token may come with it that has to be kept.
         self.forget_faults()
 
     def of(self, name: str) -> Credentials | None:
@@ -46,10 +47,9 @@ class Logins:
         for source in self._sources.values():
             source.forget_fault()
 
-    def close(self) -> None:
-        """Give up what is being fetched."""
-        for source in self._sources.values():
-            source.close()
+    async def close(self) -> None:
+        """Wait a moment for what is being fetched, since a refresh token may come with it; then give it up."""
+        await asyncio.gather(*(source.close(LAST_PATIENCE) for source in self._sources.values()))
 
     def _make(self, name: str, login: Login) -> Credentials:
         return Credentials(login.username, login.password, login.mechanism.value, self._sources.get(name))

@@ -366,3 +366,23 @@ async def test_nothing_shows_a_secret(server: TokenServer, tmp_path: Path) -> No
     await token_of(asked)
     shown = repr([asked, asked.grant, assertion, by_secret(server)])
     assert not [secret for secret in (*server.secrets(), "PRIVATE KEY") if secret in shown]
+
+
+async def test_a_stop_waits_for_a_rotated_token(server: TokenServer, tmp_path: Path) -> None:
+    """What a fetch brings at the very end is still written; one that takes too long is given up."""
+    file = tmp_path / "refresh"
+    server.rotates, server.delay = True, 0.2
+    asked = source(by_refresh_token(server, file))
+    waiting = asyncio.ensure_future(asked.token())
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    await asked.close(5.0)
+    assert file.read_text().strip() == server.refresh_token == "refresh-1-~secret~"
+    late = asyncio.ensure_future(asked.token(server.issued[0]))
+    await asyncio.sleep(0.05)
+    began = time.monotonic()
+    await asked.close(0.01)
+    assert time.monotonic() - began < 0.15
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    await asyncio.sleep(0.3)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import ssl
 import stat
 import time
 import urllib.request
@@ -12,9 +13,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trustme
 from relay_house import SLOW, House
-from token_server import CLIENT_ID, SECRET, WRONG_SECRET, TokenServer, token_server
+from token_server import (
+    CLIENT_ID,
+    SECRET,
+    TENANT,
+    WRONG_SECRET,
+    TokenServer,
+    client_certificate,
+    service_account,
+    token_server,
+)
 
+from smarthost.config import load
 from smarthost.config_types import Login, Mechanism
 from smarthost.mail.entry import Why
 from smarthost.mail.event import Kind
@@ -207,6 +219,52 @@ async def test_nothing_secret_is_shown(house: House, server: TokenServer, tmp_pa
     assert not [secret for secret in {*server.secrets(), first} if secret in text]
     assert file.read_text().strip() == server.refresh_token != first
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("way", ["certificate", "service account", "refresh token"])
+async def test_from_the_file_to_the_upstream(house: House, server: TokenServer, tmp_path: Path, way: str) -> None:
+    """What stands in the configuration is what the endpoint verifies, over TLS, and what the upstream takes."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "upstream-ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    certificate, key, server.certificate = client_certificate(tmp_path)
+    account, server.service_key = service_account(tmp_path)
+    (tmp_path / "refresh").write_text(server.refresh_token)
+    keys = {
+        "certificate": f"""provider = "microsoft"
+tenant = "{TENANT}"
+client_id = "{CLIENT_ID}"
+certificate = "{certificate}"
+key = "{key}"
+token_url = "{server.url()}\"""",
+        "service account": f"""provider = "google"
+service_account_file = "{account}"
+token_url = "{server.url("/token")}\"""",
+        "refresh token": f"""client_id = "{CLIENT_ID}"
+refresh_token_file = "{tmp_path / "refresh"}"
+token_url = "{server.url()}\"""",
+    }[way]
+    sink = Sink(SinkSettings(username=USER, tokens=server.tokens, mechanisms=("XOAUTH2",), require_auth=True), context)
+    await sink.start()
+    file = tmp_path / "smarthost.toml"
+    file.write_text(
+        f"""relayhost = "[localhost]:{sink.address[1]}"
+relayhost_tls = "verify"
+relayhost_ca = "{tmp_path / "upstream-ca.pem"}"
+[relayhost_auth]
+mechanism = "xoauth2"
+username = "{USER}"
+token_ca = "{server.ca_file}"
+{keys}
+"""
+    )
+    config = load(file, {})
+    await house.open(fallback=config.fallback, credentials=config.credentials)
+    await house.until(relayed(house, await house.send("250@example.net")))
+    assert [(mail.identity, mail.tls) for mail in sink.messages] == [(USER, "TLSv1.3")]
+    assert len(server.requests) == 1
+    await sink.stop()
 
 
 async def test_a_reload_keeps_the_token(house: House, server: TokenServer) -> None:

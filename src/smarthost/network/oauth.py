@@ -73,10 +73,12 @@ class TokenSource:
         """Ask again at the next login, as a person wants who has mended what was wrong."""
         self._fault = None
 
-    def close(self) -> None:
-        """Give up a fetch that is under way."""
+    async def close(self, patience: float) -> None:
+        """Wait some seconds for a fetch that is under way, then give it up."""
         if self._fetching is not None:
-            self._fetching.cancel()
+            _, late = await asyncio.wait((self._fetching,), timeout=patience)
+            for task in late:
+                task.cancel()
 
     def _recent_fault(self, now: float) -> TokenFault | None:
         return self._fault[1] if self._fault is not None and now < self._fault[0] else None
