@@ -125,11 +125,6 @@ NOT_YET = [
     ("[http]\ntokens = ['x']", "http.tokens"),
     ("[[route]]\ndeliver = 'mx'\ntls = 'dane'", "route[0].tls"),
     ("[[route]]\nrelayhost = 'a.example'\nsource_address = ['192.0.2.1', '192.0.2.2']", "route[0].source_address"),
-    (
-        "[[route]]\nrelayhost = 'a.example'\n"
-        "auth = { mechanism = 'xoauth2', username = 'u', provider = 'microsoft', client_id = 'c', tenant = 't' }",
-        "route[0].auth.mechanism",
-    ),
     ("[[limit]]\nmatch = { user = 'app1' }", "limit[0].match.user"),
     ("[[limit]]\nmatch = { sender_domain = 'example.org' }", "limit[0].match.sender_domain"),
     ("[[limit]]\nmatch = { destination = 'example.org' }", "limit[0].match.destination"),

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "reload": "make the running relay read its configuration again",
     "user": "hash a password for the configuration",
     "dkim": "make, show or check DKIM keys",
+    "oauth": "log in by OAuth 2.0 for a route, to obtain its refresh token",
 }
 
 

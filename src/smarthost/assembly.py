@@ -15,6 +15,7 @@ from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.reporting import Reporter, ReportTerms
 from smarthost.delivery.resolve import Sites
 from smarthost.delivery.transfer import Terms, Transfer
+from smarthost.logins import Logins
 from smarthost.mail.address import to_literal
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import MessageIds
@@ -22,7 +23,7 @@ from smarthost.mail.reply import Reply
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.network.dns import Resolver
 from smarthost.network.round import Round
-from smarthost.network.session import Credentials, Session, SessionSettings, Timeouts
+from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rewriting import Rewriter
@@ -34,7 +35,7 @@ from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.reasons import Reasons
-from smarthost.reception import credentials as logins
+from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
 from smarthost.reception.parts import Parts
@@ -75,6 +76,7 @@ class Relay:
         self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
         self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock)
         self.contexts = TlsContexts()
+        self.logins = Logins(config, self.contexts, clock, self.rng)
         self.timeouts = Timeouts()
         self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts)
         self.limits = LimitTable(config.limits)
@@ -87,7 +89,7 @@ class Relay:
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
         self.has_space = True
-        self.credentials = logins.Credentials(config.users, clock)
+        self.credentials = reception_logins.Credentials(config.users, clock)
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
@@ -114,6 +116,7 @@ class Relay:
         self.promoter.forget()
         self.resolver.clear()
         self.sites.clear()
+        self.logins.follow(config)
         self.connector.clear()
         self.credentials.replace(config.users)
         self.door.terms = make_terms(config)
@@ -144,12 +147,11 @@ class Relay:
     def settings_for(self, site: Site) -> SessionSettings:
         """Say how a session of a site is opened."""
         route, config = site.route, self.config
-        login = config.credentials.get(route.login) if route.login else None
         return SessionSettings(
             hello=hello_name(config),
             tls=route.tls,
             ca_file=route.ca_file,
-            credentials=None if login is None else Credentials(login.username, login.password, login.mechanism.value),
+            credentials=self.logins.of(route.login) if route.login else None,
             allow_plaintext_auth=route.allow_plaintext_auth,
             source_address=route.source_address[0] if route.source_address else "",
         )
@@ -209,6 +211,7 @@ class Relay:
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause of their site ends, as a person asked for it."""
         self.connector.clear()
+        self.logins.forget_faults()
         for queue in queues:
             dispatcher = self.dispatcher_of(queue)
             if dispatcher is not None:

@@ -102,14 +102,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return RoutingTable(self.route_rules, self.fallback)
 
 
-def load(path: Path | None, environ: Mapping[str, str], fqdn: Callable[[], str] | None = None) -> Config:
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    fqdn: Callable[[], str] | None = None,
+    *,
+    needs_tokens: bool = True,
+) -> Config:
     """Read the file at `path`, else the one SMARTHOST_CONFIG names, else /etc/smarthost/smarthost.toml if it is there.
 
     Variables named SMARTHOST__SECTION__KEY are laid over it. `fqdn` gives this machine's name where none is set.
+    Without `needs_tokens` the files of refresh tokens may be missing, as before the first `smarthost oauth login`.
     Raises ConfigError with everything that is wrong.
     """
     source = read_source(path, environ)
-    findings = Findings(source)
+    findings = Findings(source, needs_tokens)
     top = Table(source.values, (), findings)
     hostname = _read_hostname(top, fqdn)
     listeners = read_listeners(top)

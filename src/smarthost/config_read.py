@@ -27,9 +27,10 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "
 class Findings:
     """What is wrong, and what is merely worth saying, about one configuration. Mutable while it is read."""
 
-    def __init__(self, source: Source) -> None:
-        """Start without any."""
+    def __init__(self, source: Source, needs_tokens: bool = True) -> None:
+        """Start without any; `needs_tokens` says whether refresh tokens must be there already."""
         self.source = source
+        self.needs_tokens = needs_tokens
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -127,16 +128,23 @@ class Table:
         if self.has(key):
             self.refuse(f"{key}_file", f"and {key} are both given; give one of them")
             return ""
+        return self.secret_file(f"{key}_file").rstrip("\r\n")
+
+    def secret_file(self, key: str) -> str:
+        """Give what is in the secret file that a key names; "" when it is not given or cannot be used."""
+        file = self.take(key, read_path, None)
+        if file is None:
+            return ""
         try:
-            secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+            secret = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            self.refuse(f"{key}_file", f"is {str(file)!r}, which cannot be read: {reason}")
+            self.refuse(key, f"is {str(file)!r}, which cannot be read: {reason}")
             return ""
-        if not secret:
-            self.refuse(f"{key}_file", f"is {str(file)!r}, which is empty, but must hold the secret")
+        if not secret.strip("\r\n"):
+            self.refuse(key, f"is {str(file)!r}, which is empty, but must hold the secret")
         elif is_open(file):
-            self.warn(f"{key}_file", f"is {str(file)!r}, which every user of this machine can read; chmod o-r it")
+            self.warn(key, f"is {str(file)!r}, which every user of this machine can read; chmod o-r it")
         return secret
 
     def finish(self) -> None:

@@ -4,23 +4,15 @@ from collections.abc import Collection
 
 import msgspec
 
+from smarthost.config_oauth import read_grant, refuse_grant
 from smarthost.config_read import Table, read_bool, read_choice, read_existing_file, read_name
 from smarthost.config_types import Login, Mechanism
 from smarthost.config_words import is_loopback, read_glob, read_ip, read_next_hop, read_word
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.network.oauth_grant import Grant
 from smarthost.policy.routing import Match, RouteRule
 
 NOT_YET = "is not supported by this release"
-_OAUTH_KEYS = (
-    "provider",
-    "client_id",
-    "client_secret",
-    "client_secret_file",
-    "tenant",
-    "token_url",
-    "refresh_token",
-    "refresh_token_file",
-)
 
 
 class Routing(msgspec.Struct, frozen=True):
@@ -146,23 +138,30 @@ def _read_login(top: Table, key: str, route: str, credentials: dict[str, Login])
     if len(top.findings.problems) > problems:
         return False
     mechanism = table.take("mechanism", read_choice(Mechanism), Mechanism.NEGOTIATED)
-    if mechanism is Mechanism.XOAUTH2:
-        table.know(*_OAUTH_KEYS)
-        table.refuse("mechanism", f'is "xoauth2", which {NOT_YET}; allowed are plain, login and cram-md5')
     username = table.take("username", read_name, "")
-    problems = len(table.findings.problems)
-    password = table.secret("password")
-    if mechanism is not Mechanism.XOAUTH2:
-        if not table.has("username"):
-            table.refuse("username", "is missing")
-        if not password and len(table.findings.problems) == problems:
-            table.refuse("password", "is missing; give password or password_file")
-        if table.is_for_all("password"):
-            table.warn("password", "stands in a file that every user of this machine can read; use password_file")
+    if not table.has("username"):
+        table.refuse("username", "is missing")
+    grant: Grant | None = None
+    password = ""
+    if mechanism is Mechanism.XOAUTH2:
+        grant = read_grant(table, route, username)
+    else:
+        refuse_grant(table)
+        password = _read_password(table)
     allow_plaintext = table.take("allow_plaintext", read_bool, False)
     table.finish()
-    credentials[route] = Login(username, password, mechanism)
+    credentials[route] = Login(username, password, mechanism, grant)
     return allow_plaintext
+
+
+def _read_password(table: Table) -> str:
+    problems = len(table.findings.problems)
+    password = table.secret("password")
+    if not password and len(table.findings.problems) == problems:
+        table.refuse("password", "is missing; give password or password_file")
+    if table.is_for_all("password"):
+        table.warn("password", "stands in a file that every user of this machine can read; use password_file")
+    return password
 
 
 def _check_security(table: Table, keys: tuple[str, str], route: Route) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from smarthost.network.oauth_grant import Grant
 from smarthost.report.maillog import LogFormat, LogLevel
 
 
@@ -42,11 +43,12 @@ class DkimKey(msgspec.Struct, frozen=True):
 
 
 class Login(msgspec.Struct, frozen=True):
-    """A user name and password for a next hop; its representation hides the password."""
+    """A user name and password for a next hop, or how to get a token; its representation hides the password."""
 
     username: str
     password: str
     mechanism: Mechanism = Mechanism.NEGOTIATED
+    grant: Grant | None = None
 
     def __repr__(self) -> str:
         """Show everything but the password."""

@@ -125,6 +125,7 @@ class Server:
         log.info("smarthost has stopped")
         if relay is not None:
             relay.credentials.close()
+            await relay.logins.close()
             relay.intake.close()
         if hasattr(self, "spool"):
             await self.spool.close()

@@ -28,6 +28,7 @@ class House:
         self.folder = folder
         self.sink = Sink(SinkSettings())
         self.events: list[Event] = []
+        self.log_to: int | None = None
         self.changed = asyncio.Event()
         self.config = Config(
             hostname="relay.example.org",
@@ -47,7 +48,7 @@ class House:
             await self.sink.start()
         route = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", self.sink.address[1]),), TlsLevel.NONE)
         self.config = msgspec.structs.replace(self.config, **{"fallback": route, **changes})
-        self.server = Server(self.config, log_to=None, listeners=(self._hear,))
+        self.server = Server(self.config, log_to=self.log_to, listeners=(self._hear,))
         await self.server.start()
         host, port = self.server.listening[0].rsplit(":", 1)
         self.address = (host, int(port))

@@ -426,7 +426,8 @@ async def test_serve_runs_until_cancelled() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     said: list[str] = []
-    running = asyncio.ensure_future(serve(f"127.0.0.1:{port}", "127.0.0.1:0", announce=said.append))
+    settings = SinkSettings(listen=f"127.0.0.1:{port}", http="127.0.0.1:0")
+    running = asyncio.ensure_future(serve(settings, announce=said.append))
     while len(said) < 2:
         await asyncio.sleep(0.01)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

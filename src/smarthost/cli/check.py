@@ -56,7 +56,7 @@ def check_keys(config: Config, problems: list[str], warnings: list[str]) -> None
 
 
 def check_certificates(config: Config, problems: list[str]) -> None:
-    """Read the listeners' certificate and key, and the trust anchors of the routes, as the relay would."""
+    """Read the listeners' certificate and key, and the trust anchors of routes and logins, as the relay would."""
     files = config.tls
     if files.certificate is not None and files.key is not None:
         try:
@@ -65,7 +65,9 @@ def check_certificates(config: Config, problems: list[str]) -> None:
             problems.append(str(fault))
     contexts = TlsContexts()
     routes: list[Route] = [config.fallback, *(rule.route for rule in config.route_rules)]
-    for ca_file in sorted({route.ca_file for route in routes if route.ca_file}):
+    anchors = {route.ca_file for route in routes}
+    anchors |= {login.grant.ca_file for login in config.credentials.values() if login.grant is not None}
+    for ca_file in sorted(anchors - {""}):
         try:
             contexts.for_level(TlsLevel.VERIFY, ca_file)
         except TlsFault as fault:

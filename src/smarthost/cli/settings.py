@@ -8,10 +8,13 @@ from smarthost.cli.exits import misconfigured
 from smarthost.config import Config, ConfigError, load
 
 
-def load_config(chosen: argparse.Namespace) -> Config:
-    """Read the configuration that the command line or the environment names; raises CommandFailed (78)."""
+def load_config(chosen: argparse.Namespace, needs_tokens: bool = True) -> Config:
+    """Read the configuration that the command line or the environment names; raises CommandFailed (78).
+
+    Without `needs_tokens` the files of refresh tokens may be missing.
+    """
     try:
-        return load(chosen.config, os.environ)
+        return load(chosen.config, os.environ, needs_tokens=needs_tokens)
     except ConfigError as error:
         raise misconfigured(f"the configuration cannot be used:\n{error.render()}") from None
 

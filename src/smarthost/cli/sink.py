@@ -8,8 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
 from smarthost.cli.exits import CommandFailed, misused, unavailable
 from smarthost.crypto.tls import ServerTls, TlsFault, ensure_self_signed
+from smarthost.sink.desk import SinkSettings
 from smarthost.sink.main import serve
 
 _BEHAVIOUR = """\
@@ -33,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--http", metavar="ADDRESS", default="", help="serve GET /counts here, host:port [off]")
     parser.add_argument("--maildir", metavar="DIR", type=Path, help="store what comes [only count it]")
     parser.add_argument("--login", metavar="USER:PASSWORD", default="", help="offer AUTH with this login [no AUTH]")
+    parser.add_argument(
+        "--token", metavar="USER:TOKEN", default="", help="demand XOAUTH2 or OAUTHBEARER with this access token"
+    )
     parser.add_argument("--tls", action="store_true", help="offer STARTTLS with a throw-away certificate [no TLS]")
     parser.add_argument("--certificate", metavar="FILE", type=Path, help="offer STARTTLS with this PEM chain")
     parser.add_argument("--key", metavar="FILE", type=Path, help="the private key of --certificate")
@@ -42,10 +48,8 @@ def run(chosen: argparse.Namespace) -> int:
     """Run the sink until Ctrl-C; gives the exit code."""
     if (chosen.certificate is None) != (chosen.key is None):
         raise misused("--certificate and --key belong together")
-    if chosen.login and ":" not in chosen.login:
-        raise misused("--login wants USER:PASSWORD")
     try:
-        asyncio.run(serve(chosen.listen, chosen.http, chosen.maildir, chosen.login, _tls(chosen), _announce))
+        asyncio.run(serve(_settings(chosen), _tls(chosen), _announce))
     except KeyboardInterrupt:
         return os.EX_OK
     except ValueError as error:
@@ -53,6 +57,21 @@ def run(chosen: argparse.Namespace) -> int:
     except OSError as error:
         raise unavailable(f"the sink cannot start: {error.strerror or error}") from None
     return os.EX_OK
+
+
+def _settings(chosen: argparse.Namespace) -> SinkSettings:
+    settings = SinkSettings(listen=chosen.listen, http=chosen.http, maildir=chosen.maildir)
+    if chosen.login and chosen.token:
+        raise misused("--login and --token are both given; give one of them")
+    username, colon, secret = (chosen.login or chosen.token).partition(":")
+    if (chosen.login or chosen.token) and not colon:
+        raise misused("--login wants USER:PASSWORD, and --token USER:TOKEN")
+    if chosen.token:
+        mechanisms = ("XOAUTH2", "OAUTHBEARER")
+        wanted = {"username": username, "tokens": (secret,), "mechanisms": mechanisms, "require_auth": True}
+    else:
+        wanted = {"username": username, "password": secret}
+    return msgspec.structs.replace(settings, **wanted)
 
 
 def _announce(sentence: str) -> None:

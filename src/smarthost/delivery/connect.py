@@ -1,5 +1,6 @@
 """Connect: the next candidate, and the next, until one gives a session; what failed is remembered for a while."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from itertools import groupby
@@ -13,6 +14,8 @@ from smarthost.mail.outcome import Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Host, Site
 from smarthost.network.session import OpenFault, Session, SessionSettings, Timeouts, TlsContexts, open_session
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
+
+log = logging.getLogger(__name__)
 
 MAX_ADDRESSES = 5  # tried in one attempt of MX delivery (Postfix: smtp_mx_address_limit)
 MAX_SESSIONS = 2  # that got an answer and led to nothing, in one attempt of MX delivery (smtp_mx_session_limit)
@@ -124,7 +127,12 @@ class Connector:
         verdict = _classify(fault)
         unreached = Unreached(fault, verdict, host.name, address)
         if verdict.pause:
-            place = _login_place(site) if verdict.scope >= Scope.SITE else _host_place(site, host)
+            is_login = verdict.scope >= Scope.SITE
+            place = _login_place(site) if is_login else _host_place(site, host)
+            if is_login and not self.pauses.is_paused(place, now):
+                # Sessions that were opened together are refused together; that is one alert.
+                text = "the login of route %s is left alone for %.0f s: %s"
+                log.error(text, site.route.name, verdict.pause, unreached.reason)
             self.pauses.pause(place, now + verdict.pause, unreached, now)
         elif fault.reply is None:
             self._troubled.pause(address, now + TROUBLE, None, now)

@@ -33,6 +33,15 @@ _WHILE = {
 }
 
 
+class Refusal(Exception):
+    """Carries a fault of our own finding out of the steps of an opening."""
+
+    def __init__(self, fault: OpenFault) -> None:
+        """Keep the fault."""
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
 def fault_at(stage: Stage, fault: NetFault, what: str) -> OpenFault:
     """Make a fault of our own finding, its reason a sentence with the stage."""
     return OpenFault(stage, fault, None, f"{what}, {_WHILE[stage]}")

@@ -1,19 +1,33 @@
 """Words of opening a session: the login, the settings and the timeouts that go in, and the fault that may come out."""
 
+from typing import Protocol
+
 import msgspec
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import TlsLevel
+from smarthost.network.oauth_answer import TokenFault
 from smarthost.policy.classify import NetFault
 
 
+class TokenGiver(Protocol):
+    """Where the access tokens of a login come from."""
+
+    async def token(self, refused: str = "") -> str | TokenFault:
+        """Give a token, one that was fetched after `refused` if that is given."""
+
+
 class Credentials(msgspec.Struct, frozen=True):
-    """A login. `mechanism` is a SASL mechanism's name, or "" to take the best that is offered."""
+    """A login. `mechanism` is a SASL mechanism's name, or "" to take the best that is offered.
+
+    With `tokens` it is by access token, by whichever mechanism takes one, and there is no password.
+    """
 
     username: str
     password: str
     mechanism: str = ""
+    tokens: TokenGiver | None = None
 
     def __repr__(self) -> str:
         """Write it without the password, for logs and tracebacks."""

@@ -10,19 +10,17 @@ import aiosmtplib
 from smarthost.mail.outcome import Stage
 from smarthost.mail.route import Host, TlsLevel
 from smarthost.network.dial import dial
-from smarthost.network.open_fault import OPENING_ERRORS, fault_at, translate
-from smarthost.network.opening import Credentials, OpenFault, SessionSettings, Timeouts
+from smarthost.network.login import Login
+from smarthost.network.oauth_answer import TokenFault
+from smarthost.network.open_fault import OPENING_ERRORS, Refusal, fault_at, translate
+from smarthost.network.opening import Credentials, OpenFault, SessionSettings, Timeouts, TokenGiver
 from smarthost.policy.classify import NetFault
 from smarthost.policy.security import TlsPlan, plan
 from smarthost.wire.extensions import Extensions
 
 __all__ = ["Credentials", "OpenFault", "Session", "SessionSettings", "Timeouts", "TlsContexts", "open_session"]
 
-# Under TLS the plainest goes first, since servers that store hashes can do no other; without it, the one that hides
-# the password.
-_UNDER_TLS = ("PLAIN", "LOGIN", "CRAM-MD5")
-_IN_PLAIN_TEXT = ("CRAM-MD5", "PLAIN", "LOGIN")
-_TRY_NEXT = (504, 534)  # mechanism not known, mechanism too weak (RFC 4954 6): the password was not looked at
+_BAD_CREDENTIALS = 535  # RFC 4954 6
 _PLAIN = TlsPlan(attempt=False, required=False, verify=False, retry_plain=False)
 
 
@@ -105,29 +103,39 @@ async def open_session(
 ) -> Session | OpenFault:
     """Open a session to one address of a host; what goes wrong is a value.
 
-    With level `may`, a handshake that fails is followed by one more connection, in plain text (RFC 7435).
+    With level `may`, a handshake that fails is followed by one more connection, in plain text (RFC 7435). Where a
+    login is by token and refused by 535, a fresh token is tried once, over one more connection.
     """
     began = clock()
-    tls = plan(settings.tls, host)
-    opened = await _Opening(host, address, settings, contexts, timeouts).run(tls)
-    if isinstance(opened, OpenFault) and tls.retry_plain and opened.stage is Stage.STARTTLS and opened.fault:
-        opened = await _Opening(host, address, settings, contexts, timeouts).run(_PLAIN)
+    opened: Session | OpenFault
+    opening = _Opening(host, address, settings, contexts, timeouts)
+    tokens = settings.credentials.tokens if settings.credentials is not None else None
+    if tokens is None:
+        opened = await opening.open()
+    else:
+        opened = await _open_by_token(opening, tokens)
     if isinstance(opened, Session):
         opened.opened_at = clock()
         opened.opening = opened.opened_at - began
     return opened
 
 
-class _Refusal(Exception):
-    """Carries a fault of our own finding out of the steps below."""
-
-    def __init__(self, fault: OpenFault) -> None:
-        super().__init__(fault.reason)
-        self.fault = fault
+async def _open_by_token(opening: "_Opening", tokens: TokenGiver) -> Session | OpenFault:
+    """Have a token before the peer is troubled; it may have been revoked before its time, which only a 535 tells."""
+    token = await tokens.token()
+    if isinstance(token, TokenFault):
+        return fault_at(Stage.AUTH, NetFault.TOKEN_MISSING, token.reason)
+    opened = await opening.open(token)
+    if isinstance(opened, OpenFault) and opened.reply is not None and opened.reply.code == _BAD_CREDENTIALS:
+        fresh = await tokens.token(token)
+        if isinstance(fresh, TokenFault):
+            return fault_at(Stage.AUTH, NetFault.TOKEN_MISSING, f"{opened.reason}, and {fresh.reason}")
+        opened = await opening.open(fresh)
+    return opened
 
 
 class _Opening:
-    """One attempt to open a session; `stage` is where it is."""
+    """Attempts to open a session, one after another; `stage` is where the last one is."""
 
     def __init__(
         self, host: Host, address: str, settings: SessionSettings, contexts: TlsContexts, timeouts: Timeouts
@@ -139,9 +147,20 @@ class _Opening:
         self._timeouts = timeouts
         self._stage = Stage.CONNECT
         self._extensions = Extensions()
+        self._token = ""
 
-    async def run(self, tls: TlsPlan) -> Session | OpenFault:
+    async def open(self, token: str = "") -> Session | OpenFault:
+        """Open it as the TLS level wants; with `may` a second time, in plain text, after a failed handshake."""
+        self._token = token
+        tls = plan(self._settings.tls, self._host)
+        opened = await self._run(tls)
+        if isinstance(opened, OpenFault) and tls.retry_plain and opened.stage is Stage.STARTTLS and opened.fault:
+            opened = await self._run(_PLAIN)
+        return opened
+
+    async def _run(self, tls: TlsPlan) -> Session | OpenFault:
         """Go through the stages; give the session, or the fault at the stage that was reached."""
+        self._stage, self._extensions = Stage.CONNECT, Extensions()
         client: aiosmtplib.SMTP | None = None
         try:
             context = self._context(tls)
@@ -155,7 +174,7 @@ class _Opening:
             transport = cast(asyncio.Transport, client.transport)
             client = None
             return Session(self._host, self._address, transport, self._extensions)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return refusal.fault
         except OPENING_ERRORS as error:
             return translate(self._stage, error)
@@ -170,7 +189,7 @@ class _Opening:
         try:
             return self._contexts.for_level(level, self._settings.ca_file)
         except ValueError as error:
-            raise _Refusal(fault_at(Stage.STARTTLS, NetFault.TLS_FAILED, str(error))) from error
+            raise Refusal(fault_at(Stage.STARTTLS, NetFault.TLS_FAILED, str(error))) from error
 
     async def _connect(self, context: ssl.SSLContext | None) -> aiosmtplib.SMTP:
         host, settings, timeouts = self._host, self._settings, self._timeouts
@@ -205,7 +224,7 @@ class _Opening:
         self._stage = Stage.STARTTLS
         if not self._extensions.starttls:
             if tls.required:
-                raise _Refusal(fault_at(self._stage, NetFault.TLS_MISSING, "the host does not offer STARTTLS"))
+                raise Refusal(fault_at(self._stage, NetFault.TLS_MISSING, "the host does not offer STARTTLS"))
             return
         name = _tls_name(self._host, self._address)
         try:
@@ -221,28 +240,13 @@ class _Opening:
         self._stage = Stage.AUTH
         is_secret = client.get_transport_info("sslcontext") is not None
         if not (is_secret or self._settings.allow_plaintext_auth):
-            raise _Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, "no login is sent over plain text"))
-        wanted = (credentials.mechanism.upper(),) if credentials.mechanism else ()
-        ours = wanted or (_UNDER_TLS if is_secret else _IN_PLAIN_TEXT)
-        usable = [mechanism for mechanism in ours if mechanism in self._extensions.auth]
-        if not usable:
-            offer = " ".join(self._extensions.auth) or "no AUTH"
-            what = f"the host offers {offer}, we can use {' '.join(ours)}"
-            raise _Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, what))
-        for mechanism in usable:
-            try:
-                await self._log_in_by(client, credentials, mechanism)
-                return
-            except aiosmtplib.SMTPAuthenticationError as refused:
-                # After a wrong password no other mechanism is tried: that would only lock the account.
-                if refused.code not in _TRY_NEXT or mechanism == usable[-1]:
-                    raise
-
-    async def _log_in_by(self, client: aiosmtplib.SMTP, credentials: Credentials, mechanism: str) -> None:
-        ways = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login, "CRAM-MD5": client.auth_crammd5}
-        if mechanism not in ways:
-            raise _Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, f"{mechanism} is not a mechanism of ours"))
-        await ways[mechanism](credentials.username, credentials.password, timeout=self._timeouts.auth)
+            raise Refusal(fault_at(self._stage, NetFault.AUTH_MISSING, "no login is sent over plain text"))
+        login = Login(client, self._extensions, self._timeouts.auth)
+        if credentials.tokens is None:
+            await login.by_password(credentials, is_secret)
+        else:
+            name = _tls_name(self._host, self._address)
+            await login.by_token(credentials.username, self._token, name, self._host.port)
 
 
 def _tls_name(host: Host, address: str) -> str:

@@ -24,6 +24,7 @@ class NetFault(StrEnum):
     TLS_MISSING = "tls_missing"
     CERTIFICATE = "certificate"
     AUTH_MISSING = "auth_missing"
+    TOKEN_MISSING = "token_missing"
     DNS_FAILURE = "dns_failure"
     NXDOMAIN = "nxdomain"
     NULL_MX = "null_mx"
@@ -132,6 +133,7 @@ _STATUS: Mapping[NetFault, tuple[int, int]] = MappingProxyType(
         NetFault.TLS_MISSING: (7, 4),
         NetFault.CERTIFICATE: (7, 5),
         NetFault.AUTH_MISSING: (7, 0),
+        NetFault.TOKEN_MISSING: (7, 0),
         NetFault.DNS_FAILURE: (4, 3),
         NetFault.NXDOMAIN: (1, 2),
         NetFault.NULL_MX: (1, 10),  # RFC 7505 4.1
@@ -161,7 +163,7 @@ def classify_fault(stage: Stage, fault: NetFault, *, configured: bool = False) -
     if stage is Stage.CONNECT and fault in (NetFault.TIMEOUT, NetFault.RESET, NetFault.CLOSED):
         detail = 1  # X.4.1, no answer from host: nothing was connected yet
     status = EnhancedStatus(4, subject, detail)
-    if fault is NetFault.AUTH_MISSING:
+    if fault in (NetFault.AUTH_MISSING, NetFault.TOKEN_MISSING):
         return Verdict(Action.DELAYED, Scope.SITE, status, PAUSE)
     if stage in (Stage.RESOLVE, Stage.QUEUE):
         return Verdict(Action.DELAYED, Scope.TRANSACTION, status)

@@ -15,7 +15,7 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
         "one probe goes first, and no attempt is spent.",
         Why.SITE_BUSY: "All the connections that the site may have are in use; it goes as soon as one is free.",
         Why.RATE_LIMITED: "A rate limit of the configuration has been reached; it goes when the limit allows.",
-        Why.LOGIN_PAUSED: "The next hop refused our login; that login is paused for some minutes.",
+        Why.LOGIN_PAUSED: "Our login was refused, or there is no token for it; that login is paused for some minutes.",
         Why.UNRESOLVED: "DNS gave no answer about where to deliver; it is asked again on the retry schedule.",
         Why.SCHEDULED: "Its sender asked that it be sent later.",
         Why.HELD: "It is held until somebody releases it.",

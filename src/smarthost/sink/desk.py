@@ -4,7 +4,7 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,8 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `offers` is what EHLO says, STARTTLS and AUTH aside, which follow from a TLS context and `username`. What is not
     offered is refused (555). `keep` messages stay in memory; `largest` octets are taken of one. `max_connections` and
-    `max_recipients` (of a transaction) are 0 for no limit: 421 and 452 4.5.3.
+    `max_recipients` (of a transaction) are 0 for no limit: 421 and 452 4.5.3. `tokens` are the access tokens that
+    XOAUTH2 and OAUTHBEARER take, where `mechanisms` has them; it is looked into at each login.
     """
 
     listen: str = "127.0.0.1:0"
@@ -37,6 +38,7 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     implicit_tls: bool = False
     username: str = ""
     password: str = ""
+    tokens: Collection[str] = ()
     mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN", "CRAM-MD5")
     auth_needs_tls: bool = False
     require_auth: bool = False
@@ -47,7 +49,7 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_recipients: int = 0
 
     def __repr__(self) -> str:
-        """Name where it listens; the password stays out."""
+        """Name where it listens; the password and the tokens stay out."""
         return f"SinkSettings(listen={self.listen!r}, http={self.http!r})"
 
 

@@ -328,7 +328,7 @@ class Session(asyncio.Protocol):
             return self._reply(_NOT_OFFERED)
         if self._identity or self._mail is not None:
             return self._reply(replies.BAD_SEQUENCE)
-        login = Login(mechanism.upper(), settings.username, settings.password)
+        login = Login(mechanism.upper(), settings.username, settings.password, settings.tokens)
         return self._continue_login(login, initial.encode("utf-8", "surrogateescape") or None)
 
     def _continue_login(self, login: Login, text: bytes | None) -> None:

@@ -1,0 +1,107 @@
+"""Posts a form over HTTPS by the standard library, in a thread of its own: for what is asked once an hour."""
+
+import asyncio
+import http.client
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+T = TypeVar("T")
+
+TIMEOUT = 20.0  # seconds for each step of a request, and for all of its answer
+_MOST_OCTETS = 64 * 1024
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What was answered; its representation hides the body."""
+
+    status: int
+    body: bytes
+
+    def __repr__(self) -> str:
+        """Write it without the body."""
+        return f"Answer(status={self.status})"
+
+
+class HttpsFault(msgspec.Struct, frozen=True):
+    """Why there was no answer; `reason` is the end of a sentence that begins with who was asked."""
+
+    reason: str
+
+
+class _TooLong(Exception):
+    """The answer has more octets than any with a token in it."""
+
+
+def post_form(url: str, fields: Mapping[str, str], context: ssl.SSLContext, timeout: float) -> Answer | HttpsFault:
+    """Post fields and wait for the answer, at most about `timeout` seconds for each step; what goes wrong is a value.
+
+    A redirect is an answer like others and not followed: what is sent is secret. http:// goes without TLS.
+    """
+    parts = urlsplit(url)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "http":
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    else:
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    try:
+        connection.request("POST", target, urlencode(fields), headers)
+        response = connection.getresponse()
+        return Answer(response.status, _read(response, time.monotonic() + timeout))
+    except ssl.SSLCertVerificationError as error:
+        return HttpsFault(f"has no valid certificate: {error.verify_message or 'not trusted'}")
+    except ssl.SSLError:
+        return HttpsFault("cannot be spoken to: the TLS handshake failed")
+    except TimeoutError:
+        return HttpsFault("did not answer in time")
+    except _TooLong:
+        return HttpsFault("gave an answer that is too long")
+    except ConnectionRefusedError:
+        return HttpsFault("refuses connections")
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        return HttpsFault(f"cannot be reached ({what})")
+    finally:
+        connection.close()
+
+
+def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    body = bytearray()
+    while block := response.read1(8192):
+        body += block
+        if len(body) > _MOST_OCTETS:
+            raise _TooLong
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(body)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Let a thread of its own work; nobody waits for it when the relay stops, as would be with the loop's own pool."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Callable[[], None]) -> None:
+        if not done.done():
+            outcome()
+
+    def run() -> None:
+        outcome: Callable[[], None]
+        try:
+            outcome = partial(done.set_result, work())
+        except Exception as error:
+            outcome = partial(done.set_exception, error)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, outcome)
+
+    threading.Thread(target=run, name="token request", daemon=True).start()
+    return await done
