@@ -38,6 +38,7 @@ class Scenario(NamedTuple):
     signing: bool = False
     one_way_ms: float = 0.0
     connections: int = 20
+    chunking: bool = False
     least: float = 0.0
     cpu_share: float = 0.0
 
@@ -49,6 +50,16 @@ SCENARIOS = (
         "signing", "The same as the first, smarthost signing with RSA-2048, Postfix not signing", "d", True, least=3
     ),
     Scenario("distance", "10 KB, upstream 50 ms away, 10 connections", "d", one_way_ms=25, connections=10, least=2.5),
+    Scenario("lone", "10 KB, upstream 50 ms away, one connection", "d", one_way_ms=25, connections=1, least=2.5),
+    Scenario(
+        "chunking",
+        "10 KB, upstream 50 ms away that offers CHUNKING, one connection (upstream: the harness' latsink)",
+        "d",
+        one_way_ms=25,
+        connections=1,
+        chunking=True,
+        least=10,
+    ),
 )
 
 
@@ -98,7 +109,8 @@ class Bench:
         self.scenario = scenario
         os.environ["POSTFIX_CONC"] = str(scenario.connections)
         with contextlib.ExitStack() as stack:
-            sink = self.module.Sink(self.sink_port)
+            # Any delay makes it the harness' own sink, which knows CHUNKING; smtp-sink does not.
+            sink = self.module.Sink(self.sink_port, 0.001 if scenario.chunking else 0)
             stack.callback(sink.stop)
             self.upstream = self.sink_port
             if scenario.one_way_ms:
@@ -196,7 +208,7 @@ def main() -> None:
     parser.add_argument("--name", default="", help="what the tables call the relay [smarthost, if it is that]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="how long one measurement shall take")
-    parser.add_argument("--only", default="", help="reuse,single,signing,distance,idle")
+    parser.add_argument("--only", default="", help="reuse,single,signing,distance,lone,chunking,idle")
     parser.add_argument(
         "--port", type=int, default=10025, help="the relay's; the next two are the sink's and the proxy's"
     )
