@@ -148,7 +148,7 @@ class Dispatcher:
             ready.window.succeeded()
         # A message to one recipient that was relayed, as nearly all are, is not looked at any further.
         if remedies.active and (len(outcomes) != 1 or outcomes[0].action is not _RELAYED):
-            outcomes = remedies.review(self, outcomes)
+            outcomes = remedies.review(self, outcomes, transfer)
         earlier = self._partial.pop(entry.key, None) if self._partial else None
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
@@ -171,7 +171,7 @@ class Dispatcher:
         self.transfers.discard(transfer)
         self._idle.pop(transfer, None)
         if self._hall.remedies.active:
-            self._hall.remedies.hear(self, ending.stage or Stage.MAIL, ending.reply)
+            self._hall.remedies.hear(self, ending.stage or Stage.MAIL, ending.reply, transfer)
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
             if ending.pause:

@@ -1,6 +1,5 @@
 """Remedies: offers refusals to the rules of [[automation]] and does at a site what they say, for their time."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
@@ -14,7 +13,6 @@ from smarthost.policy.automation import Automation, AutomationRule, Measure, Rem
 from smarthost.queue.ready import ReadyQueue
 from smarthost.report.feed import Feed
 
-LATELY = 16  # replies that are remembered, since one reply decides on many recipients and on the session too
 _BEGUN = MappingProxyType(
     {Remedy.SUSPEND: Kind.SUSPENDED, Remedy.SLOW_DOWN: Kind.SLOWED, Remedy.SWITCH_ROUTE: Kind.SWITCHED}
 )
@@ -36,6 +34,12 @@ class Restrained(Protocol):
         """Go on, as far as the limits allow."""
 
 
+class Carried(Protocol):
+    """A session that carried mail, as far as rules are concerned with it."""
+
+    lost: bool
+
+
 class Remedies:
     """What rules do to sites. Mutable; `active` is false where no rule can match, so that nothing is asked.
 
@@ -49,38 +53,52 @@ class Remedies:
         self.active = False
         self.dispatcher_at: Callable[[str], Restrained | None] = lambda site: None
         self.routes: Mapping[str, Route] = MappingProxyType({})
-        self._lately: deque[tuple[Reply, AutomationRule | None]] = deque(maxlen=LATELY)
+        self._last: tuple[Carried | None, Reply | None, AutomationRule | None] = (None, None, None)
 
     def follow(self, rules: Iterable[AutomationRule], routes: Mapping[str, Route]) -> None:
         """Follow new rules; what a rule that is gone has put in force ends."""
         self.routes = routes
         self._detours.clear()
-        self._lately.clear()
         for measure in self._automation.replace(rules):
             self._end(measure, "the rule is gone")
         self.active = self._automation.has_rules
 
-    def review(self, dispatcher: Restrained, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Offer the refusals among outcomes to the rules; gives the outcomes as the rules want them."""
+    def review(
+        self, dispatcher: Restrained, outcomes: Sequence[Outcome], session: Carried | None = None
+    ) -> Sequence[Outcome]:
+        """Offer the refusals among a transaction's outcomes to the rules; gives the outcomes as the rules want them.
+
+        What was said to many recipients alike counts once.
+        """
         reviewed = list(outcomes)
+        rules: dict[Reply, AutomationRule | None] = {}
         for index, outcome in enumerate(outcomes):
-            if outcome.action is not Action.RELAYED and outcome.reply is not None:
-                rule = self.hear(dispatcher, outcome.stage, outcome.reply)
-                if rule is not None:
-                    reviewed[index] = amend(outcome, rule)
+            reply = outcome.reply
+            if outcome.action is Action.RELAYED or reply is None:
+                continue
+            if reply not in rules:
+                rules[reply] = self.hear(dispatcher, outcome.stage, reply, session)
+            rule = rules[reply]
+            if rule is not None and (rule.action is not Remedy.SWITCH_ROUTE or self._has_way(dispatcher, outcome)):
+                reviewed[index] = amend(outcome, rule)
         return reviewed
 
-    def hear(self, dispatcher: Restrained, stage: Stage, reply: Reply | None) -> AutomationRule | None:
-        """Offer one refusal to the rules, once even when it is heard of again; gives the rule that acts on it."""
+    def hear(
+        self, dispatcher: Restrained, stage: Stage, reply: Reply | None, session: Carried | None = None
+    ) -> AutomationRule | None:
+        """Offer one refusal to the rules; gives the rule that acts on it.
+
+        The reply that ends a session is told of by each transaction that was under way and by the session itself, and
+        counts once.
+        """
         if reply is None or reply.code < 400:
             return None
-        for known, rule in self._lately:
-            if known is reply:
-                return rule
+        if session is not None and session.lost and self._last[0] is session and self._last[1] == reply:
+            return self._last[2]
         now, site = self._clock(), dispatcher.ready.site
         found = self._automation.observe(site, stage, reply, now)
         rule = found.rule if found is not None else None
-        self._lately.append((reply, rule))
+        self._last = session, reply, rule
         if found is not None and found.begun is not None:
             current = self.dispatcher_at(site.name) or dispatcher
             self._begin(current, found.begun, now)
@@ -111,6 +129,10 @@ class Remedies:
             self._end(measure, "its time is over")
         if self._detours:
             self._detours.tidy(now)
+
+    def _has_way(self, dispatcher: Restrained, outcome: Outcome) -> bool:
+        domain = outcome.recipient.domain
+        return self._detours.leads_away(dispatcher.ready.site.route.queue_for(domain), domain)
 
     def _begin(self, dispatcher: Restrained, measure: Measure, now: float) -> None:
         ready, rule = dispatcher.ready, measure.rule

@@ -16,6 +16,8 @@ from smarthost.policy.rate import Rate
 DURATION = 3600.0  # seconds for which a measure is in force unless the rule says otherwise
 MOST_TEXT = 2000  # characters of a reply that are looked at; providers say what matters in the first line or two
 
+MOST_SITES = 1000  # for which it is remembered which rules are about them
+
 
 class Remedy(StrEnum):
     """What a rule does; the first three are measures for a site, in force for a time."""
@@ -89,12 +91,14 @@ class Automation:
         self._measures: dict[tuple[str, Remedy], Measure] = {}
         self._hits: dict[tuple[str, str], deque[float]] = {}  # by site and rule, as many as the threshold counts
         self._rows: tuple[_Row, ...] = ()
+        self._rows_of: dict[str, tuple[Site, tuple[_Row, ...]]] = {}  # by site: what is about others is not asked again
         self.replace(rules)
 
     def replace(self, rules: Iterable[AutomationRule]) -> list[Measure]:
         """Follow new rules; measures of rules that are not among them any more end, and are given."""
         kept = tuple(rules)
         self._rows = tuple(_Row(rule) for rule in kept)
+        self._rows_of = {}
         self._periods = {rule.name: rule.threshold.period for rule in kept if rule.threshold is not None}
         self._hits = {key: hits for key, hits in self._hits.items() if key[1] in self._periods}
         return self._end(measure for measure in self._measures.values() if measure.rule not in kept)
@@ -106,10 +110,11 @@ class Automation:
 
     def observe(self, site: Site, stage: Stage, reply: Reply, now: float) -> Finding | None:
         """Take a refusal that a site gave just now; None when it leads to nothing."""
-        text = str(reply)[:MOST_TEXT]
-        for row in self._rows:
-            if row.is_about(site, stage, text):
-                return self._act(row.rule, site.name, text, now)
+        if rows := self._rows_for(site):
+            text = str(reply)[:MOST_TEXT]
+            for row in rows:
+                if row.is_about(stage, text):
+                    return self._act(row.rule, site.name, text, now)
         return None
 
     def in_force(self, site: str, now: float) -> list[Measure]:
@@ -128,6 +133,16 @@ class Automation:
         for key in [key for key, hits in self._hits.items() if hits[-1] + self._periods[key[1]] <= now]:
             del self._hits[key]
         return self._end(measure for measure in self._measures.values() if measure.until <= now)
+
+    def _rows_for(self, site: Site) -> "tuple[_Row, ...]":
+        known = self._rows_of.get(site.name)
+        if known is not None and known[0] is site:
+            return known[1]
+        if len(self._rows_of) >= MOST_SITES:
+            self._rows_of.clear()
+        rows = tuple(row for row in self._rows if row.is_of(site))
+        self._rows_of[site.name] = site, rows
+        return rows
 
     def _act(self, rule: AutomationRule, site: str, text: str, now: float) -> Finding | None:
         if (site, rule.action) in self._measures and self._measures[site, rule.action].until > now:
@@ -162,14 +177,13 @@ class _Row:
         self._reply = re.compile(rule.match.reply, re.IGNORECASE)
         self._site = site_pattern(rule.match.site)
 
-    def is_about(self, site: Site, stage: Stage, text: str) -> bool:
-        match = self.rule.match
-        return (
-            (match.stage is None or match.stage is stage)
-            and (not match.route or match.route == site.route.name)
-            and (self._site is None or is_about(self._site, site))
-            and self._reply.search(text) is not None
-        )
+    def is_of(self, site: Site) -> bool:
+        route = self.rule.match.route
+        return (not route or route == site.route.name) and (self._site is None or is_about(self._site, site))
+
+    def is_about(self, stage: Stage, text: str) -> bool:
+        wanted = self.rule.match.stage
+        return (wanted is None or wanted is stage) and self._reply.search(text) is not None
 
 
 def amend(outcome: Outcome, rule: AutomationRule) -> Outcome:
