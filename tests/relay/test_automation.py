@@ -15,6 +15,7 @@ from relay_house import FAST, SLOW, House
 sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
 
 from dns_server import dns_server
+from smtp_peer import smtp_peer
 
 from smarthost.config_types import Dns, Login
 from smarthost.crypto.dkim_keys import Keyring
@@ -318,6 +319,35 @@ async def test_a_session_that_is_dismissed_is_heard_once(house: House) -> None:
     await house.until(lambda: Kind.DELAYED in house.kinds(number))
     await asyncio.sleep(0.2)
     assert not heard(house, Kind.SUSPENDED)
+
+
+async def test_what_is_said_to_an_idle_session_is_heard(house: House) -> None:
+    """A 421 that no mail is under way for is a refusal of the site like others."""
+    dialog = """
+    <- 220 peer ESMTP
+    -> EHLO relay.example.org
+    <- 250 peer
+    -> MAIL *
+    <- 250 2.1.0 ok
+    -> RCPT *
+    <- 250 2.1.5 ok
+    -> DATA
+    <- 354 go
+    -> ...
+    <- 250 2.0.0 ok
+    == stall 100
+    <- 421 4.7.0 too much mail
+    == close
+    """
+    async with smtp_peer(dialog) as peer:
+        route = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", peer.port),), TlsLevel.NONE)
+        await house.open(fallback=route, retry=SLOW, automation=(rule_of(Remedy.SUSPEND, duration=600.0),))
+        number = await house.send("a@example.net")
+        await house.until(lambda: bool(heard(house, Kind.SUSPENDED)))
+        assert house.kinds(number) == [Kind.ACCEPTED, Kind.RELAYED]
+        later = await house.send("b@example.net")
+        assert (await reason_of(house, later))["why"] == "automation"
+        assert peer.faults == []
 
 
 async def test_relayed_mail_is_never_looked_at(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
