@@ -14,12 +14,16 @@ IN_DELIVERY = "It is in delivery just now."
 
 
 class Reason(NamedTuple):
-    """Why an entry waits, as a word and as a sentence; since when and until when, None where nobody can say."""
+    """Why an entry waits, as a word and as a sentence; since when and until when, None where nobody can say.
+
+    `cause` is what holds its whole site, in short: a rule and the reply that led to it, or how the site failed.
+    """
 
     why: Why
     text: str
     since: float | None
     until: float | None
+    cause: str = ""
 
 
 class Reasons:
@@ -72,7 +76,7 @@ class Reasons:
             why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
-        return Reason(why, text, since, max(queue.blocked_until, entry.due))
+        return Reason(why, text, since, max(queue.blocked_until, entry.due), queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

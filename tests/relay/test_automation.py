@@ -85,8 +85,12 @@ async def test_a_suspension_stops_the_site(house: House) -> None:
     row = await reason_of(house, numbers[1])
     assert row["why"] == "automation" and "my-rule" in str(row["text"]) and "too much mail" in str(row["text"])
     assert 590 < parse_time(str(row["until"])) - time.time() <= 600
-    listed = [each["why"] async for each in operations.queue_list(Filter(why="automation"), 0)]
-    assert listed == ["automation"] * 4
+    listed = [each async for each in operations.queue_list(Filter(why="automation"), 0)]
+    assert [each["why"] for each in listed] == ["automation"] * 4
+    assert (listed[1]["cause"], listed[1]["until"]) == (
+        "rule my-rule, suspend, after: 451 4.7.28 too much mail",
+        row["until"],
+    )
     assert list((await house.server._take_gauges()).site_suspended.values()) == [1]
     assert house.server.relay.scheduler.total == 0
     await operations.queue_flush(Filter(ids=(numbers[1],)))
