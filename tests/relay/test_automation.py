@@ -32,6 +32,13 @@ from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.spool.store import Filter
 
+ZONE = """
+a.example. 300 IN MX 10 mx.host.example.
+b.example. 300 IN MX 10 mx.host.example.
+mx.host.example. 300 IN A 127.0.0.1
+example. 300 IN SOA ns.example. root.example. 1 3600 600 86400 300
+"""
+BY_MX = Route("mx", Deliver.MX, (), TlsLevel.NONE)
 BUSY = "451.4.7.28.once=too_much_mail@example.net"  # refused the first time, accepted the second
 
 
@@ -257,18 +264,11 @@ async def test_two_routes_that_lead_to_each_other(house: House) -> None:
 
 async def test_domains_of_one_site_are_led_together(house: House) -> None:
     """A domain that is seen first while its site's mail takes another route takes it too, with no attempt here."""
-    zone = """
-    a.example. 300 IN MX 10 mx.host.example.
-    b.example. 300 IN MX 10 mx.host.example.
-    mx.host.example. 300 IN A 127.0.0.1
-    example. 300 IN SOA ns.example. root.example. 1 3600 600 86400 300
-    """
-    async with second_way(house) as (other, way), dns_server(zone) as server:
+    async with second_way(house) as (other, way), dns_server(ZONE) as server:
         rule = rule_of(Remedy.SWITCH_ROUTE, "refused", route="other")
-        by_mx = Route("mx", Deliver.MX, (), TlsLevel.NONE)
-        await house.open(fallback=by_mx, dns=Dns((server.address,)), route_rules=(way,), automation=(rule,), retry=SLOW)
+        await house.open(fallback=BY_MX, dns=Dns((server.address,)), route_rules=(way,), automation=(rule,), retry=SLOW)
         relay = house.server.relay
-        site = await relay.sites.resolve(by_mx, "a.example")
+        site = await relay.sites.resolve(BY_MX, "a.example")
         dispatcher = relay.dispatcher_for(site)
         dispatcher.queues.add("mx/a.example")
         refusal = make_reply(421, "4.7.0", "refused here")
@@ -277,6 +277,20 @@ async def test_domains_of_one_site_are_led_together(house: House) -> None:
         await house.until(lambda: all(Kind.RELAYED in house.kinds(number) for number in numbers))
         assert other.counts.messages == 2
         assert len(heard(house, Kind.SWITCHED)) == 1 and not heard(house, Kind.DELAYED)
+
+
+async def test_a_domain_that_joins_a_suspended_site_waits_too(house: House) -> None:
+    """A domain that is seen first while its site is suspended waits with it, and no connection is tried."""
+    async with dns_server(ZONE) as server:
+        rule = rule_of(Remedy.SUSPEND, "refused", duration=600.0)
+        await house.open(fallback=BY_MX, dns=Dns((server.address,)), automation=(rule,), retry=SLOW)
+        relay = house.server.relay
+        dispatcher = relay.dispatcher_for(await relay.sites.resolve(BY_MX, "a.example"))
+        relay.remedies.hear(dispatcher, Stage.GREETING, make_reply(421, "4.7.0", "refused here"))
+        number = await house.send("250@b.example")
+        await house.until(lambda: relay.scheduler.total == 0)
+        assert (await reason_of(house, number))["why"] == "automation"
+        assert house.kinds(number) == [Kind.ACCEPTED]
 
 
 async def test_a_refused_greeting_is_offered_too(house: House) -> None:
