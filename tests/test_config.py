@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from smarthost.automation_presets import automation_rules, read_presets
 from smarthost.config import Config, ConfigError, DkimKey, Login, Mechanism, TlsFiles, load
 from smarthost.mail.envelope import Priority, Recipient
+from smarthost.mail.outcome import Stage
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, TlsLevel
 from smarthost.policy.admission import Auth, Listener, Submission, Tls
+from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit, LimitMatch, LimitTable
+from smarthost.policy.rate import Rate
 from smarthost.policy.rewriting import Rewrite
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -64,6 +68,7 @@ EVERY_KEY = """
     relayhost_ca = "FOLDER/ca.pem"
     default_domain = "example.org"
     shutdown_timeout = "5s"
+    automation_presets = false
 
     [[listener]]
     address = "0.0.0.0:587"
@@ -152,6 +157,20 @@ EVERY_KEY = """
     idle_timeout = "60s"
     on_limit = "defer"
 
+    [[automation]]
+    name = "google-slow"
+    match = { site = "*.google.com", reply = "4\\\\.7\\\\.28", route = "ses", stage = "mail" }
+    threshold = "3/10min"
+    action = "slow_down"
+    message_rate = "1/min"
+    max_connections = 2
+    duration = "90min"
+
+    [[automation]]
+    match = { reply = "blocked" }
+    action = "switch_route"
+    route = "ses"
+
     [retry]
     schedule = ["1m", "2m"]
     soft_bounce = true
@@ -208,6 +227,19 @@ def test_every_key_of_the_contract_is_read(tmp_path: Path) -> None:
         Limit(LimitMatch("*.google.com", "ses"), 20, "100/min", ("100/s", "10000/d"), 100, 50, 60.0),
     )
     assert LimitTable(config.limits)
+    assert config.automation == (
+        AutomationRule(
+            "google-slow",
+            ReplyMatch(r"4\.7\.28", "*.google.com", "ses", Stage.MAIL),
+            Remedy.SLOW_DOWN,
+            5400.0,
+            Rate(3, 600.0),
+            (Rate(1, 60.0),),
+            2,
+        ),
+        AutomationRule("automation2", ReplyMatch("blocked"), Remedy.SWITCH_ROUTE, 3600.0, route="ses"),
+    )
+    assert automation_rules(config) == config.automation
     assert config.retry == Retry((60.0, 120.0), True, 86400.0, 43200.0, ())
     assert (config.report.route, config.report.reverse_path) == ("ses", "bounces@example.org")
     assert config.history_keep == 30 * 86400
@@ -273,6 +305,25 @@ def test_the_shipped_file_says_the_defaults(tmp_path: Path) -> None:
         found = load_text(tmp_path, "").limits
         site = _site_of(route)
         assert LimitTable(shipped.limits).for_site(site) == LimitTable(found).for_site(site)
+
+
+def test_presets_are_on_unless_they_are_replaced(tmp_path: Path) -> None:
+    """The shipped rules come after one's own; one of the same name takes the place, and one key switches all off."""
+    names = [rule.name for rule in read_presets()]
+    assert len(names) >= 5
+    assert [rule.name for rule in automation_rules(load_text(tmp_path, ""))] == names
+    own = f"[[automation]]\nname = '{names[1]}'\nmatch = {{ reply = 'x' }}\naction = 'defer'"
+    rules = automation_rules(load_text(tmp_path, own))
+    assert [rule.name for rule in rules] == [names[1], names[0], *names[2:]]
+    assert rules[0].action is Remedy.DEFER
+    assert automation_rules(load_text(tmp_path, "automation_presets = false")) == ()
+
+
+def test_the_presets_beside_the_configuration_are_those_of_the_package() -> None:
+    """Who reads conf/automation.toml reads what is in use, and each rule there has its source above it."""
+    text = (CONF / "automation.toml").read_text()
+    assert text == (CONF.parent / "src/smarthost/automation.toml").read_text()
+    assert all("https://" in rule.partition("name =")[0] for rule in text.split("[[automation]]")[1:])
 
 
 def _site_of(route: Route) -> Site:

@@ -117,7 +117,6 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 
 NOT_YET = [
-    ("[[automation]]\naction = 'fail'", "automation"),
     ("[[listener]]\nprotocol = 'http'", "listener[0].protocol"),
     ("[[listener]]\nproxy_protocol = true", "listener[0].proxy_protocol"),
     ("[[listener]]\ntrusted_proxies = ['10.0.0.0/8']", "listener[0].trusted_proxies"),
@@ -140,6 +139,7 @@ def test_what_this_release_cannot_do_is_refused(tmp_path: Path, text: str, key: 
     assert "not supported by this release" in line
 
 
+REPLY = "match = { reply = 'x' }"
 WRONG = [
     ("hostname = '[192.0.2.1]'", "hostname: is"),
     ("hostname = '192.0.2.1'", "hostname: is"),
@@ -198,6 +198,62 @@ WRONG = [
         "[[limit]]\nmax_connection_rate = '5/h,max_burst=2'",
         "limit[0].max_connection_rate: '5/h,max_burst=2' is a quota",
     ),
+    (f"[[automation]]\n{REPLY}", "automation[0].action: is missing; allowed are: suspend, slow_down, "),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'stop'",
+        'automation[0].action: is "stop", but must be one of: suspend, slow_',
+    ),
+    ("[[automation]]\naction = 'fail'", "automation[0].match.reply: is missing; write a regular expression"),
+    (
+        "[[automation]]\naction = 'fail'\nmatch = { reply = '4(' }",
+        'automation[0].match.reply: is "4(", but must be a regular expression: missing ), unterminated subpattern',
+    ),
+    (
+        "[[automation]]\naction = 'fail'\nmatch = { reply = 'x*' }",
+        'automation[0].match.reply: is "x*", which matches every',
+    ),
+    ("[[automation]]\naction = 'fail'\nmatch = { reply = 'x', stage = 'connect' }", "automation[0].match.stage: is"),
+    ("[[automation]]\naction = 'fail'\nmatch = { reply = 'x', route = 'gone' }", "automation[0].match.route: is"),
+    ("[[automation]]\naction = 'fail'\nmatch = { reply = 'x', host = 'y' }", "automation[0].match.host: is not known"),
+    (f"[[automation]]\n{REPLY}\naction = 'slow_down'", 'automation[0].action: is "slow_down" without a rate; give'),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'slow_down'\nmessage_rate = 'slow'",
+        "automation[0].message_rate[0]: 'slow' is no",
+    ),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'switch_route'",
+        'automation[0].action: is "switch_route" without a route; give',
+    ),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'switch_route'\nroute = 'gone'",
+        'automation[0].route: is "gone", but there is no such route; there are: mx',
+    ),
+    (
+        "[[automation]]\nmatch = { reply = 'x', route = 'mx' }\naction = 'switch_route'\nroute = 'mx'",
+        'automation[0].route: is "mx", which is the route that is matched',
+    ),
+    (f"[[automation]]\n{REPLY}\naction = 'suspend'\nduration = '0s'", "automation[0].duration: is"),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'suspend'\nthreshold = 'often'",
+        "automation[0].threshold: 'often' is no rate",
+    ),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'suspend'\nthreshold = '3/10min,max_burst=2'",
+        'automation[0].threshold: is "3/10min,max_burst=2", but must be a number of replies in a time',
+    ),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'fail'\nduration = '1h'",
+        'automation[0].duration: has no meaning with action = "fail"; it is for suspend, slow_down, switch_route',
+    ),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'suspend'\nmax_connections = 1",
+        "automation[0].max_connections: has no meaning",
+    ),
+    (
+        f"[[automation]]\n{REPLY}\naction = 'fail'\nname = 'a'\n[[automation]]\n{REPLY}\naction = 'fail'\nname = 'a'",
+        'automation[1].name: is "a", which another rule has',
+    ),
+    ("automation_presets = 'yes'", 'automation_presets: is "yes", but must be true or false'),
     ("[retry]\nschedule = []", "retry.schedule: is empty"),
     ("[retry]\ndelay_warning = ['1d', '4h']", "retry.delay_warning: must be ascending"),
     ("[report]\nroute = 'gone'", "report.route: is"),

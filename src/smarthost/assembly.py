@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
+from smarthost.automation_presets import automation_rules
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
 from smarthost.delivery import settle
 from smarthost.delivery.connect import Connector
+from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher, Hall
 from smarthost.delivery.promoter import Promoter
+from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.reporting import Reporter, ReportTerms
 from smarthost.delivery.resolve import Sites
 from smarthost.delivery.transfer import Terms, Transfer
@@ -70,7 +73,9 @@ class Relay:
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
-        parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng)
+        detours = Detours(clock)
+        self.remedies = Remedies(detours, feed, clock)
+        parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
         self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
@@ -85,7 +90,9 @@ class Relay:
         # By site: queues of the configurations before, for their rates, and until when those remember anything.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
-        self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
+        self.hall = Hall(
+            self.scheduler, spool, self.settler, self.remedies, self.connector, self.make_transfer, clock, loop
+        )
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
         self.has_space = True
@@ -103,6 +110,9 @@ class Relay:
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
+        self.promoter.joined = self.remedies.joined
+        self.remedies.dispatcher_at = self._dispatcher_at
+        self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 
     def apply(self, config: Config, keyring: Keyring) -> None:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
@@ -126,6 +136,7 @@ class Relay:
             if memory := dispatcher.ready.limits.memory:
                 self.former[name] = dispatcher.ready, self.clock() + memory
         self.dispatchers = {}
+        self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
 
@@ -163,9 +174,13 @@ class Relay:
             former, _ = self.former.pop(site.name, (None, 0.0))
             ready = ReadyQueue(site, self.limits.for_site(site), former)
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
+            self.remedies.apply_to(dispatcher)
         else:
             dispatcher.ready.site = site
         return dispatcher
+
+    def _dispatcher_at(self, site: str) -> Dispatcher | None:
+        return self.dispatchers.get(site)
 
     def dispatcher_of(self, queue: str) -> Dispatcher | None:
         """Find the dispatcher that serves a queue, if one does."""
@@ -209,9 +224,13 @@ class Relay:
         return dispatcher is not None and dispatcher.withdraw(key)
 
     def _awake(self, queues: set[str]) -> None:
-        """Let queues be tried at once: a pause of their site ends, as a person asked for it."""
+        """Let queues be tried at once: a pause or a suspension of their site ends, as a person asked for it."""
         self.connector.clear()
         self.logins.forget_faults()
+        for suspended in [each for each in self.dispatchers.values() if each.ready.suspended_until]:
+            if not queues.isdisjoint(suspended.queues):
+                self.remedies.lift(suspended)
+                queues = queues | suspended.queues
         for queue in queues:
             dispatcher = self.dispatcher_of(queue)
             if dispatcher is not None:

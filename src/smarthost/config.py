@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from smarthost.config_read import Findings, Table, read_path, read_positive_duration, show
-from smarthost.config_routes import NOT_YET, read_routing
+from smarthost.config_automation import read_automation
+from smarthost.config_read import Findings, Table, read_bool, read_path, read_positive_duration, show
+from smarthost.config_routes import read_routing
 from smarthost.config_sections import (
     HTTP_ADDRESS,
     read_dkim,
@@ -39,6 +40,7 @@ from smarthost.config_words import read_domain, read_host_name, read_mailbox, re
 from smarthost.mail.address import to_a_label
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.admission import Auth, Listener, Submission, User
+from smarthost.policy.automation import AutomationRule
 from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit
 from smarthost.policy.rewriting import Rewrite
@@ -88,6 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     fallback: Route = Route("mx", Deliver.MX)
     credentials: dict[str, Login] = {}
     limits: tuple[Limit, ...] = ()
+    automation: tuple[AutomationRule, ...] = ()
+    automation_presets: bool = True
     retry: Retry = Retry()
     report: ReportSettings = ReportSettings()
     history_keep: float = 7 * 86400.0
@@ -139,6 +143,8 @@ def load(
         fallback=routing.fallback,
         credentials=routing.credentials,
         limits=read_limits(top, names),
+        automation=read_automation(top, names),
+        automation_presets=top.take("automation_presets", read_bool, True),
         retry=read_retry(top.table("retry")),
         report=read_report(top.table("report"), names),
         history_keep=read_history(top.table("history")),
@@ -147,9 +153,6 @@ def load(
         log=read_log(top.table("log")),
         source=source.path,
     )
-    if top.values.get("automation"):
-        top.refuse("automation", f"{NOT_YET}; leave it out")
-    top.know("automation")
     top.finish()
     if not users and any(listener.auth is Auth.REQUIRED for listener in listeners):
         top.warn("user", "nobody is given, so nobody can log in where a listener requires it")

@@ -94,6 +94,11 @@ def _read_file(path: Path) -> Source:
         raise ConfigError((Problem(0, str(path), "", f"cannot be read: {error.strerror}"),)) from None
     except UnicodeDecodeError as error:
         raise ConfigError((Problem(0, str(path), "", f"is not UTF-8 text: {error.reason}"),)) from None
+    return parse_source(text, path)
+
+
+def parse_source(text: str, path: Path) -> Source:
+    """Read text as TOML, as if it stood in a file; raises ConfigError when it is not TOML."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

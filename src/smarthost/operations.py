@@ -39,10 +39,13 @@ class RelayOperations:
         self.listening: list[str] = []
 
     async def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
-        """Give entries by arrival, each with the reason that it waits for just now."""
+        """Give entries by arrival, each with what it waits for just now, and what holds its site till when."""
         left = limit or -1
         async for entry, reason in self._entries(wanted):
-            yield entry_row(entry) | {"why": str(reason.why)}
+            row = entry_row(entry) | {"why": str(reason.why)}
+            if reason.cause and reason.until is not None:
+                row |= {"until": format_time(reason.until), "cause": reason.cause}
+            yield row
             left -= 1
             if left == 0:
                 return

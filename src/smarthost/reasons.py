@@ -14,12 +14,16 @@ IN_DELIVERY = "It is in delivery just now."
 
 
 class Reason(NamedTuple):
-    """Why an entry waits, as a word and as a sentence; since when and until when, None where nobody can say."""
+    """Why an entry waits, as a word and as a sentence; since when and until when, None where nobody can say.
+
+    `cause` is what holds its whole site, in short: a rule and the reply that led to it, or how the site failed.
+    """
 
     why: Why
     text: str
     since: float | None
     until: float | None
+    cause: str = ""
 
 
 class Reasons:
@@ -54,23 +58,25 @@ class Reasons:
         since = max(entry.message.arrival.at, entry.due)
         wait = dispatcher.ready.cells.wait(now)
         if wait > 0.0:
-            return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
+            return Reason(Why.RATE_LIMITED, _with_rule(SENTENCES[Why.RATE_LIMITED], dispatcher), since, now + wait)
         wait = dispatcher.ready.opening_cells.wait(now)
         if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
             return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
         if dispatcher.ready.todo:
-            return Reason(Why.SITE_BUSY, SENTENCES[Why.SITE_BUSY], since, None)
+            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
         return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
-        """Nothing of the queue is tried: the login was refused, or the site cannot be reached."""
-        paused = self._connector.login_pause(dispatcher.ready.site) if dispatcher is not None else None
-        why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
+        """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""
+        why = queue.blocked_why
+        if why is Why.SITE_THROTTLED and dispatcher is not None:
+            paused = self._connector.login_pause(dispatcher.ready.site)
+            why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
-        return Reason(why, text, since, max(queue.blocked_until, entry.due))
+        return Reason(why, text, since, max(queue.blocked_until, entry.due), queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:
@@ -80,6 +86,11 @@ def since_when(entry: Entry, events: Sequence[Event]) -> float:
         if not event.recipient or event.recipient in mine:
             return event.time
     return entry.message.arrival.at
+
+
+def _with_rule(sentence: str, dispatcher: Dispatcher) -> str:
+    slowed = dispatcher.ready.slowed_by
+    return f"{sentence} The site is slowed down by {slowed}." if slowed else sentence
 
 
 def _with_last(sentence: str, entry: Entry) -> str:

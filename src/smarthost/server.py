@@ -245,7 +245,10 @@ class Server:
             queue_oldest={state: max(now - at, 0.0) for state, at in arrivals.items() if at is not None},
             site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
             site_connections=connections,
-            site_suspended={name: int(each.ready.window.until > now) for name, each in dispatchers.items()},
+            site_suspended={
+                name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
+                for name, each in dispatchers.items()
+            },
             disk_free_ratio=self.spool.free_space().ratio,
         )
 
@@ -269,6 +272,7 @@ class Server:
 
     def _look(self, now: float) -> None:
         relay = self.relay
+        relay.remedies.tick(now)
         for dispatcher in [*relay.dispatchers.values(), *relay.retired]:
             dispatcher.tick(now)
         relay.forget_retired()

@@ -35,6 +35,14 @@ def test_queue_table() -> None:
     )
 
 
+def test_what_holds_a_site_is_shown_instead() -> None:
+    """Where the whole site is held, the table says by what, and when it ends."""
+    cause = "rule my-rule, suspend, after: 451 4.7.28 too much mail"
+    held = ROW | {"why": "automation", "until": "2026-01-01T01:30:00.000Z", "cause": cause}
+    row = format_queue([held], NOW, 200).splitlines()[1]
+    assert "in 30m00s  automation" in row and row.endswith(cause)
+
+
 def test_wide_columns_give_way_first() -> None:
     """In a narrow terminal the longest cells are cut and end in an ellipsis, the short ones stay whole."""
     assert format_table(("ID", "TEXT"), [("abc", "x" * 50), ("d", "y")], 20) == (

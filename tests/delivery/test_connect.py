@@ -111,6 +111,7 @@ async def test_a_host_that_refuses_us_is_left_alone(clock: Clock) -> None:
         again = await connect.connect(site)
         assert isinstance(again, Unreached)
         assert again.reason == "554 5.7.1 go away (left alone for 200 s more)"
+        assert again.is_remembered and not unreached.is_remembered
         assert again.verdict.pause == 200
         assert len(peer.reads) == 1
         clock.now += 201

@@ -27,6 +27,8 @@ from smarthost.wire.data import stuff
         ("452.4.2.2", Act.REFUSE, "452 4.2.2"),
         ("452.4.2.2-9", Act.REFUSE, "452 4.2.2"),
         ("557", Act.REFUSE, "557 5.0.0"),
+        ("451-3=Try_again_in_5_minutes", Act.REFUSE, "451 4.3.0 Try again in 5 minutes"),
+        ("data-554.5.7.0=no", Act.REFUSE_CONTENT, "554 5.7.0 no"),
         ("data-451", Act.REFUSE_CONTENT, "451 4.3.0"),
         ("DATA-554-3", Act.REFUSE_CONTENT, "554 5.7.1"),
         ("drop-mail", Act.DROP_MAIL, ""),

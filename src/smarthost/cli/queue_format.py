@@ -67,9 +67,9 @@ def _cells(row: Row, now: float) -> tuple[str, ...]:
         age_of(row["arrived"], now),
         format_size(row["size"]),
         str(row["attempts"]),
-        time_left(row["due"], now) or "-",
+        time_left(row.get("until") or row["due"], now) or "-",
         row["why"],
         f"<{row['sender']}>",
         first if len(recipients) < 2 else f"{first} +{len(recipients) - 1}",
-        row["last"],
+        row.get("cause") or row["last"],
     )

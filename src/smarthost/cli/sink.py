@@ -20,6 +20,7 @@ the recipient's local part says how it is treated:
   250@ or any other        accepted
   451@ 550@ 452.4.2.2@     that code (and enhanced status) as reply to RCPT
   451.once@                refused once, then accepted
+  451=try_again_in_5_min@  with these words in the reply
   data-451@ data-554@      that code after the end of data
   drop-mail@ drop-data@ drop-dot@   the connection is closed there
   slow-500@                waits 500 ms before each reply

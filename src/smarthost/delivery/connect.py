@@ -23,12 +23,16 @@ TROUBLE = 60.0  # seconds for which an address that did not answer is tried behi
 
 
 class Unreached(msgspec.Struct, frozen=True):
-    """Why there is no session: the last fault, what it means, and where it happened ("" where nothing was tried)."""
+    """Why there is no session: the last fault, what it means, and where it happened ("" where nothing was tried).
+
+    `is_remembered` says that the fault is an older one, for which the place is still left alone.
+    """
 
     fault: OpenFault
     verdict: Verdict
     host: str
     address: str
+    is_remembered: bool = False
 
     @property
     def reason(self) -> str:
@@ -148,7 +152,7 @@ class Connector:
         reason = f"{unreached.reason} (left alone for {until - now:.0f} s more)"
         fault = msgspec.structs.replace(unreached.fault, reason=reason)
         verdict = msgspec.structs.replace(unreached.verdict, pause=until - now)
-        return msgspec.structs.replace(unreached, fault=fault, verdict=verdict)
+        return msgspec.structs.replace(unreached, fault=fault, verdict=verdict, is_remembered=True)
 
 
 def outcomes_of(unreached: Unreached, recipients: Sequence[Recipient]) -> list[Outcome]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from smarthost.delivery.connect import Connector, Unreached, outcomes_of
+from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.settle import Passage, Settler
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 ENTRIES_PER_SESSION = 16  # waiting entries that justify one more session: pipelining carries a few without one
 PATIENCE = 0.005  # seconds that one entry may stand at the front before further sessions are opened
 PREFETCH = 32  # contents read from the spool at a time
+_RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
 
 
 class TransferMaker(Protocol):
@@ -41,6 +43,7 @@ class Hall(msgspec.Struct):
     scheduler: Scheduler
     spool: Spool
     settler: Settler
+    remedies: Remedies
     connector: Connector
     make_transfer: TransferMaker
     clock: Callable[[], float]
@@ -85,6 +88,9 @@ class Dispatcher:
         ready, now = self.ready, self._hall.clock()
         if self.stopping or not ready.todo:
             return
+        if ready.suspended_until > now:
+            self.hold(now)
+            return
         while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
             pass
         wanted = len(ready.todo) - self.opening
@@ -94,7 +100,7 @@ class Dispatcher:
                 self._later(wait)
                 return
             if not ready.window.may_open(now):
-                self._held_by_window(now)
+                self.hold(now)
                 return
             ready.opening_cells.take(now)
             ready.window.opened()
@@ -138,9 +144,12 @@ class Dispatcher:
         started: float,
     ) -> None:
         """Take the outcomes of one transaction; the recipients that it did not reach travel in the next one."""
-        ready, entry = self.ready, job.entry
+        ready, entry, remedies = self.ready, job.entry, self._hall.remedies
         if not transfer.lost:
             ready.window.succeeded()
+        # A message to one recipient that was relayed, as nearly all are, is not looked at any further.
+        if remedies.active and (len(outcomes) != 1 or outcomes[0].action is not _RELAYED):
+            outcomes = remedies.review(self, outcomes, transfer)
         earlier = self._partial.pop(entry.key, None) if self._partial else None
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
@@ -162,6 +171,8 @@ class Dispatcher:
         ready, now = self.ready, self._hall.clock()
         self.transfers.discard(transfer)
         self._idle.pop(transfer, None)
+        if self._hall.remedies.active:
+            self._hall.remedies.hear(self, ending.stage or Stage.MAIL, ending.reply, transfer)
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
             if ending.pause:
@@ -173,7 +184,7 @@ class Dispatcher:
             self._unload()
         elif ending.scope is Scope.SITE and ending.pause:
             ready.window.pause(now + ending.pause)
-            self._held_by_window(now, ending.reason)
+            self.hold(now, ending.reason)
         else:
             self.work()
 
@@ -215,7 +226,7 @@ class Dispatcher:
     def is_unused(self) -> bool:
         """Whether nothing would be lost with it: no session, no entry, no pause, no rate that remembers."""
         ready = self.ready
-        is_paused = ready.window.until > self._hall.clock()
+        is_paused = max(ready.window.until, ready.suspended_until) > self._hall.clock()
         return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused or ready.limits.memory)
 
     @property
@@ -225,8 +236,7 @@ class Dispatcher:
 
     def _pause(self, session: Session, ending: Ending) -> None:
         """Leave the host or the login alone for as long as the verdict says."""
-        stage = ending.stage or Stage.CONTENT
-        fault = OpenFault(stage, ending.fault, ending.reply, ending.reason)
+        fault = OpenFault(ending.stage or Stage.CONTENT, ending.fault, ending.reply, ending.reason)
         status = ending.reply.status if ending.reply is not None else EnhancedStatus(4, 4, 2)
         verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
         self._hall.connector.pause(self.ready.site, session.host, session.address, fault, verdict)
@@ -337,8 +347,8 @@ class Dispatcher:
 
     def _unreached(self, unreached: Unreached) -> None:
         """No host answered: the first entry has had its attempt; if the site is throttled now, the others wait."""
-        ready, hall = self.ready, self._hall
-        now = hall.clock()
+        ready, hall, now = self.ready, self._hall, self._hall.clock()
+        is_news = hall.remedies.active and not unreached.is_remembered
         ready.window.failed(now)
         ready.window.closed()
         if unreached.verdict.scope is Scope.SITE and unreached.verdict.pause:
@@ -347,33 +357,42 @@ class Dispatcher:
             entry = ready.take()
             ready.done()
             outcomes = outcomes_of(unreached, entry.recipients)
-            hall.settler.attempted(entry, outcomes)
+            hall.settler.attempted(entry, hall.remedies.review(self, outcomes) if is_news else outcomes)
         elif self.transfers:
             hall.settler.tell_unreached(ready.site, unreached)
+            if is_news:
+                hall.remedies.hear(self, unreached.fault.stage, unreached.fault.reply)
         if not ready.window.may_open(now):
-            self._held_by_window(now, unreached.reason)
+            self.hold(now, unreached.reason)
         else:
             self.work()
 
-    def _held_by_window(self, now: float, reason: str = "") -> None:
-        """The site is throttled: its entries go back to disk until the window opens, with no attempt spent."""
+    def hold(self, now: float, reason: str = "") -> None:
+        """Put entries back to disk while the site is throttled or suspended, with no attempt spent."""
         ready = self.ready
-        if ready.window.until <= now:
+        until, why = ready.window.until, Why.SITE_THROTTLED
+        if ready.suspended_until > max(now, until):
+            until, why, reason = ready.suspended_until, Why.AUTOMATION, ready.suspended_by
+        if until <= now:
             return
         for queue in self.queues:
-            self._hall.scheduler.block(queue, ready.window.until, reason or "the site is throttled")
+            self._hall.scheduler.block(queue, until, reason or "the site is throttled", why)
         self._unload()
-        self._later(ready.window.until - now)
+        self._later(until - now)
+
+    def shrink(self) -> None:
+        """End the sessions that are more than the limits allow now, each with what it carries."""
+        for transfer in tuple(self.transfers)[self.ready.limits.max_connections :]:
+            transfer.close()
 
     def _unload(self) -> None:
         """Give all that waits here back to the disk; what was decided of a part of one has to be there before."""
-        scheduler, settler = self._hall.scheduler, self._hall.settler
-        entries = self.ready.drain()
-        for entry in entries:
+        unload, settler = self._hall.scheduler.unload, self._hall.settler
+        for entry in self.ready.drain():
             if self._partial.pop(entry.key, None) is None:
-                scheduler.unload((entry,))
+                unload((entry,))
             else:
-                settler.when_written(entry.key, partial(scheduler.unload, (entry,)))
+                settler.when_written(entry.key, partial(unload, (entry,)))
 
     def _opened(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -20,7 +20,10 @@ UNRESOLVED_PAUSE_MOST = 900.0
 
 
 class Promoter:
-    """From the scheduler to the dispatchers. `dispatcher_for` makes or finds the dispatcher of a site."""
+    """From the scheduler to the dispatchers. `dispatcher_for` makes or finds the dispatcher of a site.
+
+    `joined` is told of each queue that is found to go to a site; the assembly sets it.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Promoter:
         self._sites, self._scheduler, self._settler = sites, scheduler, settler
         self.rules = rules
         self._dispatcher_for, self._clock = dispatcher_for, clock
+        self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
         self.known: dict[str, tuple[Dispatcher, float]] = {}
         self._waiting: dict[str, list[Entry]] = {}
         self._pauses: dict[str, float] = {}
@@ -42,6 +46,13 @@ class Promoter:
 
     def offer(self, entry: Entry) -> None:
         """Take an entry that was routed just now."""
+        if self._settler.detours and self._settler.detours.leads_away(entry.queue, entry.recipients[0].domain):
+            self._scheduler.contents.drop(entry.message.id)
+            self.reoffer(entry)
+        else:
+            self._offer(entry)
+
+    def _offer(self, entry: Entry) -> None:
         known = self.known.get(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
@@ -62,7 +73,7 @@ class Promoter:
             return
         queues = {self._route(entry, index).queue_for(r.domain) for index, r in enumerate(entry.recipients)}
         if queues == {entry.queue} and self._route_of(entry).deliver in (Deliver.RELAYHOST, Deliver.MX):
-            self.offer(entry)
+            self._offer(entry)
         else:
             self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
 
@@ -98,7 +109,9 @@ class Promoter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _route(self, entry: Entry, index: int) -> Route:
-        return self.rules.route_for(entry.message, entry.recipients[index])
+        recipient = entry.recipients[index]
+        route = self.rules.route_for(entry.message, recipient)
+        return self._settler.detours.follow(route, recipient.domain) if self._settler.detours else route
 
     def _route_of(self, entry: Entry) -> Route:
         return self._route(entry, 0)
@@ -117,9 +130,11 @@ class Promoter:
         self._pauses.pop(queue, None)
         dispatcher = self._dispatcher_for(found)
         self.known[queue] = (dispatcher, found.expires)
-        dispatcher.queues.add(queue)
+        if queue not in dispatcher.queues:
+            dispatcher.queues.add(queue)
+            self.joined(dispatcher, queue)
         for entry in entries:
-            dispatcher.push(entry)
+            self.offer(entry)
 
     def _unresolved(self, queue: str, entries: list[Entry], found: Unresolved) -> None:
         """A domain that cannot take mail fails its entries; a DNS fault delays the first and lets the others wait."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from smarthost.delivery.connect import Unreached
+from smarthost.delivery.detours import Detours
 from smarthost.delivery.reporting import Reporter
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
@@ -18,6 +19,7 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.backoff import Retry, deadline, next_attempt
+from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
 from smarthost.queue.scheduler import Scheduler
 from smarthost.report.counters import Counters
@@ -60,19 +62,21 @@ class Parts(msgspec.Struct, frozen=True):
     counters: Counters
     clock: Callable[[], float]
     rng: Random
+    detours: Detours
 
 
 class Settler:
     """The only place, beside an operator's hand, where an entry changes after it was accepted.
 
-    `retry` is replaced at a reload; `pending` counts settles that are not on disk yet.
+    `retry` is replaced at a reload; `pending` counts settles that are not on disk yet; `detours` say which queues'
+    mail shall leave them at once.
     """
 
     def __init__(self, parts: Parts, retry: Retry) -> None:
         """Join the parts."""
         self._spool, self._scheduler, self._reporter = parts.spool, parts.scheduler, parts.reporter
         self._feed, self._counters, self._clock, self._rng = parts.feed, parts.counters, parts.clock, parts.rng
-        self.retry = retry
+        self.retry, self.detours = retry, parts.detours
         self.pending = 0
         self._parts: dict[tuple[int, int], int] = {}  # by entry: parts that are not on disk yet
         self._waiting: dict[tuple[int, int], list[Callable[[], None]]] = {}
@@ -212,11 +216,18 @@ class Settler:
             return
         last = delayed[-1]
         entry.attempts += 1
-        jitter = self._rng.uniform(-1.0, 1.0)
-        entry.due = min(next_attempt(self.retry, entry.attempts, now, jitter), entry.expires)
+        jitter, hint = self._rng.uniform(-1.0, 1.0), _hint_of(delayed)
+        if hint is None:
+            entry.due = min(next_attempt(self.retry, entry.attempts, now, jitter), entry.expires)
+        else:
+            entry.due = min(hinted_attempt(self.retry, hint, now, jitter), entry.expires)
         entry.last = f"{last.reason} ({last.host})" if last.host else last.reason
         ambiguous = any(outcome.ambiguous for outcome in delayed)
         entry.why = why or (Why.AMBIGUOUS if ambiguous else Why.RETRY)
+        if self.detours and not ambiguous and self.detours.leads_away(entry.queue, entry.recipients[0].domain):
+            # It is routed again when it is read from disk, and finds other hosts there.
+            entry.due, entry.hosts_tried = now, ()
+            return
         if last.scope is Scope.TRANSACTION and last.host:
             entry.hosts_tried = (*entry.hosts_tried, last.host)[-4:]
         elif ambiguous:
@@ -339,6 +350,13 @@ class Settler:
         )
         self._feed.publish(event)
         return event
+
+
+def _hint_of(delayed: Sequence[Outcome]) -> float | None:
+    """Give the longest time that a refusal asked to wait, in seconds; None when no 4yz reply names one."""
+    replies = {id(outcome.reply): outcome.reply for outcome in delayed if outcome.reply is not None}
+    hints = [find_hint(reply.text) for reply in replies.values() if 400 <= reply.code < 500]
+    return max((hint for hint in hints if hint is not None), default=None)
 
 
 def _are_plainly_relayed(outcomes: Sequence[Outcome]) -> bool:

@@ -18,6 +18,7 @@ class Why(StrEnum):
     SITE_BUSY = "site_busy"
     RATE_LIMITED = "rate_limited"
     LOGIN_PAUSED = "login_paused"
+    AUTOMATION = "automation"
     UNRESOLVED = "unresolved"
     SCHEDULED = "scheduled"
     HELD = "held"

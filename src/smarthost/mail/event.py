@@ -23,6 +23,10 @@ class Kind(StrEnum):
     RELEASED = "released"
     EXPIRED = "expired"
     DELETED = "deleted"
+    SUSPENDED = "suspended"
+    SLOWED = "slowed"
+    SWITCHED = "switched"
+    RESUMED = "resumed"
 
 
 _ACCEPTED = Kind.ACCEPTED  # looked up for each message: an attribute of an enum costs more than a name of the module

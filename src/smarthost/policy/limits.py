@@ -73,20 +73,21 @@ class LimitTable:
         """Sort and compile; raises ValueError when a rate is none."""
         of_sites = [limit for limit in limits if limit.match.is_of_site]
         of_sites.sort(key=lambda limit: limit.match.specificity, reverse=True)
-        self._rows = tuple((_site_pattern(limit.match.site), limit.match.route, _known(limit)) for limit in of_sites)
+        self._rows = tuple((site_pattern(limit.match.site), limit.match.route, _known(limit)) for limit in of_sites)
 
     def for_site(self, site: Site) -> SiteLimits:
         """Give a site's limits: for each key the most specific limit that says something about it, else the default."""
         found: dict[str, object] = {}
         for pattern, route, known in self._rows:
-            if (not route or route == site.route.name) and (pattern is None or _is_about(pattern, site)):
+            if (not route or route == site.route.name) and (pattern is None or is_about(pattern, site)):
                 found = known | found
         if "idle_timeout" not in found:
             found["idle_timeout"] = IDLE_RELAYHOST if site.route.deliver is Deliver.RELAYHOST else IDLE_MX
         return msgspec.structs.replace(SiteLimits(), **found)
 
 
-def _site_pattern(site: str) -> re.Pattern[str] | None:
+def site_pattern(site: str) -> re.Pattern[str] | None:
+    """Compile a glob, or a suffix, of an MX host's name; None for "", which is every site."""
     if not site:
         return None
     if "*" in site or "?" in site:
@@ -94,7 +95,8 @@ def _site_pattern(site: str) -> re.Pattern[str] | None:
     return compile_globs((site, f"*.{site}"))
 
 
-def _is_about(pattern: re.Pattern[str], site: Site) -> bool:
+def is_about(pattern: re.Pattern[str], site: Site) -> bool:
+    """Whether a pattern names one of the hosts of a site, or the site."""
     # One host is enough: a domain that adds a backup of its own still loads the provider's hosts.
     return any(pattern.fullmatch(host.name.rstrip(".")) for host in site.hosts) or bool(pattern.fullmatch(site.name))
 

@@ -115,6 +115,12 @@ class Cells:
         """Make a cell or a quota for each rate; no rate never waits."""
         self._cells = tuple(Quota(rate) if rate.is_quota else Cell(rate) for rate in rates)
 
+    def joined(self, more: "Cells") -> "Cells":
+        """Give the rates of both as one: what is counted there is counted in both."""
+        joined = Cells(())
+        joined._cells = self._cells + more._cells
+        return joined
+
     def wait(self, now: float) -> float:
         """Give the seconds until one may go; 0.0 means at once."""
         longest = 0.0

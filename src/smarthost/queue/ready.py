@@ -1,12 +1,15 @@
 """Ready queue: the entries that may go to one site now, and how many sessions may carry them."""
 
 from collections import deque
+from collections.abc import Iterable
+
+import msgspec
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.route import Site
 from smarthost.policy.depth import Depth
 from smarthost.policy.limits import SiteLimits
-from smarthost.policy.rate import Cells
+from smarthost.policy.rate import Cells, Rate
 from smarthost.policy.window import Window
 
 
@@ -14,18 +17,24 @@ class ReadyQueue:
     """What waits in memory for one site. Mutable; `scheduler` and `promoter` fill it, the site's dispatcher empties it.
 
     `busy` counts entries that a dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait.
+    Nothing is sent before `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has
+    suspended the site, or has made its limits stricter than the configuration's, "" where nothing has.
     """
 
     __slots__ = (
         "busy",
         "cells",
+        "configured",
         "depth",
         "is_paced",
         "limits",
         "opening_cells",
         "site",
+        "slowed_by",
+        "suspended_by",
         "suspended_until",
         "todo",
+        "usual_cells",
         "window",
     )
 
@@ -36,19 +45,40 @@ class ReadyQueue:
         cells that both share, since a session of the older one may yet count there.
         """
         self.site = site
-        self.limits = limits
+        self.limits = self.configured = limits
         self.todo: deque[Entry] = deque()
         self.busy = 0
         self.window = Window(limits.max_connections)
         self.depth = Depth()
-        self.cells = Cells(limits.message_rate)
+        self.usual_cells = Cells(limits.message_rate)
         self.is_paced = bool(limits.message_rate)
         self.opening_cells = Cells(limits.max_connection_rate)
-        if former is not None and former.limits.message_rate == limits.message_rate:
-            self.cells = former.cells
-        if former is not None and former.limits.max_connection_rate == limits.max_connection_rate:
+        if former is not None and former.configured.message_rate == limits.message_rate:
+            self.usual_cells = former.usual_cells
+        if former is not None and former.configured.max_connection_rate == limits.max_connection_rate:
             self.opening_cells = former.opening_cells
+        self.cells = self.usual_cells
         self.suspended_until = 0.0
+        self.suspended_by = self.slowed_by = ""
+
+    def slow_down(self, rates: Iterable[Rate], connections: int | None, reason: str, now: float) -> None:
+        """Add rates to those of the configuration, and lower the connections; what was sent just now counts."""
+        usual = self.configured
+        rates = tuple(rates)
+        slower = Cells(rates)
+        slower.take(now)
+        self.limits = msgspec.structs.replace(
+            usual,
+            message_rate=usual.message_rate + rates,
+            max_connections=min(usual.max_connections, connections or usual.max_connections),
+        )
+        self.cells, self.is_paced = self.usual_cells.joined(slower), bool(self.limits.message_rate)
+        self.window.maximum, self.slowed_by = self.limits.max_connections, reason
+
+    def resume_speed(self) -> None:
+        """Follow the configuration's limits again, whose rates have gone on counting."""
+        self.limits, self.cells, self.slowed_by = self.configured, self.usual_cells, ""
+        self.is_paced, self.window.maximum = bool(self.limits.message_rate), self.limits.max_connections
 
     def push(self, entry: Entry) -> None:
         """Put an entry at the end."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from heapq import heappop, heappush
 from math import nextafter
 
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.queue.contents import Contents
 from smarthost.spool.store import Accepted, Spool
 
@@ -25,11 +25,21 @@ class Waiting:
     """What the scheduler knows of one queue. `loaded` are its entries in memory, until their settle is on disk.
 
     `disk_due` is the earliest due time among entries that are on disk only, infinite when there is none;
-    `blocked_until` is a Unix time before which nothing is read from disk; `blocked_by` and `blocked_since` say why
-    and since when, for people.
+    `blocked_until` is a Unix time before which nothing is read from disk; `blocked_why`, `blocked_by` and
+    `blocked_since` say why and since when, for people.
     """
 
-    __slots__ = ("blocked_by", "blocked_since", "blocked_until", "disk_due", "loaded", "name", "pulling", "turn")
+    __slots__ = (
+        "blocked_by",
+        "blocked_since",
+        "blocked_until",
+        "blocked_why",
+        "disk_due",
+        "loaded",
+        "name",
+        "pulling",
+        "turn",
+    )
 
     def __init__(self, name: str) -> None:
         """Begin with nothing known."""
@@ -37,6 +47,7 @@ class Waiting:
         self.loaded: dict[Key, Entry] = {}
         self.disk_due = _NEVER
         self.blocked_until = 0.0
+        self.blocked_why = Why.SITE_THROTTLED
         self.blocked_by = ""
         self.blocked_since = 0.0
         self.pulling = False
@@ -126,12 +137,12 @@ class Scheduler:
                 self.contents.drop(entry.message.id)
             self._note(queue, entry.due)
 
-    def block(self, name: str, until: float, reason: str) -> None:
+    def block(self, name: str, until: float, reason: str, why: Why = Why.SITE_THROTTLED) -> None:
         """Read nothing of a queue before a time."""
         queue, now = self._queue(name), self._clock()
-        if now > queue.blocked_until + PROBE_TIME:
+        if now > queue.blocked_until + PROBE_TIME or why is not queue.blocked_why:
             queue.blocked_since = now
-        queue.blocked_until, queue.blocked_by = until, reason
+        queue.blocked_until, queue.blocked_by, queue.blocked_why = until, reason, why
         self._note(queue, queue.disk_due)
 
     def unblock(self, name: str) -> None:

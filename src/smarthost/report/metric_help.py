@@ -66,8 +66,8 @@ HELP: Mapping[str, str] = {
         "Connections to a site, by state (opening, busy, idle). No alert: compare with the site's limit."
     ),
     "site_suspended": (
-        "1 for a site that gets nothing at present: throttled after failures, or suspended by a person. Alert "
-        "when it stays 1 for an hour."
+        "1 for a site that gets nothing at present: throttled after failures, or suspended by a rule of "
+        "[[automation]]. Alert when it stays 1 for an hour."
     ),
     "disk_free_ratio": (
         "Free space of the data directory, 0 to 1. Alert below 0.1; the relay itself stops accepting at min_free_space."

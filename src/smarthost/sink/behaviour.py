@@ -43,7 +43,8 @@ HUGE_OCTETS = HUGE_OCTETS * (100_000 // len(HUGE_OCTETS)) + b"250 2.1.5 at last\
 
 # Whatever stands behind, as a number, only makes addresses different: 550-17@, drop-dot.once-3@, 451.12@.
 _REFUSAL = re.compile(
-    r"(data-)?([45][0-5][0-9])(?:\.([45]\.[0-9]{1,3}\.[0-9]{1,3}))?(\.once)?(?:[.\-][0-9]+)?", re.IGNORECASE
+    r"(data-)?([45][0-5][0-9])(?:\.([45]\.[0-9]{1,3}\.[0-9]{1,3}))?(\.once)?(?:[.\-][0-9]+)?(?:=([a-z0-9_./-]+))?",
+    re.IGNORECASE,
 )
 _OTHER = re.compile(
     r"(drop-mail|drop-data|drop-dot|hang|garbage|huge|slow-([0-9]{1,7}))(\.once)?(?:[.\-][0-9]+)?", re.IGNORECASE
@@ -66,17 +67,19 @@ _STATUS = {
 def choose_behaviour(address: str) -> Behaviour:
     """Choose by the local part; one that means nothing here is accepted.
 
-    A code may be followed by an enhanced status ("452.4.2.2@") of the same class, else one that fits it is given.
+    A code may be followed by an enhanced status ("452.4.2.2@") of the same class, else one that fits it is given; and
+    at the end by the text of the reply, with "_" for spaces ("451=try_again_in_5_minutes@").
     """
     local = address.rpartition("@")[0] or address
     found = _REFUSAL.fullmatch(local)
     if found is not None:
-        content, code, status, once = found.groups()
+        content, code, status, once, text = found.groups()
         number = int(code)
         if status is None or status[0] != code[0]:
             status = _STATUS.get(number, f"{code[0]}.0.0")
         act = Act.REFUSE_CONTENT if content else Act.REFUSE
-        return Behaviour(act, make_reply(number, status, "as the address asks"), once=once is not None)
+        text = text.replace("_", " ") if text else "as the address asks"
+        return Behaviour(act, make_reply(number, status, text), once=once is not None)
     found = _OTHER.fullmatch(local)
     if found is None:
         return ACCEPT
