@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
+import msgspec
+
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
@@ -21,6 +23,7 @@ from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.network.dns import Resolver
+from smarthost.network.dns_query import Ask, ask
 from smarthost.network.round import Round
 from smarthost.network.session import Credentials, Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
@@ -40,15 +43,32 @@ from smarthost.reception.accept import Door
 from smarthost.reception.parts import Parts
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
+from smarthost.spool.memory import MemorySpool
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.stats import SECONDS, SIZES
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What comes from outside the process: chance, and the answers of name servers. A simulation hands in its own.
+
+    Time is the `clock` and the event loop's, and connections are the event loop's.
+    """
+
+    rng: Random = msgspec.field(default_factory=Random)
+    ask: Ask = ask
 
 
 class Relay:
     """All parts of one relay, joined. `apply` follows a configuration; it is called at the start and at each reload."""
 
     def __init__(
-        self, config: Config, spool: SqliteSpool, feed: Feed, counters: Counters, clock: Callable[[], float]
+        self,
+        config: Config,
+        spool: SqliteSpool | MemorySpool,
+        feed: Feed,
+        counters: Counters,
+        clock: Callable[[], float],
+        outside: Outside | None = None,
     ) -> None:
         """Build every part; nothing runs yet. Raises KeyUnreadable and TlsFault for files that cannot be used."""
         loop = asyncio.get_running_loop()
@@ -60,7 +80,8 @@ class Relay:
             clock,
             loop,
         )
-        self.rng = Random()
+        outside = outside or Outside()
+        self.rng = outside.rng
         counters.follow_commits(spool.stats, SECONDS, SIZES)
         self.keyring = make_keyring(config)
         self.tls = make_tls(config, clock)
@@ -72,7 +93,7 @@ class Relay:
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
-        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
+        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, ask=outside.ask)
         self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock)
         self.contexts = TlsContexts()
         self.timeouts = Timeouts()

@@ -56,7 +56,7 @@ class Dispatcher:
         """Begin with no session."""
         self.ready, self._hall = ready, hall
         self.queues: set[str] = set()
-        self.transfers: set[Transfer] = set()
+        self.transfers: dict[Transfer, None] = {}  # a set that keeps their order
         self.opening = 0
         self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
@@ -159,7 +159,7 @@ class Dispatcher:
     def lost(self, transfer: Transfer, ending: Ending) -> None:
         """Take the end of a session: what it had not tried goes to another one."""
         ready, now = self.ready, self._hall.clock()
-        self.transfers.discard(transfer)
+        self.transfers.pop(transfer, None)
         self._idle.pop(transfer, None)
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
@@ -331,7 +331,7 @@ class Dispatcher:
             return
         ready.window.succeeded()
         transfer = hall.make_transfer(session, self)
-        self.transfers.add(transfer)
+        self.transfers[transfer] = None
         transfer.start()
         if self.stopping:
             transfer.close()
