@@ -1,6 +1,6 @@
 """What the simulation found, each as the smallest run that shows it."""
 
-from scenario import run, scenario
+from scenario import run, scenario, taken
 from sim_plan import LIFETIME
 from sim_site import Temper
 
@@ -11,3 +11,11 @@ def test_what_a_rate_holds_back_expires_in_time() -> None:
     ends = [at for at, text, values in found.world.trace if text.startswith("%s to %s:") and values[2] == "expired"]
     assert len(ends) == 10
     assert max(ends) < LIFETIME + 20.0
+
+
+def test_a_used_up_quota_opens_no_sessions() -> None:
+    """While a quota lets nothing through, no session is opened: it would idle until it ends."""
+    plan = scenario(Temper(), [(1.0, ("ann",))] * 30, message_rate=("5/h",), idle_timeout=1.0)
+    found = run(plan)
+    assert len(taken(found, "messages")) == 5
+    assert len(taken(found, "connections")) < 10

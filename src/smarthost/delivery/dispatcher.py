@@ -86,6 +86,9 @@ class Dispatcher:
             return
         while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
             pass
+        if ready.is_paced and (wait := ready.cells.wait(now)) and not self._would_use_session(wait):
+            self._later(wait)
+            return
         wanted = len(ready.todo) - self.opening
         while wanted > 0 and self._wants_session():
             wanted -= 1
@@ -258,6 +261,10 @@ class Dispatcher:
                 transfer.wake()
                 return len(self.ready.todo) < before
         return False
+
+    def _would_use_session(self, wait: float) -> bool:
+        """Whether a session opened now would carry the next entry when the rate allows, and not idle until it ends."""
+        return not self._idle and not self.opening and wait < self.ready.limits.idle_timeout
 
     def _wants_session(self) -> bool:
         """Whether one more session is worth its cost: none is there, or the work is too much for those that are."""
