@@ -1,6 +1,6 @@
 """What the simulation found, each as the smallest run that shows it."""
 
-from scenario import run, scenario, taken
+from scenario import SITE, run, scenario, taken
 from sim_plan import LIFETIME
 from sim_site import Temper
 
@@ -19,3 +19,25 @@ def test_a_used_up_quota_opens_no_sessions() -> None:
     found = run(plan)
     assert len(taken(found, "messages")) == 5
     assert len(taken(found, "connections")) < 10
+
+
+def test_what_one_attempt_decided_does_not_count_in_the_next() -> None:
+    """A recipient that was delayed before the site went down is tried in the next attempt like the others."""
+    temper = Temper()
+    temper.latency, temper.down = 0.1, [(0.75, 10.0)]
+    plan = scenario(
+        temper,
+        [(0.1, ("ann", "bob"))],
+        {"ann": (10.0, b"450 4.2.1 not now")},
+        max_recipients_per_transaction=1,
+        max_messages_per_connection=1,
+        max_connections=1,
+    )
+    found = run(plan)
+    ends = {
+        values[1]: at
+        for at, text, values in found.world.trace
+        if text.startswith("%s to %s:") and values[2] == "relayed"
+    }
+    assert set(ends) == {f"ann@{SITE}", f"bob@{SITE}"}
+    assert max(ends.values()) - min(ends.values()) < 10.0

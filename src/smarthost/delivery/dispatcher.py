@@ -354,8 +354,10 @@ class Dispatcher:
         if not self.transfers and ready.todo:
             entry = ready.take()
             ready.done()
-            outcomes = outcomes_of(unreached, entry.recipients)
-            hall.settler.attempted(entry, outcomes)
+            recipients = self._untried(entry)
+            # What an earlier transaction of this attempt has decided stands, and must not count in the next attempt.
+            earlier = self._partial.pop(entry.key, ())
+            hall.settler.attempted(entry, [*earlier, *outcomes_of(unreached, recipients)])
         elif self.transfers:
             hall.settler.tell_unreached(ready.site, unreached)
         if not ready.window.may_open(now):
