@@ -47,6 +47,8 @@ from smarthost.spool.memory import MemorySpool
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.stats import SECONDS, SIZES
 
+LONGEST_SESSION = 3600.0  # seconds; far beyond max_age with the longest time that a peer may take for its replies
+
 
 class Outside(msgspec.Struct, frozen=True):
     """What comes from outside the process: chance, and the answers of name servers. A simulation hands in its own.
@@ -101,7 +103,7 @@ class Relay:
         self.limits = LimitTable(config.limits)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
-        # By site: queues of the configurations before, for their rates, and until when those remember anything.
+        # By site: queues of the configurations before, for their rates and sessions, and until when those matter.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
         self.hall = Hall(self.scheduler, spool, self.settler, self.connector, self.make_transfer, clock, loop)
@@ -141,8 +143,9 @@ class Relay:
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            if memory := dispatcher.ready.limits.memory:
-                self.former[name] = dispatcher.ready, self.clock() + memory
+            memory = dispatcher.ready.limits.memory
+            if memory or dispatcher.ready.window.taken:
+                self.former[name] = dispatcher.ready, self.clock() + max(memory, LONGEST_SESSION)
         self.dispatchers = {}
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)

@@ -41,3 +41,12 @@ def test_what_one_attempt_decided_does_not_count_in_the_next() -> None:
     }
     assert set(ends) == {f"ann@{SITE}", f"bob@{SITE}"}
     assert max(ends.values()) - min(ends.values()) < 10.0
+
+
+def test_a_reload_gives_a_site_no_more_connections() -> None:
+    """Sessions of the configuration before count until they have ended."""
+    temper = Temper()
+    temper.think = 2.0
+    plan = scenario(temper, [(float(n), ("ann",)) for n in range(1, 21)], max_connections=1)
+    plan.reloads = [5.0, 6.0, 9.0]
+    run(plan)
