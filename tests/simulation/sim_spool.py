@@ -2,15 +2,17 @@
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
+from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.spool.memory import MemorySpool
-from smarthost.spool.store import Accepted, Done
+from smarthost.spool.store import Accepted, Content, Done
 
 GATHER = 0.02  # seconds; the longest that a commit takes while the disk is well
+_Rows = TypeVar("_Rows")
 _STATE = ("_messages", "_numbers", "_entries", "_due", "_deadlines", "_events", "_files")
 STALL, STALLS = 2.0, 0.02  # seconds of a disk that is busy with something else, and how often it is
 
@@ -64,6 +66,27 @@ class SimSpool(MemorySpool):
         wait = rng.uniform(0.0, STALL) if rng.random() < STALLS else rng.uniform(0.0, GATHER)
         self._ready_at = max(self._ready_at + 2e-6, self._loop.time() + wait)
         self._loop.call_at(self._ready_at, write)
+
+    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
+        """Give what is due, as it was when the reading began."""
+        return await self._read(super().due(queue, before, limit))
+
+    async def next_due(self, queue: str, after: float) -> float | None:
+        """Give the next due time, as it was when the reading began."""
+        return await self._read(super().next_due(queue, after))
+
+    async def deadlines(self, before: float, limit: int) -> list[Entry]:
+        """Give whose deadline has come, as it was when the reading began."""
+        return await self._read(super().deadlines(before, limit))
+
+    async def contents(self, ids: Sequence[int]) -> dict[int, Content]:
+        """Give contents, after a moment."""
+        return await self._read(super().contents(ids))
+
+    async def _read(self, reading: Awaitable[_Rows]) -> _Rows:
+        rows = await reading
+        await asyncio.sleep(self._rng.uniform(0.0, GATHER))
+        return rows
 
     def _tell(self, events: Iterable[Event]) -> None:
         kept = tuple(events)

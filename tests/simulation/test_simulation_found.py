@@ -50,3 +50,12 @@ def test_a_reload_gives_a_site_no_more_connections() -> None:
     plan = scenario(temper, [(float(n), ("ann",)) for n in range(1, 21)], max_connections=1)
     plan.reloads = [5.0, 6.0, 9.0]
     run(plan)
+
+
+def test_a_row_that_is_read_while_it_is_settled_is_not_sent_again() -> None:
+    """What a queue's reading finds may have been relayed before the reading ends."""
+    temper = Temper()
+    temper.latency = 0.001
+    plan = scenario(temper, [(n * 0.002, (f"p{n}",)) for n in range(300)], max_connections=2)
+    plan.bounds = {"QUEUE_BOUND": 6, "CROWDED_BOUND": 2, "TOTAL_BOUND": 60}
+    run(plan)

@@ -189,8 +189,11 @@ class Dispatcher:
                 self._watch_front()
 
     def withdraw(self, key: tuple[int, int]) -> bool:
-        """Take one waiting entry out by its key, with what is known of a part of it; False when it is in delivery."""
-        if not self.ready.withdraw(key):
+        """Take one waiting entry out by its key, with what is known of a part of it; False when it is in delivery.
+
+        It is, too, until what was decided of a part of it is on disk.
+        """
+        if self._hall.scheduler.is_unwritten(key) or not self.ready.withdraw(key):
             return False
         self._partial.pop(key, None)
         return True

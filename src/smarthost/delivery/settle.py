@@ -125,11 +125,18 @@ class Settler:
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, passage)
-        if reports:
-            self._reporter.submit(entry, reports, events, self._written)
-        else:
-            self._spool.settle(Settlement(entry, events), self._written)
+
+        def done(fault: Fault | None) -> None:
+            self.pending -= 1
+            if fault is None:
+                self._scheduler.partly_written(entry)
+
         self.pending += 1
+        self._scheduler.partly_settled(entry)
+        if reports:
+            self._reporter.submit(entry, reports, events, done)
+        else:
+            self._spool.settle(Settlement(entry, events), done)
         return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
 
     def expire(self, entry: Entry) -> None:
@@ -235,9 +242,6 @@ class Settler:
             self._reporter.submit(entry, reports, events, done)
         else:
             self._spool.settle(Settlement(entry, events), done)
-
-    def _written(self, fault: Fault | None) -> None:
-        self.pending -= 1
 
     def _tell(
         self,
