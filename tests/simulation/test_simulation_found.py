@@ -59,3 +59,15 @@ def test_a_row_that_is_read_while_it_is_settled_is_not_sent_again() -> None:
     plan = scenario(temper, [(n * 0.002, (f"p{n}",)) for n in range(300)], max_connections=2)
     plan.bounds = {"QUEUE_BOUND": 6, "CROWDED_BOUND": 2, "TOTAL_BOUND": 60}
     run(plan)
+
+
+def test_a_report_is_written_before_what_comes_behind_it() -> None:
+    """A recipient that fails in the first of two transactions ends before the other, however long its report takes."""
+    temper = Temper()
+    temper.latency, temper.think = 0.0001, 0.0001
+    mails = [(float(n), ("ann", "bob")) for n in range(30)]
+    found = run(scenario(temper, mails, {"ann": (1e9, b"550 5.1.1 no such user")}, max_recipients_per_transaction=1))
+    ends = [values[:2] for _, text, values in found.world.trace if text.startswith("%s to %s:")]
+    for number in range(30):
+        mine = [recipient for key, recipient in ends if key == f"m{number}"]
+        assert mine == [f"ann@{SITE}", f"bob@{SITE}"]
