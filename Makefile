@@ -1,6 +1,7 @@
 # make run    installs into .venv and shows one message going through the relay
 # make test   installs the tools for development too and runs every test
 # make check  format, lint, types, the rules of the house
+# make simulate SEEDS=1000   runs the delivery in simulated worlds; SEED=1234 runs one and tells its story
 # make bench  measures; make fmt formats; make clean forgets
 #
 # PYTHON=python3.12      another interpreter (3.11 or newer)
@@ -14,12 +15,14 @@ VENV ?= .venv
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+SEEDS ?= 200
+SEED ?=
 HARNESS ?= ../shared/bench
 
 BIN := $(VENV)/bin
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help preflight run test check bench fmt clean
+.PHONY: help preflight run test check simulate bench fmt clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -60,6 +63,10 @@ check: $(VENV)/.installed-dev
 fmt: $(VENV)/.installed-dev
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
+
+# CONTRIBUTING.md says what it shows. SEED= runs one seed and tells its story, FIRST= begins with another one than 0.
+simulate: $(VENV)/.installed-dev
+	$(BIN)/python tests/simulation/simulate.py $(if $(SEED),one $(SEED),many $(SEEDS) $(FIRST))
 
 # Measures the relay beside Postfix, and its memory; benchmarks/README.md says what that needs.
 bench: $(VENV)/.installed-dev

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
+import msgspec
+
 from smarthost.automation_presets import automation_rules
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
@@ -12,7 +14,8 @@ from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
 from smarthost.delivery import settle
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
-from smarthost.delivery.dispatcher import Dispatcher, Hall
+from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.hall import Hall
 from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.reporting import Reporter, ReportTerms
@@ -25,6 +28,7 @@ from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.network.dns import Resolver
+from smarthost.network.dns_query import Ask, ask
 from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
@@ -44,15 +48,34 @@ from smarthost.reception.accept import Door
 from smarthost.reception.parts import Parts
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
+from smarthost.spool.memory import MemorySpool
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.stats import SECONDS, SIZES
+
+LONGEST_SESSION = 3600.0  # seconds; far beyond max_age with the longest time that a peer may take for its replies
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What comes from outside the process: chance, and the answers of name servers. A simulation hands in its own.
+
+    Time is the `clock` and the event loop's, and connections are the event loop's.
+    """
+
+    rng: Random = msgspec.field(default_factory=Random)
+    ask: Ask = ask
 
 
 class Relay:
     """All parts of one relay, joined. `apply` follows a configuration; it is called at the start and at each reload."""
 
     def __init__(
-        self, config: Config, spool: SqliteSpool, feed: Feed, counters: Counters, clock: Callable[[], float]
+        self,
+        config: Config,
+        spool: SqliteSpool | MemorySpool,
+        feed: Feed,
+        counters: Counters,
+        clock: Callable[[], float],
+        outside: Outside | None = None,
     ) -> None:
         """Build every part; nothing runs yet. Raises KeyUnreadable and TlsFault for files that cannot be used."""
         loop = asyncio.get_running_loop()
@@ -64,7 +87,8 @@ class Relay:
             clock,
             loop,
         )
-        self.rng = Random()
+        outside = outside or Outside()
+        self.rng = outside.rng
         counters.follow_commits(spool.stats, SECONDS, SIZES)
         self.keyring = make_keyring(config)
         self.tls = make_tls(config, clock)
@@ -78,7 +102,7 @@ class Relay:
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
-        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns)
+        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, ask=outside.ask)
         self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock)
         self.contexts = TlsContexts()
         self.logins = Logins(config, self.contexts, clock, self.rng)
@@ -87,7 +111,7 @@ class Relay:
         self.limits = LimitTable(config.limits)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
-        # By site: queues of the configurations before, for their rates, and until when those remember anything.
+        # By site: queues of the configurations before, for their rates and sessions, and until when those matter.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
         self.hall = Hall(
@@ -133,8 +157,9 @@ class Relay:
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            if memory := dispatcher.ready.limits.memory:
-                self.former[name] = dispatcher.ready, self.clock() + memory
+            memory = dispatcher.ready.limits.memory
+            if memory or dispatcher.ready.window.taken:
+                self.former[name] = dispatcher.ready, self.clock() + max(memory, LONGEST_SESSION)
         self.dispatchers = {}
         self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:

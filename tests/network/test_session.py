@@ -8,12 +8,14 @@ import socket
 import ssl
 import time
 
+import aiosmtplib
 import pytest
 import trustme
 from smtp_peer import smtp_peer, wait_for
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.route import Host, TlsLevel
+from smarthost.network import session as session_module
 from smarthost.network.session import Credentials, OpenFault, Session, SessionSettings, Timeouts, open_session
 from smarthost.policy.classify import NetFault
 
@@ -374,6 +376,21 @@ async def test_faults(dialog: str) -> None:
     assert (fault.stage, fault.reply) == (stage, None)
     assert fault.fault is wanted or (wanted is NetFault.CLOSED and fault.fault is NetFault.RESET), fault
     assert fault.reason
+
+
+async def test_a_peer_that_goes_behind_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is lost between the reply to EHLO and the session is a fault, and no exception."""
+    greet = session_module._Opening._greet
+
+    async def greet_and_lose(self: session_module._Opening, client: aiosmtplib.SMTP) -> None:
+        await greet(self, client)
+        client.close()
+
+    monkeypatch.setattr(session_module._Opening, "_greet", greet_and_lose)
+    async with smtp_peer(GREETED, complete=False) as peer:
+        fault = await attempt(peer.port)
+    assert isinstance(fault, OpenFault)
+    assert (fault.stage, fault.fault) == (Stage.EHLO, NetFault.CLOSED)
 
 
 async def test_nobody_listens() -> None:

@@ -225,3 +225,62 @@ async def test_queues_without_mail_are_forgotten() -> None:
     scheduler.tidy()
     assert set(scheduler.queues) == {"mx/3.example"}
     await scheduler.stop()
+
+
+async def test_an_entry_stays_until_a_part_of_it_is_on_disk() -> None:
+    """An entry that leaves memory between two transactions does so when the first is written, and only then."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, _ = make(spool, clock)
+    message = accepted(1)
+    entry = message.entries[0]
+    await put(spool, message)
+    scheduler.admit(message)
+    scheduler.partly_settled(entry)
+    scheduler.partly_settled(entry)
+    scheduler.unload([entry])
+    scheduler.partly_written(entry)
+    assert scheduler.is_loaded(entry.key, entry.queue) and scheduler.is_unwritten(entry.key)
+    scheduler.partly_written(entry)
+    assert not scheduler.is_loaded(entry.key, entry.queue) and not scheduler.is_unwritten(entry.key)
+    assert (scheduler.total, len(scheduler.contents)) == (0, 0)
+
+
+async def test_each_reader_hears_of_what_is_written_meanwhile() -> None:
+    """Readers that have seen the same so far are still two: the end of one takes nothing from the other."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, _ = make(spool, clock)
+    entry = accepted(1).entries[0]
+    with scheduler.settles() as first:
+        with scheduler.settles() as second:
+            pass
+        scheduler.settled(entry, entry.queue)
+    assert (first, second) == ({entry.key}, set())
+
+
+async def test_a_row_that_is_settled_while_deadlines_are_read_is_left_alone() -> None:
+    """What was relayed between the reading of a row and its end is neither warned about nor given up."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    scheduler, _ = make(spool, clock)
+    message = accepted(1)
+    entry = message.entries[0]
+    await put(spool, message)
+    clock.now = T0 + 90_000
+    overdue: list[Entry] = []
+    scheduler.overdue = overdue.extend
+    scheduler.admit(message)
+    read = spool.deadlines
+
+    async def slowly(before: float, limit: int) -> list[Entry]:
+        rows = await read(before, limit)
+        entry.recipients = ()
+        await settle(spool, scheduler, entry)
+        return rows
+
+    spool.deadlines = slowly  # type: ignore[method-assign]
+    await scheduler.start()
+    await asyncio.sleep(0.05)
+    await scheduler.stop()
+    assert overdue == []

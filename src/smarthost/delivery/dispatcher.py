@@ -2,15 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol
+from collections.abc import Sequence
 
-import msgspec
-
-from smarthost.delivery.connect import Connector, Unreached, outcomes_of
-from smarthost.delivery.remedies import Remedies
-from smarthost.delivery.settle import Passage, Settler
+from smarthost.delivery.connect import Unreached, outcomes_of
+from smarthost.delivery.hall import Hall
+from smarthost.delivery.settle import Passage
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
@@ -19,8 +15,7 @@ from smarthost.mail.reply import EnhancedStatus
 from smarthost.network.session import OpenFault, Session
 from smarthost.policy.classify import Verdict
 from smarthost.queue.ready import ReadyQueue
-from smarthost.queue.scheduler import Scheduler
-from smarthost.spool.store import Content, Spool
+from smarthost.spool.store import Content
 
 log = logging.getLogger(__name__)
 
@@ -28,26 +23,6 @@ ENTRIES_PER_SESSION = 16  # waiting entries that justify one more session: pipel
 PATIENCE = 0.005  # seconds that one entry may stand at the front before further sessions are opened
 PREFETCH = 32  # contents read from the spool at a time
 _RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
-
-
-class TransferMaker(Protocol):
-    """Makes the transfer that drives a session."""
-
-    def __call__(self, session: Session, dispatcher: "Dispatcher") -> Transfer:
-        """Make one; it is not started yet."""
-
-
-class Hall(msgspec.Struct):
-    """The parts that every dispatcher shares."""
-
-    scheduler: Scheduler
-    spool: Spool
-    settler: Settler
-    remedies: Remedies
-    connector: Connector
-    make_transfer: TransferMaker
-    clock: Callable[[], float]
-    loop: asyncio.AbstractEventLoop
 
 
 class Dispatcher:
@@ -60,7 +35,7 @@ class Dispatcher:
         """Begin with no session."""
         self.ready, self._hall = ready, hall
         self.queues: set[str] = set()
-        self.transfers: set[Transfer] = set()
+        self.transfers: dict[Transfer, None] = {}  # a set that keeps their order
         self.opening = 0
         self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
@@ -93,6 +68,9 @@ class Dispatcher:
             return
         while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
             pass
+        if ready.is_paced and (wait := ready.cells.wait(now)) and not self._would_use_session(wait):
+            self._later(wait)
+            return
         wanted = len(ready.todo) - self.opening
         while wanted > 0 and self._wants_session():
             wanted -= 1
@@ -169,7 +147,7 @@ class Dispatcher:
     def lost(self, transfer: Transfer, ending: Ending) -> None:
         """Take the end of a session: what it had not tried goes to another one."""
         ready, now = self.ready, self._hall.clock()
-        self.transfers.discard(transfer)
+        self.transfers.pop(transfer, None)
         self._idle.pop(transfer, None)
         if self._hall.remedies.active:
             self._hall.remedies.hear(self, ending.stage or Stage.MAIL, ending.reply, transfer)
@@ -198,8 +176,14 @@ class Dispatcher:
                 self._watch_front()
 
     def withdraw(self, key: tuple[int, int]) -> bool:
-        """Take one waiting entry out by its key; False when it is in delivery, be it with a part of its recipients."""
-        return key not in self._partial and self.ready.withdraw(key)
+        """Take one waiting entry out by its key, with what is known of a part of it; False when it is in delivery.
+
+        It is, too, until what was decided of a part of it is on disk.
+        """
+        if self._hall.scheduler.is_unwritten(key) or not self.ready.withdraw(key):
+            return False
+        self._partial.pop(key, None)
+        return True
 
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
@@ -266,6 +250,10 @@ class Dispatcher:
                 transfer.wake()
                 return len(self.ready.todo) < before
         return False
+
+    def _would_use_session(self, wait: float) -> bool:
+        """Whether a session opened now would carry the next entry when the rate allows, and not idle until it ends."""
+        return not self._idle and not self.opening and wait < self.ready.limits.idle_timeout
 
     def _wants_session(self) -> bool:
         """Whether one more session is worth its cost: none is there, or the work is too much for those that are."""
@@ -340,7 +328,7 @@ class Dispatcher:
             return
         ready.window.succeeded()
         transfer = hall.make_transfer(session, self)
-        self.transfers.add(transfer)
+        self.transfers[transfer] = None
         transfer.start()
         if self.stopping:
             transfer.close()
@@ -356,8 +344,13 @@ class Dispatcher:
         if not self.transfers and ready.todo:
             entry = ready.take()
             ready.done()
-            outcomes = outcomes_of(unreached, entry.recipients)
-            hall.settler.attempted(entry, hall.remedies.review(self, outcomes) if is_news else outcomes)
+            recipients = self._untried(entry)
+            # What an earlier transaction of this attempt has decided stands, and must not count in the next attempt.
+            earlier = self._partial.pop(entry.key, ())
+            outcomes: Sequence[Outcome] = outcomes_of(unreached, recipients)
+            if is_news:
+                outcomes = hall.remedies.review(self, outcomes)
+            hall.settler.attempted(entry, [*earlier, *outcomes])
         elif self.transfers:
             hall.settler.tell_unreached(ready.site, unreached)
             if is_news:
@@ -386,13 +379,11 @@ class Dispatcher:
             transfer.close()
 
     def _unload(self) -> None:
-        """Give all that waits here back to the disk; what was decided of a part of one has to be there before."""
-        unload, settler = self._hall.scheduler.unload, self._hall.settler
-        for entry in self.ready.drain():
-            if self._partial.pop(entry.key, None) is None:
-                unload((entry,))
-            else:
-                settler.when_written(entry.key, partial(unload, (entry,)))
+        """Give all that waits here back to the disk."""
+        entries = self.ready.drain()
+        for entry in entries:
+            self._partial.pop(entry.key, None)
+        self._hall.scheduler.unload(entries)
 
     def _opened(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

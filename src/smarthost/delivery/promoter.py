@@ -83,9 +83,16 @@ class Promoter:
         self._pauses.clear()
 
     def tidy(self) -> set[Dispatcher]:
-        """Forget findings that have expired; gives the dispatchers that the others still name."""
+        """Forget findings that have expired; gives the dispatchers that the others still name.
+
+        One whose dispatcher has entries stays, for that is how they are found when their deadline comes.
+        """
         now = self._clock()
-        self.known = {queue: known for queue, known in self.known.items() if known[1] > now}
+        self.known = {
+            queue: known
+            for queue, known in self.known.items()
+            if known[1] > now or known[0].ready.todo or known[0].ready.busy
+        }
         self._pauses = {queue: pause for queue, pause in self._pauses.items() if queue in self._scheduler.queues}
         return {known[0] for known in self.known.values()}
 

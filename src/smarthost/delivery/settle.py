@@ -1,8 +1,9 @@
 """Settles attempts: what is done, what is tried again and when, who is told; each in one transaction."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from copy import copy
 from random import Random
 from typing import Protocol
 
@@ -21,10 +22,10 @@ from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.backoff import Retry, deadline, next_attempt
 from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
-from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
-from smarthost.spool.store import Change, Fault, Settlement, Spool
+from smarthost.spool.store import Change, Done, Fault, Settlement, Spool
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,8 @@ class Settler:
         self._feed, self._counters, self._clock, self._rng = parts.feed, parts.counters, parts.clock, parts.rng
         self.retry, self.detours = retry, parts.detours
         self.pending = 0
-        self._parts: dict[tuple[int, int], int] = {}  # by entry: parts that are not on disk yet
-        self._waiting: dict[tuple[int, int], list[Callable[[], None]]] = {}
+        # By entry, while a part of its attempt is on its way to disk: what comes behind that part.
+        self._parts: dict[Key, deque[Callable[[], None]]] = {}
 
     @property
     def is_stuck(self) -> bool:
@@ -132,21 +133,26 @@ class Settler:
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, passage)
-        written = partial(self._part_written, entry.key)
-        self._parts[entry.key] = self._parts.get(entry.key, 0) + 1
-        if reports:
-            self._reporter.submit(entry, reports, events, written)
-        else:
-            self._spool.settle(Settlement(entry, events), written)
-        self.pending += 1
-        return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
 
-    def when_written(self, key: tuple[int, int], act: Callable[[], None]) -> None:
-        """Do something when every part of an entry that was settled is on disk; at once if all are."""
-        if key in self._parts:
-            self._waiting.setdefault(key, []).append(act)
+        row = copy(entry)
+
+        def write() -> None:
+            self._submit(row, events, reports, done)
+
+        def done(fault: Fault | None) -> None:
+            self.pending -= 1
+            if fault is None:
+                self._scheduler.partly_written(entry)
+                self._go_on(entry.key)
+
+        self.pending += 1
+        self._scheduler.partly_settled(entry)
+        if entry.key in self._parts:
+            self._parts[entry.key].append(write)
         else:
-            act()
+            self._parts[entry.key] = deque()
+            write()
+        return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
 
     def expire(self, entry: Entry) -> None:
         """Give an entry up whose lifetime has passed."""
@@ -252,20 +258,33 @@ class Settler:
             self.pending -= 1
             if fault is None:
                 self._scheduler.settled(entry, queue)
+                if is_behind:
+                    self._go_on(entry.key)
 
         self.pending += 1
+        is_behind = entry.key in self._parts
+        if is_behind:
+            self._parts[entry.key].append(lambda: self._submit(entry, events, reports, done))
+        else:
+            self._submit(entry, events, reports, done)
+
+    def _submit(self, entry: Entry, events: tuple[Event, ...], reports: Sequence[DueReport], done: Done) -> None:
         if reports:
             self._reporter.submit(entry, reports, events, done)
         else:
             self._spool.settle(Settlement(entry, events), done)
 
-    def _part_written(self, key: tuple[int, int], fault: Fault | None) -> None:
-        self.pending -= 1
-        self._parts[key] -= 1
-        if not self._parts[key]:
+    def _go_on(self, key: Key) -> None:
+        """Write what has been settled of an entry behind the part that is on disk now.
+
+        In their order: a report takes a while to be made, and a later part that takes the last recipient off the disk
+        would take the content from the report, and after a crash the report from its reader.
+        """
+        parts = self._parts[key]
+        if parts:
+            parts.popleft()()
+        else:
             del self._parts[key]
-            for act in self._waiting.pop(key, ()):
-                act()
 
     def _tell(
         self,

@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from smarthost.network.dns_query import LIFETIME, DnsFault, Records, ask, make_stub
+from smarthost.network.dns_query import LIFETIME, Ask, DnsFault, Records, ask, make_stub
 
 __all__ = ["Addresses", "DnsFault", "MxAnswer", "Resolver"]
 
@@ -52,8 +52,9 @@ class Resolver:
         *,
         lifetime: float = LIFETIME,
         max_cached: int = MAX_CACHED,
+        ask: Ask = ask,
     ) -> None:
-        """Begin with nothing known; `lifetime` in seconds bounds one question.
+        """Begin with nothing known; `lifetime` in seconds bounds one question, and `ask` puts it.
 
         Raises ValueError for a server that is no address.
         """
@@ -62,6 +63,7 @@ class Resolver:
         self._observe = observe
         self._lifetime = lifetime
         self._max_cached = max_cached
+        self._question = ask
         self._stub = make_stub(self._servers, lifetime)
         self._cached: dict[tuple[str, str], tuple[Records, float]] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[tuple[Records, float]]] = {}
@@ -106,7 +108,7 @@ class Resolver:
 
     async def _ask(self, rdtype: str, name: str) -> tuple[Records, float]:
         started = time.perf_counter()
-        records = await ask(self._stub, name, rdtype)
+        records = await self._question(self._stub, name, rdtype)
         self._observe(rdtype, records.fault or "ok", time.perf_counter() - started)
         found = records, self._clock() + _kept_for(records)
         place = rdtype, name

@@ -1,6 +1,6 @@
 """Asks name servers one question through dnspython, and turns its answers and exceptions into words of ours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from ipaddress import ip_address
 
@@ -40,6 +40,10 @@ class Records(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     ttl: float = 0.0
     fault: DnsFault | None = None
+
+
+# Puts one question: a stub resolver, a name, a record type; the answer, or what went wrong, as Records.
+Ask = Callable[[dns.asyncresolver.Resolver, str, str], Coroutine[None, None, Records]]
 
 
 def make_stub(servers: Sequence[str], lifetime: float = LIFETIME) -> dns.asyncresolver.Resolver:

@@ -171,9 +171,11 @@ class _Opening:
             if self._settings.credentials is not None:
                 await self._log_in(client, self._settings.credentials)
             # The library lets go by being forgotten: its protocol hears nothing more once another one is set.
-            transport = cast(asyncio.Transport, client.transport)
-            client = None
-            return Session(self._host, self._address, transport, self._extensions)
+            transport, client = client.transport, None
+            if transport is None:
+                # The peer's last answer was read, and that it has gone since.
+                return fault_at(self._stage, NetFault.CLOSED, "the peer closed the connection")
+            return Session(self._host, self._address, cast(asyncio.Transport, transport), self._extensions)
         except Refusal as refusal:
             return refusal.fault
         except OPENING_ERRORS as error:

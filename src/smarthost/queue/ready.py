@@ -41,14 +41,15 @@ class ReadyQueue:
     def __init__(self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None) -> None:
         """Begin empty, with the limits of the site.
 
-        `former` is the site's queue under an older configuration: rates that are still the same go on counting, in
-        cells that both share, since a session of the older one may yet count there.
+        `former` is the site's queue under an older configuration: its sessions count until they have ended, and rates
+        that are still the same go on counting, in cells that both share, since a session of the older one may yet
+        count there.
         """
         self.site = site
         self.limits = self.configured = limits
         self.todo: deque[Entry] = deque()
         self.busy = 0
-        self.window = Window(limits.max_connections)
+        self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
         self.usual_cells = Cells(limits.message_rate)
         self.is_paced = bool(limits.message_rate)

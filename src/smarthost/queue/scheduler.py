@@ -77,7 +77,9 @@ class Scheduler:
         self._turns: list[tuple[float, str]] = []
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watchers: list[set[Key]] = []
+        self._watchers: dict[int, set[Key]] = {}  # by their identity, since sets are equal too easily
+        self._unwritten: dict[Key, int] = {}
+        self._leaving: dict[Key, Entry] = {}
         self.stopping = False
 
     async def start(self) -> None:
@@ -119,8 +121,7 @@ class Scheduler:
         queue = self._queue(queue_name)
         if queue.loaded.pop(entry.key, None) is not None:
             self.total -= 1
-        for seen in self._watchers:
-            seen.add(entry.key)
+        self._was_written(entry.key)
         # A message that waits leaves its content on disk; another entry of it, if it is still here, reads it again.
         self.contents.drop(entry.message.id)
         if entry.recipients and entry.due < _NEVER:
@@ -128,9 +129,34 @@ class Scheduler:
         if queue.disk_due < _NEVER and len(queue.loaded) == QUEUE_BOUND // 2:
             self._note(queue, queue.disk_due)
 
+    def partly_settled(self, entry: Entry) -> None:
+        """Note that a part of an entry's attempt is on its way to disk: until then its row is not what it is."""
+        self._unwritten[entry.key] = self._unwritten.get(entry.key, 0) + 1
+
+    def partly_written(self, entry: Entry) -> None:
+        """Note that such a part is on disk; an entry that was to leave memory meanwhile leaves now."""
+        key = entry.key
+        self._was_written(key)
+        left = self._unwritten[key] = self._unwritten[key] - 1
+        if not left:
+            del self._unwritten[key]
+            if key in self._leaving:
+                self.unload((self._leaving.pop(key),))
+
+    def is_unwritten(self, key: Key) -> bool:
+        """Whether a part of an entry's attempt is not on disk yet, so that nobody else may write its row."""
+        return key in self._unwritten
+
+    def _was_written(self, key: Key) -> None:
+        for seen in self._watchers.values():
+            seen.add(key)
+
     def unload(self, entries: Iterable[Entry]) -> None:
         """Put entries that were not tried back on disk only; nothing is written, since nothing changed."""
         for entry in entries:
+            if entry.key in self._unwritten:
+                self._leaving[entry.key] = entry
+                continue
             queue = self._queue(entry.queue)
             if queue.loaded.pop(entry.key, None) is not None:
                 self.total -= 1
@@ -154,11 +180,10 @@ class Scheduler:
 
     def forget(self, key: Key, queue_name: str) -> None:
         """Drop one entry from memory that a person has changed or deleted on disk."""
+        self._was_written(key)
         queue = self._queue(queue_name)
         if queue.loaded.pop(key, None) is not None:
             self.total -= 1
-        for seen in self._watchers:
-            seen.add(key)
 
     def claim(self, entry: Entry) -> bool:
         """Take an entry into memory though it is not due, to settle it; False when it is in memory already."""
@@ -178,11 +203,11 @@ class Scheduler:
     def settles(self) -> Iterator[set[Key]]:
         """Give a set that gets the key of each entry that is settled or changed meanwhile: its row is another one."""
         seen: set[Key] = set()
-        self._watchers.append(seen)
+        self._watchers[id(seen)] = seen
         try:
             yield seen
         finally:
-            self._watchers = [each for each in self._watchers if each is not seen]
+            del self._watchers[id(seen)]
 
     def tidy(self) -> None:
         """Forget queues of which nothing is left, so that memory does not grow with the destinations ever seen."""
@@ -261,7 +286,7 @@ class Scheduler:
         try:
             # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
             until = nextafter(now, _NEVER)
-            with self.settles() as seen:
+            with self.settles() as settled:
                 entries = await self._spool.due(queue.name, until, limit)
                 later = await self._spool.next_due(queue.name, until) if len(entries) < limit else None
         except BaseException:
@@ -270,7 +295,8 @@ class Scheduler:
             raise
         finally:
             queue.pulling = False
-        fresh = [entry for entry in entries if entry.key not in queue.loaded and entry.key not in seen][:bound]
+        # A row that was settled while it was read is not what it was: its recipients have been sent to.
+        fresh = [entry for entry in entries if entry.key not in queue.loaded and entry.key not in settled][:bound]
         for entry in fresh:
             if not self._has_room(queue) or queue.blocked_until > now:
                 queue.disk_due = min(queue.disk_due, entry.due)
@@ -293,8 +319,8 @@ class Scheduler:
     async def _watch_deadlines(self) -> None:
         """Hand on entries whose expiry or delay warning has come, every few seconds, in bounded portions."""
         while not self.stopping:
-            with self.settles() as seen:
+            with self.settles() as settled:
                 entries = await self._spool.deadlines(self._clock(), 500)
-            if fresh := [entry for entry in entries if entry.key not in seen]:
-                self.overdue(fresh)
+            if entries:
+                self.overdue([entry for entry in entries if entry.key not in settled])
             await asyncio.sleep(1.0 if len(entries) == 500 else 5.0)

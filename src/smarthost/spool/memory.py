@@ -12,6 +12,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
 from smarthost.spool.match import Matcher
+from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
 
 Key = tuple[int, int]
@@ -56,6 +57,7 @@ class MemorySpool:
         """Start empty."""
         self.last_id = 0
         self.gather = 0.0
+        self.stats = Stats()  # stays empty: nothing is gathered here
         self._loop = loop
         self._clock = clock
         self._full = False

@@ -1,0 +1,225 @@
+"""What must be true of a run: keeps the tale of each message, from the disk and from the sites, and compares them."""
+
+from collections import deque
+from collections.abc import Callable
+
+from sim_loop import Clock
+from sim_plan import Mail
+
+from smarthost.mail.envelope import Notify
+from smarthost.mail.event import Event, Kind
+from smarthost.mail.message import format_id
+from smarthost.policy.rate import Rate
+
+FINAL = (Kind.RELAYED, Kind.FAILED, Kind.EXPIRED)
+PROMPT = 60.0  # seconds in which mail for a healthy site goes out, whatever the others do
+
+
+class Passing:
+    """One acceptance by a site of one recipient. `read` is when the relay had the 250, `excused` after a crash."""
+
+    __slots__ = ("at", "excused", "read")
+
+    def __init__(self, at: float) -> None:
+        """Begin with nobody having read the reply."""
+        self.at, self.read, self.excused = at, 0.0, False
+
+
+class Tale:
+    """One message that the relay has on disk: its recipients, and the final state of those that have one."""
+
+    def __init__(self, key: str, at: float, recipients: tuple[str, ...], mail: Mail | None) -> None:
+        """Begin with all recipients waiting."""
+        self.key, self.at, self.recipients, self.mail = key, at, recipients, mail
+        self.final: dict[str, Kind] = {}
+        self.passed: dict[str, list[Passing]] = {}
+
+
+class Pace:
+    """Checks what was let through against rates, by its own arithmetic: a leaking bucket, and a list of times."""
+
+    def __init__(self, rates: tuple[Rate, ...]) -> None:
+        """Begin with nothing let through."""
+        self._rates = rates
+        self._levels = [0.0] * len(rates)
+        self._last = 0.0
+        self._times: deque[float] = deque()
+
+    def take(self, now: float) -> str:
+        """Count one; gives what is wrong, "" when all is well."""
+        wrong = ""
+        self._times.append(now)
+        for index, rate in enumerate(self._rates):
+            if rate.is_quota:
+                while self._times and self._times[0] <= now - rate.period:
+                    self._times.popleft()
+                if len(self._times) > rate.count:
+                    wrong = f"{len(self._times)} within {rate.period:.0f} s, {rate.count} are allowed"
+                continue
+            leak = (now - self._last) * rate.count / rate.period
+            self._levels[index] = max(0.0, self._levels[index] - leak) + 1.0
+            if self._levels[index] > rate.burst + 0.01:
+                wrong = f"{self._levels[index]:.3f} at once, {rate.burst} are allowed at {rate.count}/{rate.period} s"
+        self._last = now
+        return wrong
+
+
+class Oracle:
+    """Compares what the spool keeps with what sites have seen. `faults` are sentences; none is the aim."""
+
+    def __init__(self, clock: Clock, say: Callable[..., None], is_healthy: Callable[[str], bool]) -> None:
+        """Begin with no message."""
+        self._clock, self._say, self._is_healthy = clock, say, is_healthy
+        self.faults: list[str] = []
+        self.tales: dict[int, Tale] = {}
+        self.by_key: dict[str, Tale] = {}
+        self.mails: dict[str, Mail] = {}
+        self.early: dict[tuple[str, str], list[Passing]] = {}
+        self.reports: dict[tuple[int, str, str], set[str]] = {}
+        self.outages: list[tuple[float, float]] = []
+        self.resent = self.ambiguous = self.crashes = self.excused = 0
+        self.paces: dict[str, Pace] = {}
+        self.taken: dict[str, list[float]] = {}
+
+    def blame(self, fault: str) -> None:
+        """Note that something is wrong."""
+        if len(self.faults) < 20:
+            self.faults.append(f"at {self._clock.elapsed:.3f}: {fault}")
+        self._say("WRONG: %s", fault)
+
+    def told(self, event: Event) -> None:
+        """Take an event that is on disk now."""
+        if event.event is Kind.ACCEPTED:
+            mail = self.mails[event.envid]
+            self._begin(event.message, Tale(event.envid, self._clock(), mail.recipients, mail))
+        elif event.event is Kind.REPORTED:
+            key = f"r{format_id(event.message)}"
+            self._begin(event.message, Tale(key, self._clock(), (event.recipient,), None))
+        elif event.event in FINAL:
+            self._ended(self.tales[event.message], event)
+        elif event.event is Kind.HELD:
+            self.blame(f"{format_id(event.message)} is held: {event.reply}")
+
+    def _begin(self, message: int, tale: Tale) -> None:
+        self._say("%s is on disk for %s", tale.key, ", ".join(tale.recipients))
+        self.tales[message] = self.by_key[tale.key] = tale
+
+    def _ended(self, tale: Tale, event: Event) -> None:
+        recipient, kind = event.recipient, event.event
+        self._say("%s to %s: %s %s %s", tale.key, recipient, kind, event.code, event.reply)
+        if recipient not in tale.recipients:
+            self.blame(f"{tale.key} has no recipient {recipient}, but it was {kind}")
+        if recipient in tale.final:
+            self.blame(f"{tale.key} to {recipient} ends twice: {tale.final[recipient]}, then {kind}")
+        tale.final[recipient] = kind
+        passed = tale.passed.get(recipient, [])
+        was_read = any(each.read and not each.excused for each in passed)
+        if kind is Kind.RELAYED and not was_read:
+            self.blame(f"{tale.key} to {recipient} is called relayed, and no 250 was read")
+        if kind is not Kind.RELAYED and was_read:
+            self.blame(f"{tale.key} to {recipient} is {kind} after a 250 that was read")
+        if self._is_healthy(recipient) and self._clock() - tale.at > PROMPT + self._outage_since(tale.at):
+            self.blame(f"{tale.key} to {recipient}, a healthy site, took {self._clock() - tale.at:.0f} s")
+
+    def _outage_since(self, at: float) -> float:
+        """Seconds since a time that are nobody's fault: the relay was down, or its disk full."""
+        return sum(
+            max(0.0, min(until, self._clock()) - max(since, at)) + 5.0 for since, until in self.outages if until > at
+        )
+
+    def accepted(self, key: str, recipients: list[str], content: bytes) -> Callable[[], None]:
+        """Take what a site accepted; what is returned is to be called when the relay has read the 250."""
+        tale, fresh = self.by_key.get(key), []
+        if tale is None:
+            self.blame(f"a site was sent {key}, which is not on disk")
+            return lambda: None
+        for recipient in recipients:
+            passed = tale.passed.setdefault(recipient, [])
+            if recipient not in tale.recipients:
+                self.blame(f"{key} was sent to {recipient}, who is no recipient of it")
+            if recipient in tale.final and tale.final[recipient] is not Kind.RELAYED:
+                self._say("%s to %s arrives after its end", key, recipient)
+            for earlier in passed:
+                if earlier.read and not earlier.excused:
+                    self.blame(f"{key} was sent again to {recipient} after a 250 that was read")
+            self.resent += bool(passed) and not any(earlier.excused for earlier in passed)
+            fresh.append(Passing(self._clock()))
+            passed.append(fresh[-1])
+
+        def read() -> None:
+            for passing in fresh:
+                passing.read = self._clock()
+
+        return read
+
+    def crashed(self) -> None:
+        """The relay is gone: what it has read and not settled, it may send again; rates that it remembered are gone."""
+        self.crashes += 1
+        self.paces.clear()
+        for tale in self.tales.values():
+            for recipient, passed in tale.passed.items():
+                if recipient not in tale.final:
+                    for passing in passed:
+                        passing.excused = True
+                        self.excused += 1
+
+    def took(self, what: str, site: str, rates: tuple[Rate, ...]) -> None:
+        """Count a transaction or a connection of a site against its rates."""
+        place = f"{what} {site}"
+        self.taken.setdefault(place, []).append(self._clock())
+        if rates:
+            pace = self.paces.get(place)
+            if pace is None:
+                pace = self.paces[place] = Pace(rates)
+            if wrong := pace.take(self._clock()):
+                self.blame(f"{site}: {what} go too fast: {wrong}")
+
+    def compare(self, waiting: dict[int, list[str]]) -> None:
+        """Compare the queue on disk with the tales: whoever has not ended waits there, once."""
+        for message, tale in self.tales.items():
+            there = waiting.get(message, [])
+            if len(tale.final) == len(tale.recipients) and not there:
+                continue
+            missing = [r for r in tale.recipients if r not in tale.final and there.count(r) != 1]
+            ended = [r for r in there if r in tale.final]
+            if missing:
+                self.blame(f"{tale.key}: neither ended nor in the queue once: {', '.join(missing)}")
+            if ended:
+                self.blame(f"{tale.key}: ended and still in the queue: {', '.join(ended)}")
+        for message in waiting:
+            if message not in self.tales:
+                self.blame(f"the queue has {format_id(message)}, which was never accepted")
+
+    def finish(self) -> None:
+        """Look at the whole, when everything has had its time."""
+        for tale in self.tales.values():
+            for recipient in tale.recipients:
+                if recipient not in tale.final:
+                    self.blame(f"{tale.key} to {recipient} has not ended")
+                else:
+                    self._look_at_report(tale, recipient)
+        if self.resent > self.ambiguous:
+            self.blame(f"{self.resent} recipients were sent again, and {self.ambiguous} ambiguous ends were counted")
+
+    def reported(self, key: str, numbers: list[int], content: bytes) -> None:
+        """Take a report that arrived at its sender's site."""
+        for block in content.split(b"\r\n\r\n"):
+            lines = dict(line.split(b": ", 1) for line in block.split(b"\r\n") if b": " in line)
+            if b"Final-Recipient" in lines and numbers:
+                address = lines[b"Final-Recipient"].split(b";")[1].strip().decode()
+                self.reports.setdefault((numbers[0], address, lines[b"Action"].decode()), set()).add(key)
+
+    def _look_at_report(self, tale: Tale, recipient: str) -> None:
+        """Whoever failed has a report with the sender, once; nobody else has one, unless it was asked for."""
+        mail = tale.mail
+        if mail is None:
+            return
+        kind = tale.final[recipient]
+        failures = len(self.reports.get((mail.number, recipient, "failed"), ()))
+        successes = len(self.reports.get((mail.number, recipient, "relayed"), ()))
+        notify = mail.notify or Notify.FAILURE | Notify.DELAY
+        due = kind is not Kind.RELAYED and bool(notify & Notify.FAILURE) and bool(mail.reverse_path)
+        if failures != due:
+            self.blame(f"{tale.key} to {recipient} is {kind}, and {failures} reports of failure reached the sender")
+        if successes and not (kind is Kind.RELAYED and notify & Notify.SUCCESS and mail.reverse_path):
+            self.blame(f"{tale.key} to {recipient} is {kind}, and the sender was told that it was relayed")

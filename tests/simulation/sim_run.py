@@ -1,0 +1,305 @@
+"""Runs one seed: the real relay, life after life, in a simulated world; gives what was wrong."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+
+from sim_loop import Clock, SimLoop
+from sim_plan import LIFETIME, OVER, Plan, draw
+from sim_spool import SimSpool
+from sim_world import World
+
+from smarthost import assembly
+from smarthost.config import Config
+from smarthost.config_types import Dns
+from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.transfer import Job, Transfer
+from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import Envelope, Recipient
+from smarthost.mail.message import Arrival
+from smarthost.mail.reply import Reply
+from smarthost.mail.route import Deliver, Route, Site, TlsLevel
+from smarthost.network.session import Session
+from smarthost.policy.admission import User
+from smarthost.policy.backoff import Retry
+from smarthost.queue import contents, scheduler
+from smarthost.report.counters import Counters
+from smarthost.report.feed import Feed
+
+BEGAN = 1_790_000_000.0
+RETRY = Retry(schedule=(20.0, 60.0, 120.0, 300.0), lifetime=LIFETIME, report_lifetime=LIFETIME, delay_warning=(600.0,))
+LOOK = 30.0  # seconds between two comparisons of the disk with the tales
+
+
+class Inline:
+    """Stands where worker threads are: tasks run on the loop, in their order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Work on a loop."""
+        self._loop = loop
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Run a task in the next turn."""
+        self._loop.call_soon(task)
+
+
+class Bugs(logging.Handler):
+    """Takes what the relay logs with a traceback: that is a bug, whatever came of it."""
+
+    def __init__(self, world: World) -> None:
+        """Tell a world."""
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Blame what has a traceback."""
+        if record.exc_info and record.exc_info[1] is not None:
+            self._world.blame(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+class Run:
+    """One seed. `faults` is empty when all was well; `world.story()` tells what happened."""
+
+    def __init__(self, seed: int, plan: Plan | None = None) -> None:
+        """Draw the run; a plan may be given instead."""
+        self.seed = seed
+        self.plan = draw(seed) if plan is None else plan
+        self.clock = Clock(BEGAN)
+        self.world = World(self.plan, Random(seed ^ 0x5EED), self.clock)
+        self.oracle = self.world.oracle
+        self.oracle.mails = {f"m{mail.number}": mail for mail in self.plan.mails}
+        self.config = Config(
+            hostname="relay.example",
+            listeners=(),
+            users=(User("nobody", "*"),),
+            fallback=Route("mx", Deliver.MX, tls=TlsLevel.NONE),
+            limits=tuple(self.plan.limits),
+            retry=RETRY,
+            dns=Dns(("127.0.0.1",)),
+        )
+        self._arrived = 0
+
+    @property
+    def faults(self) -> list[str]:
+        """What was wrong, in sentences."""
+        return self.oracle.faults
+
+    def go(self) -> "Run":
+        """Live until everything has ended, through all crashes."""
+        crashes = [*self.plan.crashes, (OVER, 0.0)]
+        spool: SimSpool | None = None
+        with bounded(self.plan.bounds), watched(self.world):
+            for at, pause in crashes:
+                loop = SimLoop(self.clock, self.world)
+                disk_rng = Random(self.world.rng.random())
+                spool = spool.reborn(loop) if spool else SimSpool(loop, self.clock, disk_rng, self.oracle.told)
+                life = Life(self, spool, loop)
+                has_ended = loop.run_until_complete(life.live(at))
+                for error in loop.errors:
+                    self.world.blame(error)
+                self.oracle.ambiguous += life.counters.ambiguous
+                if not has_ended and at < OVER:
+                    self._crash(loop, spool, life, pause)
+                else:
+                    self._bury(loop)
+                    break
+        if spool is not None:
+            self.oracle.compare(spool.waiting())
+        self.oracle.finish()
+        return self
+
+    def _crash(self, loop: SimLoop, spool: SimSpool, life: "Life", pause: float) -> None:
+        self.world.say("the relay crashes")
+        began = self.clock.now
+        # From here on the spool keeps nothing of what this life may still write.
+        spool.freeze()
+        asyncio.events._set_running_loop(loop)
+        self.world.crash()
+        asyncio.events._set_running_loop(None)
+        self._bury(loop)
+        self.clock.now = began + pause
+        self.oracle.outages.append((began, self.clock.now))
+        self.world.say("the relay starts again")
+
+    def _bury(self, loop: SimLoop) -> None:
+        """End the tasks of a life, so that nothing of it runs later; time stands still meanwhile."""
+        now = self.clock.now
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+        self.clock.now = now
+
+    def next_mail(self) -> int:
+        """Give the number of the next message to arrive."""
+        return self._arrived
+
+    def arrived(self) -> None:
+        """Count a message that arrived."""
+        self._arrived += 1
+
+
+class Life:
+    """The relay from a start to a crash, or to the end of the run."""
+
+    def __init__(self, run: Run, spool: SimSpool, loop: SimLoop) -> None:
+        """Keep what it lives with; the relay is built in `live`."""
+        self._run, self._spool, self._loop = run, spool, loop
+        self.world, self.clock, self.oracle = run.world, run.clock, run.oracle
+        self.counters = Counters()
+        self._claimed: set[tuple[int, int]] = set()
+        self._reloads = [at for at in run.plan.reloads if at > run.clock.elapsed]
+
+    async def live(self, until: float) -> bool:
+        """Work until a time since the beginning; gives whether everything had ended before."""
+        run, world = self._run, self.world
+        outside = assembly.Outside(Random(world.rng.random()), world.ask)
+        self.relay = relay = assembly.Relay(
+            run.config, self._spool, Feed((self.counters,)), self.counters, self.clock, outside
+        )
+        relay.intake.threads = relay.intake.files = Inline(self._loop)  # type: ignore[assignment]
+        relay.hall.make_transfer = self._make_transfer  # type: ignore[assignment]
+        self._connect, relay.hall.connector.connect = relay.connector.connect, self._count_connect  # type: ignore
+        self._claim, relay.scheduler.claim = relay.scheduler.claim, self._note_claim  # type: ignore[method-assign]
+        await relay.scheduler.start()
+        arrivals = asyncio.ensure_future(self._arrive())
+        ticks = looks = 0
+        while self.clock.elapsed < until:
+            await asyncio.sleep(min(1.0, until - self.clock.elapsed + 1e-6))
+            ticks += 1
+            self._tick(ticks)
+            if self.clock.elapsed >= LOOK * looks:
+                looks = int(self.clock.elapsed / LOOK) + 1
+                self.oracle.compare(self._spool.waiting())
+            if arrivals.done() and not self._spool.entries and not self._is_busy():
+                arrivals.result()
+                self._look_for_leaks()
+                return True
+        if arrivals.done():
+            arrivals.result()
+        return False
+
+    def _is_busy(self) -> bool:
+        relay = self.relay
+        return bool(relay.settler.pending or any(d.transfers or d.opening for d in self._dispatchers()))
+
+    def _dispatchers(self) -> list[Dispatcher]:
+        return [*self.relay.dispatchers.values(), *self.relay.retired]
+
+    def _tick(self, ticks: int) -> None:
+        """Do what the server's watch does once a second, and look whether memory is as it should be."""
+        relay, plan, now = self.relay, self._run.plan, self.clock()
+        for dispatcher in self._dispatchers():
+            dispatcher.tick(now)
+            ready = dispatcher.ready
+            if ready.window.open != dispatcher.opening + len(dispatcher.transfers) or ready.busy < 0:
+                self.world.blame(f"{ready!r}: {ready.window.open} places, {len(dispatcher.transfers)} sessions")
+        relay.forget_retired()
+        if ticks % 600 == 0:
+            relay.tidy()
+        if self._reloads and self._reloads[0] <= self.clock.elapsed:
+            del self._reloads[0]
+            self.world.say("the relay reloads")
+            relay.apply(self._run.config, relay.keyring)
+            self._loop.create_task(relay.scheduler.refresh())
+        if self.world.is_within(plan.full) != self._spool.full:
+            self._spool.full = not self._spool.full
+            self.world.say("the disk is %s", "full" if self._spool.full else "well again")
+            self.oracle.outages += [span for span in [self._full_span()] if span not in self.oracle.outages]
+        entries = [entry for queue in relay.scheduler.queues.values() for entry in queue.loaded.values()]
+        loaded = len(entries)
+        if relay.scheduler.total != loaded:
+            self.world.blame(f"the scheduler counts {relay.scheduler.total} entries in memory, and has {loaded}")
+        if loaded > scheduler.TOTAL_BOUND:
+            # Entries whose deadline has come are taken in beyond the bound, a few hundred at a time, to end them.
+            loaded = sum(entry.key not in self._claimed for entry in entries)
+        if loaded > scheduler.TOTAL_BOUND or relay.scheduler.contents._octets > contents.CACHE_LIMIT:
+            self.world.blame(f"{loaded} entries in memory")
+
+    def _full_span(self) -> tuple[float, float]:
+        since, until = self._run.plan.full[0]
+        return self.clock.began + since, self.clock.began + until + 1.0
+
+    def _look_for_leaks(self) -> None:
+        relay = self.relay
+        if relay.scheduler.total or len(relay.scheduler.contents):
+            left = f"{relay.scheduler.total} entries and {len(relay.scheduler.contents)} contents"
+            self.world.blame(f"{left} are in memory when nothing is left to do")
+        for dispatcher in self._dispatchers():
+            ready = dispatcher.ready
+            if ready.busy or ready.todo or dispatcher._partial:
+                self.world.blame(f"{ready!r} when nothing is left to do")
+
+    async def _arrive(self) -> None:
+        """Hand in the mail that has not arrived yet; what was not answered in an earlier life is not sent again."""
+        run = self._run
+        while (number := run.next_mail()) < len(run.plan.mails):
+            mail = run.plan.mails[number]
+            await asyncio.sleep(max(0.0, mail.at - self.clock.elapsed))
+            run.arrived()
+            recipients = tuple(Recipient(r, r.rpartition("@")[2], int(mail.notify)) for r in mail.recipients)
+            envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}")
+            draft = self.relay.intake.begin(Arrival(at=self.clock(), door="sim", client="192.0.2.1"), envelope)
+            for start in range(0, len(mail.content), 65536):
+                draft.write(mail.content[start : start + 65536])
+            draft.commit(lambda reply, number=number: self._answered(number, reply))  # type: ignore[misc]
+
+    def _answered(self, number: int, reply: Reply) -> None:
+        self.world.say("m%s is answered: %s", number, reply)
+        if reply.is_positive and f"m{number}" not in self.oracle.by_key:
+            self.world.blame(f"m{number} was accepted, and is not on disk")
+
+    def _make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
+        """Make the relay's transfer, and count what it takes."""
+        transfer = self.relay.make_transfer(session, dispatcher)
+        give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.limits
+
+        def next_job(asking: Transfer) -> Job | None:
+            job = give(asking)
+            if job is not None:
+                self.oracle.took("messages", name, limits.message_rate)
+            return job
+
+        transfer._next_job = next_job
+        return transfer
+
+    def _note_claim(self, entry: Entry) -> bool:
+        self._claimed.add(entry.key)
+        return self._claim(entry)
+
+    async def _count_connect(self, site: Site, tried: tuple[str, ...] = ()) -> object:
+        limits = self.relay.limits.for_site(site)
+        self.oracle.took("connections", site.name, limits.max_connection_rate)
+        self.world.plan.owner[site.hosts[0].addresses[0]].limits = limits
+        return await self._connect(site, tried)
+
+
+@contextmanager
+def bounded(bounds: dict[str, int]) -> Iterator[None]:
+    """Let the scheduler have little memory."""
+    before = {name: getattr(scheduler, name) for name in bounds}
+    for name, value in bounds.items():
+        setattr(scheduler, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(scheduler, name, value)
+
+
+@contextmanager
+def watched(world: World) -> Iterator[None]:
+    """Hear what the relay logs."""
+    log, bugs = logging.getLogger("smarthost"), Bugs(world)
+    was, level = log.propagate, log.level
+    log.addHandler(bugs)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(bugs)
+        log.propagate, log.level = was, level

@@ -1,0 +1,150 @@
+"""The world around the relay: its network, its name servers, and what people there think of recipients."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from sim_loop import Clock
+from sim_oracle import Oracle
+from sim_plan import GONE, HOME, NULL, UNSURE, WELL, Plan
+from sim_site import Session, Site, Temper, numbers_in
+from sim_wire import Line, Wire
+
+from smarthost.network.dns_query import DnsFault, Records
+
+
+class World:
+    """Answers connections and questions of all lives of one relay."""
+
+    def __init__(self, plan: Plan, rng: Random, clock: Clock) -> None:
+        """Begin with nobody connected; `trace` is the story so far, times since the beginning with each line."""
+        self.plan, self.rng, self.clock = plan, rng, clock
+        self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
+        self.oracle = Oracle(clock, self.say, lambda recipient: recipient.endswith(f"@{WELL}"))
+        self._wires: dict[Wire, None] = {}
+        self._connections = 0
+        self.most_open: dict[str, int] = {}  # connections at once, by site
+
+    def say(self, text: str, *values: Any) -> None:
+        """Add a line to the trace."""
+        self.trace.append((self.clock.elapsed, text, values))
+
+    def story(self, last: int = 0) -> str:
+        """Write the trace, or its last lines: seconds since the beginning, and what happened."""
+        return "\n".join(f"{at:11.4f}  {text % values if values else text}" for at, text, values in self.trace[-last:])
+
+    def describe(self) -> str:
+        """Write what was drawn."""
+        plan, plain = self.plan, vars(Temper())
+        lines = []
+        for site in plan.sites:
+            temper = {name: value for name, value in vars(site.temper).items() if value != plain[name]}
+            hosts = sorted(address for address, owner in plan.owner.items() if owner is site)
+            lines.append(f"{site.name} at {', '.join(hosts)}: {temper}")
+        for name in ("limits", "refusals", "crashes", "reloads", "full", "dns_outages", "bounds"):
+            if found := getattr(plan, name):
+                lines.append(f"{name}: {found}")
+        return "\n".join([*lines, f"{len(plan.mails)} messages", ""])
+
+    def blame(self, fault: str) -> None:
+        """Note something that is wrong."""
+        self.oracle.blame(fault)
+
+    def is_within(self, spans: list[tuple[float, float]]) -> bool:
+        """Whether it is now one of these times."""
+        now = self.clock.elapsed
+        return any(since <= now < until for since, until in spans)
+
+    def refusal_of(self, recipient: str) -> bytes:
+        """Give what a site answers to a recipient now, b"" for yes."""
+        until, reply = self.plan.refusals.get(recipient, (0.0, b""))
+        return reply if self.clock.elapsed < until else b""
+
+    def crash(self) -> None:
+        """The relay's machine is gone."""
+        for wire in tuple(self._wires):
+            wire.vanish()
+        self._wires.clear()
+        for site in self.plan.sites:
+            site.open = 0
+        self.oracle.crashed()
+
+    def accepted(
+        self, site: Site, key: str, reverse_path: str, recipients: list[str], content: bytes
+    ) -> Callable[[], None]:
+        """Take a message that a site took; gives what to call when the 250 is read."""
+        self.say("%s accepts %s for %s", site.name, key, ", ".join(recipients))
+        if key.startswith("r") and recipients[0].endswith(f"@{HOME}"):
+            self.oracle.reported(key, numbers_in(content), content)
+            if reverse_path:
+                self.blame(f"report {key} travels with the reverse-path {reverse_path}")
+        return self.oracle.accepted(key, recipients, content)
+
+    async def dial(self, address: str, _port: int) -> None:
+        """Let a connection stand after a while, or not."""
+        site = self.plan.owner[address]
+        site.open += 1
+        self.most_open[site.name] = max(self.most_open.get(site.name, 0), site.open)
+        if site.limits and site.open > site.limits.max_connections:
+            self.blame(f"{site.name} has {site.open} connections, {site.limits.max_connections} are allowed")
+        stands = False
+        try:
+            mode = site.temper.modes.get(address, "ok")
+            if self.is_within(site.temper.down):
+                mode = ("refuse", "timeout")[int(site.temper.down[0][0]) % 2]
+            if mode == "timeout":
+                await asyncio.sleep(1000.0)
+            await asyncio.sleep(2 * site.temper.latency)
+            if mode == "refuse":
+                raise ConnectionRefusedError(111, "connection refused")
+            stands = True
+        finally:
+            if not stands:
+                self.say("%s cannot be reached", address)
+                site.open -= 1
+
+    def connect(self, address: str, protocol: asyncio.Protocol) -> Wire:
+        """Give the transport of a connection that stands now."""
+        site, rng = self.plan.owner[address], self.rng
+        temper = site.temper
+        line = Line(temper.latency, temper.split)
+        if rng.random() < temper.cuts:
+            if rng.random() < 0.5:
+                line.cut_up = rng.randrange(rng.choice((200, 2000)))
+            else:
+                line.cut_down = rng.randrange(rng.choice((150, 800)))
+        self._connections += 1
+        self.say("%s is connected (%d)", address, self._connections)
+
+        def closed() -> None:
+            site.open -= 1
+            self._wires.pop(wire, None)
+            self.say("%s is closed", address)
+
+        wire = Wire(protocol, line, rng, closed)
+        self._wires[wire] = None
+        protocol.connection_made(wire)
+        wire.peer = Session(self, site, address, wire)
+        return wire
+
+    async def ask(self, _stub: object, name: str, rdtype: str) -> Records:
+        """Answer a question of DNS."""
+        plan = self.plan
+        await asyncio.sleep(self.rng.uniform(0.001, 0.1))
+        if (
+            name not in (HOME, WELL)
+            and not name.endswith((f".{HOME}", f".{WELL}"))
+            and self.is_within(plan.dns_outages)
+        ):
+            return Records(fault=DnsFault.TEMPORARY)
+        if name == NULL and rdtype == "MX":
+            return Records(mx=((0, ""),), ttl=300.0)
+        if name == UNSURE:
+            return Records(fault=DnsFault.TEMPORARY)
+        if rdtype == "MX" and name in plan.exchangers:
+            return Records(mx=tuple(plan.exchangers[name]), ttl=300.0)
+        if rdtype == "A" and name in plan.addresses:
+            return Records(addresses=plan.addresses[name], ttl=300.0)
+        known = name in plan.addresses or name in plan.exchangers or name == NULL
+        return Records(fault=DnsFault.NO_RECORDS if known and name != GONE else DnsFault.NO_NAME)
