@@ -71,6 +71,7 @@ class Bench:
         os.environ["PEERS_RUN"] = str(work / "run")
         sys.path.insert(0, str(harness))
         self.module: ModuleType = importlib.import_module("bench")
+        importlib.import_module("peers").PY = sys.executable  # for its sink that knows CHUNKING
         self.arguments = arguments
         self.key = work / "bench.pem"
         self.scenario = SCENARIOS[0]
