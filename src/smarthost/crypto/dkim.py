@@ -152,7 +152,7 @@ def prepare(
     """
     names, canonical = _select(fields)
     digest_so_far = hashlib.sha256(canonical)
-    signed = _write_names(names)
+    signed = _remembered_names(names) if len(names) <= _FEW_NAMES else _fold_names(names)
     body = b64encode(body_hash)
     heads, digests = [], []
     for key in keys:
@@ -174,14 +174,8 @@ def sign(keys: tuple[SigningKey, ...], fields: Sequence[tuple[bytes, bytes]], bo
 
 def sign_here(unsigned: Unsigned) -> bytes:
     """Make the signatures in the thread that calls, and give the whole fields."""
-    return unsigned.complete(
-        [sign_with(key, digest) for key, digest in zip(unsigned.keys, unsigned.digests, strict=True)]
-    )
-
-
-def sign_with(key: SigningKey, digest: bytes) -> bytes:
-    """Sign one digest by one key in the thread that calls."""
-    return sign_digest(key.private, digest)
+    pairs = zip(unsigned.keys, unsigned.digests, strict=True)
+    return unsigned.complete([sign_digest(key.private, digest) for key, digest in pairs])
 
 
 def _select(fields: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[bytes, ...], bytes]:
@@ -203,16 +197,6 @@ def _select(fields: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[bytes, ...], b
     return tuple(names), b"".join(canonical)
 
 
-def _write_names(names: tuple[bytes, ...]) -> bytes:
-    # Applications write the same few fields in the same order.
-    return _remembered_names(names) if len(names) <= _FEW_NAMES else _fold_names(names)
-
-
-@lru_cache(maxsize=1000)
-def _remembered_names(names: tuple[bytes, ...]) -> bytes:
-    return _fold_names(names)
-
-
 def _fold_names(names: tuple[bytes, ...]) -> bytes:
     """Join names by colons, folded into lines (white space is allowed around a colon, RFC 6376 3.5)."""
     lines = []
@@ -225,6 +209,10 @@ def _fold_names(names: tuple[bytes, ...]) -> bytes:
             line += b":" + name
     lines.append(line)
     return b"\r\n\t".join(lines)
+
+
+# Applications write the same few fields in the same order.
+_remembered_names = lru_cache(maxsize=1000)(_fold_names)
 
 
 def _unsigned(key: SigningKey, signed: bytes, body: bytes, now: int) -> bytes:

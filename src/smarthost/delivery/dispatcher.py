@@ -180,7 +180,10 @@ class Dispatcher:
 
         It is, too, until what was decided of a part of it is on disk.
         """
-        if self._hall.scheduler.is_unwritten(key) or not self.ready.withdraw(key):
+        return not self._hall.scheduler.is_unwritten(key) and self._take_out(key)
+
+    def _take_out(self, key: tuple[int, int]) -> bool:
+        if not self.ready.withdraw(key):
             return False
         self._partial.pop(key, None)
         return True
@@ -303,8 +306,7 @@ class Dispatcher:
             content = found.get(entry.message.id)
             if content is not None:
                 contents.keep(entry.message.id, content)
-            elif ready.withdraw(entry.key):
-                self._partial.pop(entry.key, None)
+            elif self._take_out(entry.key):
                 self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
 
     def _loaded(self, task: "asyncio.Task[None]") -> None:

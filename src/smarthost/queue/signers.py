@@ -5,8 +5,9 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from smarthost.crypto.dkim import Unsigned, sign_here, sign_with
+from smarthost.crypto.dkim import Unsigned, sign_here
 from smarthost.crypto.dkim_keys import Algorithm, SigningKey
+from smarthost.crypto.signer import sign_digest
 from smarthost.crypto.signer_link import SignerLink
 from smarthost.queue.signing import Workers
 
@@ -96,7 +97,7 @@ class Signers:
             return
         for at, key in enumerate(unsigned.keys):
             if key.algorithm is not _RSA:
-                job.signatures[at] = sign_with(key, unsigned.digests[at])
+                job.signatures[at] = sign_digest(key.private, unsigned.digests[at])
         if link is None or not rsa:
             _tell(job.done, unsigned.complete(job.signatures))
             return
