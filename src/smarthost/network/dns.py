@@ -1,4 +1,4 @@
-"""Resolver: lookups of mail hosts, addresses and texts behind a cache of our own, with one question at a time for each name."""
+"""Resolver: lookups behind a cache of our own, with one question at a time for each name and type."""
 
 import asyncio
 import time

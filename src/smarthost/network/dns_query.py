@@ -82,7 +82,7 @@ def _parse_server(text: str) -> dns.nameserver.Nameserver:
 
 
 async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Records:
-    """Ask for one type ("MX", "A", "AAAA", "TXT", "PTR") of an absolute name, aliases followed; never raises for what DNS may do."""
+    """Ask for one type (MX, A, AAAA, TXT, PTR) of a name, aliases followed; never raises for what DNS does."""
     try:
         question = dns.name.from_text(name.rstrip(".") + ".")
     except (dns.exception.DNSException, UnicodeError):
