@@ -8,7 +8,8 @@ from carried import make_job
 
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
-from smarthost.delivery.settle import Parts, Passage, Settler
+from smarthost.delivery.settle import Parts, Settler
+from smarthost.delivery.telling import Passage
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage

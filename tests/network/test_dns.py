@@ -22,6 +22,8 @@ alias.example. 60 IN CNAME mail.example.
 far.example. 60 IN CNAME target.elsewhere.
 null.example. 300 IN MX 0 .
 text.example. 300 IN TXT "no address"
+parts.example. 300 IN TXT "v=spf1 ip4:192.0" ".2.0/24 -all"
+1.2.0.192.in-addr.arpa. 300 IN PTR Mail.example.
 truncated.example. 300 IN A 192.0.2.7
 long.example. 999999 IN A 192.0.2.8
 """
@@ -74,6 +76,13 @@ async def test_one_family_is_enough(resolver: Resolver, clock: Clock) -> None:
     """A host with IPv6 only is found; the negative answer for IPv4 holds for the SOA's minimum."""
     found = await resolver.addresses("six.example")
     assert found == Addresses((), ("2001:db8::6",), clock.now + 120)
+
+
+async def test_texts_and_names_are_read(resolver: Resolver) -> None:
+    """The strings of a TXT record are one text, without a space between; a PTR gives host names in lower case."""
+    assert (await resolver.records("parts.example", "TXT")).texts == (b"v=spf1 ip4:192.0.2.0/24 -all",)
+    assert (await resolver.records("1.2.0.192.in-addr.arpa", "PTR")).names == ("mail.example",)
+    assert (await resolver.records("mail.example", "TXT")).fault is DnsFault.NO_RECORDS
 
 
 async def test_aliases_are_followed(resolver: Resolver, clock: Clock) -> None:

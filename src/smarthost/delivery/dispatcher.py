@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from smarthost.delivery.connect import Unreached, outcomes_of
 from smarthost.delivery.hall import Hall
-from smarthost.delivery.settle import Passage
+from smarthost.delivery.loading import load_contents
+from smarthost.delivery.telling import Passage
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
@@ -15,13 +16,11 @@ from smarthost.mail.reply import EnhancedStatus
 from smarthost.network.session import OpenFault, Session
 from smarthost.policy.classify import Verdict
 from smarthost.queue.ready import ReadyQueue
-from smarthost.spool.store import Content
 
 log = logging.getLogger(__name__)
 
 ENTRIES_PER_SESSION = 16  # waiting entries that justify one more session: pipelining carries a few without one
 PATIENCE = 0.005  # seconds that one entry may stand at the front before further sessions are opened
-PREFETCH = 32  # contents read from the spool at a time
 _RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
 
 
@@ -293,21 +292,9 @@ class Dispatcher:
     def _load(self) -> None:
         if not self._loading:
             self._loading = True
-            task = asyncio.ensure_future(self._load_contents())
+            task = asyncio.ensure_future(load_contents(self._hall, self.ready.todo, self._take_out))
             self._tasks.add(task)
             task.add_done_callback(self._loaded)
-
-    async def _load_contents(self) -> None:
-        """Read the contents of the first waiting entries from the spool; an entry whose content is gone is parked."""
-        ready, contents = self.ready, self._hall.scheduler.contents
-        wanted = [e for e, _ in zip(ready.todo, range(PREFETCH), strict=False) if contents.get(e.message.id) is None]
-        found: dict[int, Content] = await self._hall.spool.contents([entry.message.id for entry in wanted])
-        for entry in wanted:
-            content = found.get(entry.message.id)
-            if content is not None:
-                contents.keep(entry.message.id, content)
-            elif self._take_out(entry.key):
-                self._hall.settler.park(entry, Why.CONTENT_LOST, "the content is missing or damaged on disk")
 
     def _loaded(self, task: "asyncio.Task[None]") -> None:
         self._loading = False
@@ -354,7 +341,7 @@ class Dispatcher:
                 outcomes = hall.remedies.review(self, outcomes)
             hall.settler.attempted(entry, [*earlier, *outcomes])
         elif self.transfers:
-            hall.settler.tell_unreached(ready.site, unreached)
+            hall.settler.teller.tell_unreached(ready.site, unreached)
             if is_news:
                 hall.remedies.hear(self, unreached.fault.stage, unreached.fault.reply)
         if not ready.window.may_open(now):

@@ -5,20 +5,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
 from random import Random
-from typing import Protocol
 
 import msgspec
 
-from smarthost.delivery.connect import Unreached
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.reporting import Reporter
+from smarthost.delivery.telling import Passage, Teller
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
-from smarthost.mail.event import Event, Kind, Seconds
+from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus
-from smarthost.mail.route import Deliver, Route, Site
+from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import Retry, deadline, next_attempt
 from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
@@ -32,25 +31,6 @@ log = logging.getLogger(__name__)
 _NEVER = float("inf")
 _EXPIRED = EnhancedStatus(5, 4, 7)
 _RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
-_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # of replies, by the first digit of their code
-_KIND = {Action.RELAYED: Kind.RELAYED, Action.DELAYED: Kind.DELAYED, Action.FAILED: Kind.FAILED}
-
-
-class Carrier(Protocol):
-    """What an attempt's event tells of the session that carried it."""
-
-    site: str
-    tls: str
-    offers_dsn: bool
-    connecting: float
-
-
-class Passage(msgspec.Struct, frozen=True, gc=False):
-    """How an attempt travelled: the session that carried it, and the Unix times of its start and of its taking."""
-
-    transfer: Carrier
-    started: float
-    taken: float
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -70,13 +50,14 @@ class Settler:
     """The only place, beside an operator's hand, where an entry changes after it was accepted.
 
     `retry` is replaced at a reload; `pending` counts settles that are not on disk yet; `detours` say which queues'
-    mail shall leave them at once.
+    mail shall leave them at once; `teller` tells of what became of attempts.
     """
 
     def __init__(self, parts: Parts, retry: Retry) -> None:
         """Join the parts."""
         self._spool, self._scheduler, self._reporter = parts.spool, parts.scheduler, parts.reporter
-        self._feed, self._counters, self._clock, self._rng = parts.feed, parts.counters, parts.clock, parts.rng
+        self._counters, self._clock, self._rng = parts.counters, parts.clock, parts.rng
+        self.teller = Teller(parts.feed, parts.counters, parts.clock)
         self.retry, self.detours = retry, parts.detours
         self.pending = 0
         # By entry, while a part of its attempt is on its way to disk: what comes behind that part.
@@ -100,7 +81,7 @@ class Settler:
         """Settle an attempt. `rest` are recipients that were not reached; they wait with the delayed ones."""
         now = self._clock()
         queue = entry.queue
-        events = self._tell(entry, outcomes, passage, now, failed_as)
+        events = self.teller.tell(entry, outcomes, passage, now, failed_as)
         reports: Sequence[DueReport] = ()
         if not rest and _are_plainly_relayed(outcomes):
             entry.recipients = ()
@@ -129,7 +110,7 @@ class Settler:
 
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
-        events = self._tell(entry, outcomes, passage, self._clock())
+        events = self.teller.tell(entry, outcomes, passage, self._clock())
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, passage)
@@ -190,7 +171,7 @@ class Settler:
         queue = entry.queue
         entry.why, entry.due, entry.deadline, entry.last = why, _NEVER, _NEVER, reason
         log.error("message %s is parked: %s", format_id(entry.message.id), reason)
-        self._commit(entry, queue, (self._tell_event(entry, Kind.HELD, reason),), ())
+        self._commit(entry, queue, (self.teller.tell_event(entry, Kind.HELD, reason),), ())
 
     def reroute(self, entry: Entry, routes: Sequence[Route]) -> None:
         """Move an entry to the queues that its recipients' routes name now; each part keeps its attempts and times."""
@@ -285,90 +266,6 @@ class Settler:
             parts.popleft()()
         else:
             del self._parts[key]
-
-    def _tell(
-        self,
-        entry: Entry,
-        outcomes: Sequence[Outcome],
-        passage: Passage | None,
-        now: float,
-        failed_as: Kind = Kind.FAILED,
-    ) -> tuple[Event, ...]:
-        """Publish one event a recipient; the same go to the history."""
-        message, counters = entry.message, self._counters
-        envelope, arrival = message.envelope, message.arrival
-        route = entry.queue.partition("/")[0]
-        seconds, site, tls = None, "", ""
-        if passage is not None:
-            transfer = passage.transfer
-            site, tls = transfer.site, transfer.tls
-            seconds = Seconds(passage.taken - arrival.at, transfer.connecting, now - passage.started)
-        events = []
-        for outcome in outcomes:
-            action, reply = outcome.action, outcome.reply
-            counters.attempts[route, outcome.stage, _CLASSES[reply.code // 100 if reply is not None else 0]] += 1
-            if action is _RELAYED:
-                counters.relay_seconds[envelope.priority].observe(now - arrival.at)
-            elif outcome.ambiguous:
-                counters.ambiguous += 1
-            event = Event(
-                now,
-                failed_as if action is Action.FAILED else _KIND[action],
-                message.id,
-                envelope.envid,
-                envelope.reverse_path,
-                outcome.recipient.address,
-                route,
-                site,
-                outcome.host,
-                outcome.address,
-                reply.code if reply is not None else 0,
-                str(outcome.status),
-                reply.text if reply is not None else outcome.reason,
-                outcome.stage,
-                entry.attempts + 1,
-                tls,
-                message.size,
-                arrival.identity,
-                seconds=seconds,
-            )
-            self._feed.publish(event)
-            events.append(event)
-        return tuple(events)
-
-    def tell_unreached(self, site: Site, unreached: Unreached) -> None:
-        """Tell of a session that could not be opened while others carry on: no message has spent an attempt on it."""
-        reply = unreached.fault.reply
-        route, stage = site.route.name, unreached.fault.stage
-        klass = f"{reply.code // 100}xx" if reply is not None else "none"
-        self._counters.attempts[route, stage, klass] += 1
-        self._feed.publish(
-            Event(
-                time=self._clock(),
-                event=Kind.ATTEMPTED,
-                route=route,
-                site=site.name,
-                host=unreached.host,
-                address=unreached.address,
-                code=reply.code if reply is not None else 0,
-                status=str(unreached.verdict.status),
-                reply=unreached.reason,
-                stage=stage,
-            )
-        )
-
-    def _tell_event(self, entry: Entry, kind: Kind, reason: str) -> Event:
-        message, recipients = entry.message, entry.recipients
-        event = Event(
-            time=self._clock(),
-            event=kind,
-            message=message.id,
-            sender=message.envelope.reverse_path,
-            recipient=recipients[0].address if len(recipients) == 1 else "",
-            reply=reason,
-        )
-        self._feed.publish(event)
-        return event
 
 
 def _hint_of(delayed: Sequence[Outcome]) -> float | None:

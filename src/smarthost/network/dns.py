@@ -1,4 +1,4 @@
-"""Resolver: MX and address lookups behind a cache of our own, with one question at a time for each name."""
+"""Resolver: lookups behind a cache of our own, with one question at a time for each name and type."""
 
 import asyncio
 import time
@@ -87,6 +87,10 @@ class Resolver:
             if fault in faults:
                 return fault
         return DnsFault.NO_RECORDS
+
+    async def records(self, name: str, rdtype: str) -> Records:
+        """Give the records of one type: "A", "AAAA", "MX", "TXT" or "PTR", aliases followed."""
+        return (await self._look_up(rdtype, name))[0]
 
     def clear(self) -> None:
         """Forget everything and read the system's servers anew; questions under way end as they began."""

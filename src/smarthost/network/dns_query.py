@@ -33,13 +33,16 @@ class DnsFault(StrEnum):
 class Records(msgspec.Struct, frozen=True):
     """The records of one type: for MX pairs of preference and host name, for A and AAAA addresses; `ttl` in seconds.
 
-    `fault` is None where there are records. A null MX's host name is "" (RFC 7505).
+    For TXT `texts` are the records, each with its strings joined (RFC 7208 3.3); for PTR `names` are host names without
+    the final dot. `fault` is None where there are records. A null MX's host name is "" (RFC 7505).
     """
 
     mx: tuple[tuple[int, str], ...] = ()
     addresses: tuple[str, ...] = ()
     ttl: float = 0.0
     fault: DnsFault | None = None
+    texts: tuple[bytes, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 # Puts one question: a stub resolver, a name, a record type; the answer, or what went wrong, as Records.
@@ -79,7 +82,7 @@ def _parse_server(text: str) -> dns.nameserver.Nameserver:
 
 
 async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Records:
-    """Ask for one type ("MX", "A", "AAAA") of an absolute name, aliases followed; never raises for what DNS may do."""
+    """Ask for one type (MX, A, AAAA, TXT, PTR) of a name, aliases followed; never raises for what DNS does."""
     try:
         question = dns.name.from_text(name.rstrip(".") + ".")
     except (dns.exception.DNSException, UnicodeError):
@@ -115,6 +118,11 @@ async def _ask_once(
         pairs = ((record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in answer.rrset)
         mx = tuple((preference, "" if host in (".", "@") else host) for preference, host in pairs)
         return Records(mx=mx), target, ttl
+    if rdtype == "TXT":
+        return Records(texts=tuple(b"".join(record.strings) for record in answer.rrset)), target, ttl
+    if rdtype == "PTR":
+        names = (record.target.to_text(omit_final_dot=True).lower() for record in answer.rrset)
+        return Records(names=tuple(names)), target, ttl
     return Records(addresses=tuple(record.address for record in answer.rrset)), target, ttl
 
 
