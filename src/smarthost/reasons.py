@@ -8,7 +8,8 @@ from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
 from smarthost.policy.waiting import SENTENCES
-from smarthost.queue.scheduler import Scheduler, Waiting
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Waiting
 
 IN_DELIVERY = "It is in delivery just now."
 
