@@ -133,6 +133,8 @@ class Oracle:
         if tale is None:
             self.blame(f"a site was sent {key}, which is not on disk")
             return lambda: None
+        if tale.mail is not None and content.partition(b"\r\n\r\n")[2] != tale.mail.content.partition(b"\r\n\r\n")[2]:
+            self.blame(f"{key} was sent with another content than it came with: {len(content)} octets")
         for recipient in recipients:
             passed = tale.passed.setdefault(recipient, [])
             if recipient not in tale.recipients:

@@ -63,6 +63,7 @@ def draw(seed: int) -> Plan:
         temper = Temper()
         temper.latency, temper.split = rng.uniform(0.001, 0.2), rng.choice((0.0, 0.2, 0.8))
         temper.pipelining = rng.random() < 0.7
+        temper.chunking = rng.choice(("", "reads", "keeps"))
         if domain == HOME:
             temper.deaths, temper.cuts = rng.choice((0.0, 0.1)), rng.choice((0.0, 0.1))
         _add_site(plan, domain, [domain], [1], temper)
@@ -113,6 +114,8 @@ def _draw_temper(rng: Random) -> Temper:
     temper.pipelining, temper.dsn, temper.old = rng.random() < 0.7, rng.random() < 0.5, rng.random() < 0.05
     temper.pipelining = temper.pipelining and not temper.old
     temper.dsn = temper.dsn and not temper.old
+    if rng.random() < 0.5 and not temper.old:
+        temper.chunking = rng.choice(("reads", "keeps", "closes", "reads", "keeps", "closes", "liar"))
     if rng.random() < 0.2:
         return temper
     some = lambda chance, value: value if rng.random() < chance else 0.0  # noqa: E731

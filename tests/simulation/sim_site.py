@@ -15,13 +15,16 @@ class Temper:
     """How a site behaves. Chances are of one event; times are seconds since the run's beginning, or lengths.
 
     `down` and `storms` are spans of time: no connection, and 421 to everything. `modes` says by address "ok",
-    "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there).
+    "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there). `chunking` is how a site that offers it deals
+    with a chunk that it refuses: "reads" it; "keeps" the transaction open as well, until RSET; "closes" behind its
+    reply, the chunk unread; a "liar" knows no BDAT at all and takes the content for commands. "" offers none.
     """
 
     def __init__(self) -> None:
         """Begin without any fault."""
         self.latency, self.think, self.split = 0.01, 0.001, 0.1
         self.pipelining, self.dsn, self.old = True, True, False
+        self.chunking = ""
         self.greylist = 0.0
         self.down: list[tuple[float, float]] = []
         self.storms: list[tuple[float, float]] = []
@@ -53,6 +56,9 @@ class Session:
         self._temper, self._rng = site.temper, world.rng
         self._octets = b""
         self._in_content = self._is_over = False
+        self._chunk = -1  # octets of the chunk that comes
+        self._chunk_reply = b""
+        self._lied = False
         self._reply_at = 0.0
         self._transactions = 0
         self._reset()
@@ -79,6 +85,13 @@ class Session:
             if self._in_content:
                 if not self._take_content():
                     return
+                continue
+            if self._chunk >= 0:
+                if len(self._octets) < self._chunk:
+                    return
+                content, self._octets = self._octets[: self._chunk], self._octets[self._chunk :]
+                self._chunk = -1
+                self._take_chunk(content)
                 continue
             line, end, rest = self._octets.partition(b"\r\n")
             if not end:
@@ -144,11 +157,15 @@ class Session:
             self._take_recipient(_address(line))
         elif verb == b"DATA":
             self._take_data()
+        elif verb == b"BDAT":
+            self._begin_chunk(line)
         elif verb == b"RSET":
             self._reset()
             self._say(b"250 2.0.0 Ok\r\n")
         elif verb == b"QUIT":
             self._end(b"221 2.0.0 Bye\r\n")
+        elif self._lied:
+            self._say(b"500 5.5.2 what\r\n")
         else:
             self._world.blame(f"{self._address} heard a command that there is not: {line!r}")
             self._say(b"500 5.5.2 what\r\n")
@@ -161,6 +178,7 @@ class Session:
         words = [b"sim", b"SIZE 0", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
         words += [b"PIPELINING"] if temper.pipelining else []
         words += [b"DSN"] if temper.dsn else []
+        words += [b"CHUNKING"] if temper.chunking else []
         self._say(b"".join(b"250-" + word + b"\r\n" for word in words[:-1]) + b"250 " + words[-1] + b"\r\n")
 
     def _refused(self) -> bytes:
@@ -221,6 +239,31 @@ class Session:
             self._in_content = True
             self._say(b"354 go\r\n")
 
+    def _begin_chunk(self, line: bytes) -> None:
+        """Take BDAT; its octets follow, whatever the reply will be (RFC 3030 2)."""
+        size, last = line.split()[1:]
+        if last != b"LAST" or not self._temper.chunking:
+            self._world.blame(f"{self._address}: {line!r}")
+        if self._temper.chunking == "liar":
+            self._lied = True
+            self._say(b"502 5.5.1 what\r\n")
+            return
+        self._chunk = int(size)
+        self._chunk_reply = self._refused()
+        if not self._recipients:
+            self._chunk_reply = b"503 5.5.1 no valid recipients"
+        if self._chunk_reply and self._temper.chunking == "closes":
+            self._end(self._chunk_reply + b"\r\n")
+
+    def _take_chunk(self, content: bytes) -> None:
+        """Take a whole chunk, which is the whole content."""
+        if self._chunk_reply:
+            if self._temper.chunking == "reads" and self._recipients:
+                self._reset()
+            self._say(self._chunk_reply + b"\r\n")
+            return
+        self._accept(content)
+
     def _take_content(self) -> bool:
         """Look for the end of data; gives whether it was there."""
         if self._octets.startswith(b".\r\n"):
@@ -231,20 +274,24 @@ class Session:
                 return False
             self._octets = rest
         self._in_content = False
+        refused = self._refused()
+        if refused:
+            self._reset()
+            self._say(refused + b"\r\n")
+        else:
+            self._accept(content.replace(b"\r\n..", b"\r\n.") + b"\r\n")
+        return True
+
+    def _accept(self, content: bytes) -> None:
+        """Take a message, and perhaps die before anybody hears of it."""
         recipients, reverse_path = self._recipients, self._reverse_path or ""
         self._reset()
-        refused, rng = self._refused(), self._rng
-        if refused:
-            self._say(refused + b"\r\n")
-            return True
         read = self._world.accepted(self._site, key_of(content), reverse_path, recipients, content)
-        if rng.random() < self._temper.deaths:
-            # The message is taken, and the relay never hears of it.
+        if self._rng.random() < self._temper.deaths:
             self._world.say("%s accepts and dies", self._address)
-            self._end(reset=rng.random() < 0.5)
-            return True
-        self._say(b"250 2.0.0 Ok queued\r\n", read)
-        return True
+            self._end(reset=self._rng.random() < 0.5)
+        else:
+            self._say(b"250 2.0.0 Ok queued\r\n", read)
 
 
 def key_of(content: bytes) -> str:
