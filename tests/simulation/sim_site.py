@@ -25,6 +25,8 @@ class Temper:
         self.latency, self.think, self.split = 0.01, 0.001, 0.1
         self.pipelining, self.dsn, self.old = True, True, False
         self.chunking = ""
+        self.wants_login = False
+        self.login_refused: list[tuple[float, float]] = []
         self.greylist = 0.0
         self.down: list[tuple[float, float]] = []
         self.storms: list[tuple[float, float]] = []
@@ -59,6 +61,7 @@ class Session:
         self._chunk = -1  # octets of the chunk that comes
         self._chunk_reply = b""
         self._lied = False
+        self._is_known = not self._temper.wants_login
         self._reply_at = 0.0
         self._transactions = 0
         self._reset()
@@ -159,6 +162,8 @@ class Session:
             self._take_data()
         elif verb == b"BDAT":
             self._begin_chunk(line)
+        elif verb == b"AUTH":
+            self._take_login()
         elif verb == b"RSET":
             self._reset()
             self._say(b"250 2.0.0 Ok\r\n")
@@ -178,29 +183,44 @@ class Session:
         words = [b"sim", b"SIZE 0", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
         words += [b"PIPELINING"] if temper.pipelining else []
         words += [b"DSN"] if temper.dsn else []
+        words += [b"AUTH PLAIN"] if temper.wants_login else []
         words += [b"CHUNKING"] if temper.chunking else []
         self._say(b"".join(b"250-" + word + b"\r\n" for word in words[:-1]) + b"250 " + words[-1] + b"\r\n")
 
+    def _take_login(self) -> None:
+        if not self._temper.wants_login or self._is_known:
+            self._world.blame(f"{self._address}: AUTH that is not wanted")
+        if self._world.is_within(self._temper.login_refused):
+            self._say(b"535 5.7.8 who are you\r\n")
+            return
+        self._is_known = True
+        self._say(b"235 2.7.0 welcome\r\n")
+
     def _refused(self) -> bytes:
-        """Draw a refusal of a whole transaction, or b""."""
+        """Draw a refusal of a whole transaction, or b""; not for good of what has the null reverse-path, as reports have."""
         if self._rng.random() >= self._temper.refusals:
             return b""
-        return self._rng.choice((b"451 4.3.0 later", b"452 4.3.1 full", b"450 4.7.1 no", b"550 5.7.1 no"))
+        last = b"450 4.7.1 no" if self._reverse_path == "" else b"550 5.7.1 no"
+        return self._rng.choice((b"451 4.3.0 later", b"452 4.3.1 full", b"450 4.7.1 no", last))
 
     def _take_mail(self, line: bytes) -> None:
         if self._reverse_path is not None:
             self._world.blame(f"{self._address}: MAIL inside a transaction")
+        if not self._is_known:
+            self._world.blame(f"{self._address}: MAIL without a login")
         self._transactions += 1
+        self._asked = 0
         limits = self._site.limits
         if limits and self._transactions > limits.max_messages_per_connection:
             self._world.blame(f"{self._site.name}: {self._transactions} messages on one connection")
+        self._reverse_path = _address(line)
         refused = self._refused()
         if self._temper.max_transactions and self._transactions > self._temper.max_transactions:
             refused = b"451 4.5.3 enough for one session"
         if refused:
+            self._reverse_path = None
             self._say(refused + b"\r\n")
             return
-        self._reverse_path = _address(line)
         self._say(b"250 2.1.0 Ok\r\n")
 
     def _take_recipient(self, address: str) -> None:

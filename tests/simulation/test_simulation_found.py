@@ -71,3 +71,13 @@ def test_a_report_is_written_before_what_comes_behind_it() -> None:
     for number in range(30):
         mine = [recipient for key, recipient in ends if key == f"m{number}"]
         assert mine == [f"ann@{SITE}", f"bob@{SITE}"]
+
+
+def test_what_a_person_deletes_leaves_memory() -> None:
+    """Contents of messages that are deleted while they wait for a slow site do not stay in memory."""
+    temper = Temper()
+    temper.think = 3.0
+    plan = scenario(temper, [(1.0, ("ann",))] * 40, max_connections=1)
+    plan.acts = [(5.0, "delete", SITE)]
+    found = run(plan)
+    assert len(taken(found, "messages")) < 10
