@@ -56,7 +56,9 @@ class Plan:
     ttl: float = 300.0  # seconds that DNS records may be kept
     relayhosts: list[str] = field(default_factory=list)  # sites that are next hops, in order
     relayed: list[str] = field(default_factory=list)  # domains whose mail goes to them; none: all
-    acts: list[tuple[float, str, str]] = field(default_factory=list)  # when a person does what, with which domain's mail
+    acts: list[tuple[float, str, str]] = field(
+        default_factory=list
+    )  # when a person does what, with which domain's mail
     bounds: dict[str, int] = field(default_factory=dict)  # of the scheduler's memory
     disk_stalls: bool = True
 

@@ -43,7 +43,19 @@ class World:
             temper = {name: value for name, value in vars(site.temper).items() if value != plain[name]}
             hosts = sorted(address for address, owner in plan.owner.items() if owner is site)
             lines.append(f"{site.name} at {', '.join(hosts)}: {temper}")
-        for name in ("limits", "refusals", "crashes", "reloads", "full", "dns_outages", "bounds", "moves", "relayhosts", "relayed", "acts"):
+        for name in (
+            "limits",
+            "refusals",
+            "crashes",
+            "reloads",
+            "full",
+            "dns_outages",
+            "bounds",
+            "moves",
+            "relayhosts",
+            "relayed",
+            "acts",
+        ):
             if found := getattr(plan, name):
                 lines.append(f"{name}: {found}")
         return "\n".join([*lines, f"{len(plan.mails)} messages", ""])

@@ -81,3 +81,14 @@ def test_what_a_person_deletes_leaves_memory() -> None:
     plan.acts = [(5.0, "delete", SITE)]
     found = run(plan)
     assert len(taken(found, "messages")) < 10
+
+
+def test_replies_to_content_decide_nothing() -> None:
+    """A site that offers CHUNKING and knows no BDAT answers 500 to each line of the content; nobody fails by that."""
+    temper = Temper()
+    temper.chunking, temper.refusals = "liar", 0.3
+    for seed in range(6):
+        found = run(scenario(temper, [(1.0, ("ann", "bob"))] * 20, max_connections=1), seed)
+        assert not [
+            values for _, text, values in found.world.trace if text.startswith("%s to %s:") and values[3] == 500
+        ]
