@@ -89,6 +89,7 @@ class Server:
         self._undo.append(self._lag.stop)
         with _naming(f"http.address {config.http_address}"):
             self._start_status(loop, dropped)
+        await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         for listener in config.listeners:
             with _naming(f"listener {listener.address}"):
@@ -127,6 +128,8 @@ class Server:
             relay.credentials.close()
             await relay.logins.close()
             relay.intake.close()
+            if not self.failed:
+                relay.bookkeeper.stop()
         if hasattr(self, "spool"):
             await self.spool.close()
         for undo in reversed(self._undo):
