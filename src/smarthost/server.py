@@ -20,6 +20,7 @@ from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
+from smarthost.explain import explain, known_of
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
@@ -83,6 +84,7 @@ class Server:
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
+        self.operations.explainer = lambda question: explain(known_of(self.relay), question)
         self.control = ControlServer(config.data_directory / "control.sock", self.operations)
         await self.control.start()
         self._lag = LoopLag(loop)

@@ -25,6 +25,7 @@ error     unix  -  -  n  -  -  error
 retry     unix  -  -  n  -  -  error
 anvil     unix  -  -  n  -  1  anvil
 scache    unix  -  -  n  -  1  scache
+virtual   unix  -  n  n  -  -  virtual
 postlog   unix-dgram n - n - 1 postlogd
 """
 MAIN = """\
@@ -50,6 +51,18 @@ smtpd_peername_lookup = no
 smtpd_relay_restrictions = permit_mynetworks, reject
 relayhost = [127.0.0.1]:{upstream}
 """
+# Mail for example.com is kept.
+KEEPING = """\
+virtual_mailbox_domains = example.com
+virtual_mailbox_base = {folder}
+virtual_mailbox_maps = static:got/
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{uid}
+virtual_mailbox_limit = 0
+message_size_limit = 50000000
+smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ nobody@example.com = 550 5.1.1 unknown }} }}
+"""
+KEEPER = 944
 
 
 class Postfix:
@@ -91,6 +104,17 @@ class Postfix:
         """Give Postfix's mail log."""
         path = self.folder / "log/maillog"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def keep(self) -> None:
+        """Have mail for example.com kept in a folder; to be called before the start."""
+        (self.folder / "got").mkdir(mode=0o755)
+        os.chown(self.folder / "got", KEEPER, KEEPER)
+        with (self.folder / "etc/main.cf").open("a") as config:
+            config.write(KEEPING.format(folder=self.folder, uid=KEEPER))
+
+    def stored(self) -> list[bytes]:
+        """Give every message that it kept, as it stands there."""
+        return [path.read_bytes() for path in sorted((self.folder / "got/new").glob("*"))]
 
     def close(self) -> None:
         """Stop it with all its children."""
