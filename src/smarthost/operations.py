@@ -35,6 +35,7 @@ class RelayOperations:
         """Join the parts; `reload` reads the configuration again and gives what is wrong with it."""
         self._spool, self._scheduler, self._operator = spool, scheduler, operator
         self._reasons, self._reload, self._clock = reasons, reload, clock
+        self.suppression = suppression
         self.started_at = clock()
         self.listening: list[str] = []
 

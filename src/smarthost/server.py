@@ -89,6 +89,7 @@ class Server:
         self._undo.append(self._lag.stop)
         with _naming(f"http.address {config.http_address}"):
             self._start_status(loop, dropped)
+        await self.relay.suppression.follow(config.suppression)
         await self.relay.scheduler.start()
         for listener in config.listeners:
             with _naming(f"listener {listener.address}"):
@@ -181,6 +182,7 @@ class Server:
             return problems
         self.config = config
         self.relay.apply(config, keyring)
+        await self.relay.suppression.follow(config.suppression)
         await self.relay.scheduler.refresh()
         log.info("the configuration was reloaded")
         return []
@@ -263,6 +265,7 @@ class Server:
                     next_history = now + HISTORY_WATCH
                     self.relay.tidy()
                     await self.spool.forget_history(now - self.config.history_keep)
+                    await self.relay.suppression.forget_expired()
             except Exception:
                 log.exception("the watch failed")
             if self._notifier.watchdog_interval and now >= next_alive:
