@@ -6,22 +6,28 @@ from collections.abc import Iterable
 import msgspec
 
 from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
 from smarthost.policy.depth import Depth
 from smarthost.policy.limits import SiteLimits
 from smarthost.policy.rate import Cells, Rate
 from smarthost.policy.window import Window
+from smarthost.queue.lanes import Lanes
 
 
 class ReadyQueue:
     """What waits in memory for one site. Mutable; `scheduler` and `promoter` fill it, the site's dispatcher empties it.
 
-    `busy` counts entries that a dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait.
-    Nothing is sent before `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has
-    suspended the site, or has made its limits stricter than the configuration's, "" where nothing has.
+    `todo` is what waits, in the order of service: a deque while all of it has one priority and one user, as it nearly
+    always has, and `Lanes` from the moment in which it has not until it is empty. `busy` counts entries that a
+    dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait. Nothing is sent before
+    `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has suspended the site, or has
+    made its limits stricter than the configuration's, "" where nothing has.
     """
 
     __slots__ = (
+        "_identity",
+        "_priority",
         "busy",
         "cells",
         "configured",
@@ -47,7 +53,10 @@ class ReadyQueue:
         """
         self.site = site
         self.limits = self.configured = limits
-        self.todo: deque[Entry] = deque()
+        self.todo: deque[Entry] | Lanes = deque()
+        # Of the entries in `todo` while that is a deque; None where it is not.
+        self._priority: Priority | None = None
+        self._identity = ""
         self.busy = 0
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
@@ -82,11 +91,23 @@ class ReadyQueue:
         self.is_paced, self.window.maximum = bool(self.limits.message_rate), self.limits.max_connections
 
     def push(self, entry: Entry) -> None:
-        """Put an entry at the end."""
+        """Put an entry at the end of those of its priority and its user."""
+        message = entry.message
+        if message.envelope.priority is not self._priority or message.arrival.identity != self._identity:
+            self._mix(message.envelope.priority, message.arrival.identity)
         self.todo.append(entry)
 
+    def _mix(self, priority: Priority, identity: str) -> None:
+        """Make `todo` ready for an entry of another priority or user than those that wait there."""
+        if not self.todo:
+            self.todo = deque()
+            self._priority, self._identity = priority, identity
+        elif self._priority is not None:
+            self.todo = Lanes(self.todo)
+            self._priority = None
+
     def push_back(self, entry: Entry) -> None:
-        """Put an entry that was taken and not tried back at the front."""
+        """Put an entry that was taken and not tried back at the front, before those of a higher priority, too."""
         self.busy -= 1
         self.todo.appendleft(entry)
 
@@ -102,16 +123,18 @@ class ReadyQueue:
 
     def withdraw(self, key: tuple[int, int]) -> bool:
         """Take one waiting entry out by its key; False when it does not wait here (it may be in delivery)."""
-        for index, entry in enumerate(self.todo):
+        todo = self.todo
+        for entry in todo.anyhow() if isinstance(todo, Lanes) else todo:
             if entry.key == key:
-                del self.todo[index]
+                todo.remove(entry)
                 return True
         return False
 
     def drain(self) -> list[Entry]:
         """Take out all that waits; what is in delivery stays."""
-        entries = list(self.todo)
-        self.todo.clear()
+        todo = self.todo
+        entries = list(todo.anyhow() if isinstance(todo, Lanes) else todo)
+        todo.clear()
         return entries
 
     def __repr__(self) -> str:
