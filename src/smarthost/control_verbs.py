@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import msgspec
 
 from smarthost.mail.message import parse_id
-from smarthost.mail.suppression import Origin
+from smarthost.mail.suppression import Origin, Suppression
+from smarthost.policy.glob import compile_globs
 from smarthost.spool.store import Filter
 
 Row = dict[str, Any]
@@ -30,6 +31,8 @@ class Operations(Protocol):
 
     A message id is a number here. `None`, or no rows at all, means that nobody knows the message.
     """
+
+    suppression: SuppressionOperations
 
     def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival (`entry_row`), at most `limit` of them; 0 is no limit."""
@@ -154,6 +157,16 @@ class SuppressionChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     origin: Origin | None = None
     counted: bool = False
     limit: int = 0
+
+    def means(self, row: Suppression, now: float) -> bool:
+        """Whether a row is one of those; what expired before `now` is none."""
+        return (
+            (self.user is None or row.owner == self.user)
+            and (not self.match or compile_globs((self.match,)).fullmatch(row.address) is not None)
+            and (self.origin is None or row.origin is self.origin)
+            and (self.counted or row.is_suppressed)
+            and row.expires > now
+        )
 
 
 class Suppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from smarthost.control_verbs import Refusal, Row, Suppress, SuppressionChoice, Unsuppress
 from smarthost.mail.suppression import Key, Origin, Suppression, read_suppression_address
-from smarthost.policy.glob import compile_globs
 from smarthost.queue.suppression import SuppressionList
 from smarthost.report.rows import suppression_row
 from smarthost.spool.store import Done, Fault, Spool
@@ -78,19 +77,9 @@ class ListOperations:
 
     async def _pages(self, chosen: SuppressionChoice) -> AsyncIterator[list[Suppression]]:
         after = ("", "") if chosen.user is None else (chosen.user, "")
-        glob = compile_globs((chosen.match,)) if chosen.match else None
         while page := await self._store.page(after, PAGE):
             after = page[-1].key
-            now = self._clock()
-            yield [
-                row
-                for row in page
-                if (chosen.user is None or row.owner == chosen.user)
-                and (glob is None or glob.fullmatch(row.address))
-                and (chosen.origin is None or row.origin is chosen.origin)
-                and (chosen.counted or row.is_suppressed)
-                and row.expires > now
-            ]
+            yield [row for row in page if chosen.means(row, self._clock())]
             if chosen.user is not None and after[0] != chosen.user:
                 return
 

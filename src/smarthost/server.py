@@ -23,6 +23,7 @@ from smarthost.crypto.tls import TlsFault
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
+from smarthost.operations_suppression import ListOperations
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import GaugeReader, Gauges, LoopLag
@@ -83,6 +84,7 @@ class Server:
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
+        self.operations.suppression = ListOperations(self.spool, self.relay.suppression, self._clock)
         self.control = ControlServer(config.data_directory / "control.sock", self.operations)
         await self.control.start()
         self._lag = LoopLag(loop)

@@ -37,8 +37,9 @@ class Passage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Teller:
-    """Makes the events of attempts, publishes them, and counts what they tell; `suppression` learns from them, where the
-    assembly has set it.
+    """Makes the events of attempts, publishes them, and counts what they tell.
+
+    `suppression` learns from them, where the assembly has set it.
     """
 
     def __init__(self, feed: Feed, counters: Counters, clock: Callable[[], float]) -> None:

@@ -58,7 +58,7 @@ def suppression_address(recipient: Recipient) -> str:
 
 
 def read_suppression_address(text: str) -> str | None:
-    """Read an address as a person or a file writes it; gives it in the form in which it is kept, None for no address."""
+    """Give an address that a person or a file wrote in the form in which it is kept; None when it is none."""
     mailbox = split_mailbox(text.strip().removeprefix("<").removesuffix(">"))
     if mailbox is None or not mailbox[1]:
         return None
