@@ -12,6 +12,7 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
 from smarthost.mail.suppression import Origin, Suppression
+from smarthost.policy.ledger import LimitState
 from smarthost.spool.store import Accepted, Change, Content, Filter, QueueHead, Settlement, Spool
 
 pytestmark = pytest.mark.asyncio
@@ -313,3 +314,12 @@ async def test_suppressions_come_back_as_they_were(spool: Spool) -> None:
     assert await store.find([second.key, ("app2", "a@example.net")]) == {second.key: second}
     assert [row.key for row in await store.expired(NOW + 5, 9)] == [first.key]
     assert await store.expired(NOW + 4, 9) == []
+
+
+async def test_limit_states_are_kept(spool: Spool) -> None:
+    """The latest state of a limit is read back, by name; one without a state is gone; others stay as they are."""
+    waiting = Waiting()
+    spool.keep_limits([LimitState("b", b"1"), LimitState("a", b"2"), LimitState("c", b"3")], waiting.more())
+    spool.keep_limits([LimitState("b", b"4"), LimitState("c", b"")], waiting.more())
+    assert await waiting.all() == [None, None]
+    assert await spool.limit_states() == [LimitState("a", b"2"), LimitState("b", b"4")]

@@ -16,7 +16,7 @@ class Marks:
     """What is known of each address, 0 for nothing. Mutable.
 
     An element has eight octets: 60 bits of a hash of owner and address, and the mark. They lie sorted in 1024 arrays,
-    so that one is found in a few microseconds, put in by moving a few kilobytes, and 100,000 addresses take 1.2 MB (measured).
+    so that one is found in a few microseconds, put in by moving a few kilobytes, and 100,000 addresses take 1.2 MB.
     Two addresses share a hash once in some 10^12 questions among a million: one is then taken for the other.
     """
 

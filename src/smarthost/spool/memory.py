@@ -13,6 +13,7 @@ from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
 from smarthost.mail.suppression import Key as SuppressionKey
 from smarthost.mail.suppression import Suppression
+from smarthost.policy.ledger import LimitState
 from smarthost.spool.match import Matcher
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
@@ -108,6 +109,7 @@ class MemorySpool:
         self._events: dict[int, list[Event]] = {}
         self._files: dict[str, bytes] = {}
         self.suppressions = MemorySuppressions({}, self._write)
+        self._limits: dict[str, LimitState] = {}
 
     @property
     def full(self) -> bool:
@@ -187,6 +189,20 @@ class MemorySpool:
     def delete(self, keys: Sequence[Key], done: Done) -> None:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Keep what is remembered of limits."""
+        kept = {state.name: state for state in states}
+
+        def act() -> None:
+            self._limits |= kept
+            self._limits = {name: state for name, state in self._limits.items() if state.state}
+
+        self._write(act, done)
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
+        return [self._limits[name] for name in sorted(self._limits)]
 
     def _write(self, act: Callable[[], None], done: Done | None) -> None:
         if self._full:

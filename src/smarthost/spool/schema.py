@@ -32,8 +32,10 @@ _SCHEMA_1 = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('schema', 0), ('last_id', 0), ('entries', 0)",
 )
-# What has no `expires` stays until a person removes it.
+# `limit_state` is what rates remember, by their names (`policy.ledger`). A suppression without `expires` stays until a
+# person removes it.
 _SCHEMA_2 = (
+    "CREATE TABLE limit_state (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE suppression (owner TEXT NOT NULL, address TEXT NOT NULL, failures INTEGER NOT NULL, "
     "since REAL NOT NULL, expires REAL, origin TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (owner, address)) "
     "WITHOUT ROWID",
@@ -57,6 +59,8 @@ INSERT_EVENT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?)"
 DELETE_EVENTS = "DELETE FROM event WHERE message = ? AND sequence < ?"
 REPLACE_SUPPRESSION = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?, ?, ?)"
 DELETE_SUPPRESSION = "DELETE FROM suppression WHERE owner = ? AND address = ?"
+SET_LIMIT = "INSERT OR REPLACE INTO limit_state VALUES (?, ?)"
+DELETE_LIMIT = "DELETE FROM limit_state WHERE name = ?"
 SET_META = "UPDATE meta SET value = ? WHERE key = ?"
 IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
 
