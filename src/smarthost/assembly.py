@@ -35,6 +35,7 @@ from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rewriting import Rewriter
+from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
 from smarthost.queue.draft import Rules
@@ -43,6 +44,7 @@ from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.suppression import SuppressionList
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
@@ -99,6 +101,7 @@ class Relay:
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
+        self.suppression = SuppressionList(spool, feed, clock)
         detours = Detours(clock)
         self.remedies = Remedies(detours, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
@@ -138,6 +141,7 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.promoter.joined = self.remedies.joined
+        self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 
@@ -246,7 +250,11 @@ class Relay:
 
     def _route_refusal(self, reverse_path: str, recipient: Recipient, identity: str) -> Reply | None:
         route = self.rules.routing.choose(reverse_path, recipient, identity, "")
-        return REJECTED if route.deliver is Deliver.REJECT else None
+        if route.deliver is Deliver.REJECT:
+            return REJECTED
+        if self.suppression.refuses and self.suppression.is_suppressed(identity, recipient):
+            return SUPPRESSED
+        return None
 
     def _withdraw(self, queue: str, key: Key) -> bool:
         dispatcher = self.dispatcher_of(queue)
