@@ -15,9 +15,9 @@ class Temper:
     """How a site behaves. Chances are of one event; times are seconds since the run's beginning, or lengths.
 
     `down` and `storms` are spans of time: no connection, and 421 to everything. `modes` says by address "ok",
-    "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there). `chunking` is how a site that offers it deals
-    with a chunk that it refuses: "reads" it; "keeps" the transaction open as well, until RSET; "closes" behind its
-    reply, the chunk unread; a "liar" knows no BDAT at all and takes the content for commands. "" offers none.
+    "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there). `chunking` is how a site that offers it
+    deals with a chunk that it refuses: "reads" it; "keeps" the transaction open as well, until RSET; "closes" behind
+    its reply, the chunk unread; a "liar" knows no BDAT at all and takes the content for commands. "" offers none.
     """
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class Session:
         self._say(b"235 2.7.0 welcome\r\n")
 
     def _refused(self) -> bytes:
-        """Draw a refusal of a whole transaction, or b""; not for good of what has the null reverse-path, as reports have."""
+        """Draw a refusal of a whole transaction, or b""; reports, with the null reverse-path, never get 5yz."""
         if self._rng.random() >= self._temper.refusals:
             return b""
         last = b"450 4.7.1 no" if self._reverse_path == "" else b"550 5.7.1 no"
