@@ -151,6 +151,7 @@ class Scheduler:
         self._was_written(key)
         if self._queue(queue_name).leave(key) is not None:
             self.total -= 1
+            self.contents.drop(key[0])
 
     def claim(self, entry: Entry) -> bool:
         """Take an entry into memory though it is not due, to settle it; False when it is in memory already."""
