@@ -64,8 +64,10 @@ class Connector:
         self.pauses: Pauses[Unreached] = Pauses()
         self._troubled: Pauses[None] = Pauses()
 
-    async def connect(self, site: Site, hosts_tried: Sequence[str] = ()) -> Session | Unreached:
-        """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last.
+    async def connect(
+        self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = ()
+    ) -> Session | Unreached:
+        """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last, `first` go first.
 
         For MX delivery at most 5 addresses are tried, and 2 that answer. A refused login ends the search at once:
         it would be refused everywhere, and counted.
@@ -75,7 +77,7 @@ class Connector:
             return left
         last: Unreached | None = None
         addresses = sessions = 0
-        for host, address in self._candidates(site, hosts_tried, settings.source_address):
+        for host, address in self._candidates(site, hosts_tried, settings.source_address, first):
             if left := self._left_alone(_host_place(site, host)):
                 last = last or left
                 continue
@@ -102,12 +104,21 @@ class Connector:
         """Give until when the login of a site is left alone, and why; None when it is not."""
         return self.pauses.cause(_login_place(site), self._clock())
 
+    def is_dead(self, site: Site, host: Host) -> bool:
+        """Whether a host of a site is left alone, or none of its addresses has answered lately."""
+        now = self._clock()
+        if self.pauses.is_paused(_host_place(site, host), now):
+            return True
+        return all(self._troubled.is_paused(address, now) for address in host.addresses)
+
     def clear(self) -> None:
         """End all pauses, as after a reload."""
         self.pauses.clear()
         self._troubled.clear()
 
-    def _candidates(self, site: Site, hosts_tried: Sequence[str], source: str) -> Iterator[tuple[Host, str]]:
+    def _candidates(
+        self, site: Site, hosts_tried: Sequence[str], source: str, first: Sequence[str] = ()
+    ) -> Iterator[tuple[Host, str]]:
         """Give host and address of each candidate in the order of trial.
 
         Hosts of one preference are shuffled anew for each session, so that they share the load (RFC 5321 5.1).
@@ -118,7 +129,7 @@ class Connector:
             group = list(equals)
             self._rng.shuffle(group)
             hosts += group
-        hosts.sort(key=lambda host: host.name in hosts_tried)
+        hosts.sort(key=lambda host: (host.name not in first, host.name in hosts_tried))
         version = ip_address(source).version if source else 0
         now = self._clock()
         pairs = [(host, address) for host in hosts for address in host.addresses]

@@ -18,7 +18,8 @@ class ReadyQueue:
 
     `busy` counts entries that a dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait.
     Nothing is sent before `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has
-    suspended the site, or has made its limits stricter than the configuration's, "" where nothing has.
+    suspended the site, or has made its limits stricter than the configuration's, "" where nothing has. `quota` is what
+    an upstream of a pool may take, counted in `cells`, too; None where there is none.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class ReadyQueue:
         "is_paced",
         "limits",
         "opening_cells",
+        "quota",
         "site",
         "slowed_by",
         "suspended_by",
@@ -38,8 +40,10 @@ class ReadyQueue:
         "window",
     )
 
-    def __init__(self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None) -> None:
-        """Begin empty, with the limits of the site.
+    def __init__(
+        self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None, quota: Cells | None = None
+    ) -> None:
+        """Begin empty, with the limits of the site, and the quota of an upstream whose mail may go to others instead.
 
         `former` is the site's queue under an older configuration: its sessions count until they have ended, and rates
         that are still the same go on counting, in cells that both share, since a session of the older one may yet
@@ -52,13 +56,14 @@ class ReadyQueue:
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
         self.usual_cells = Cells(limits.message_rate)
-        self.is_paced = bool(limits.message_rate)
+        self.quota = quota
         self.opening_cells = Cells(limits.max_connection_rate)
         if former is not None and former.configured.message_rate == limits.message_rate:
             self.usual_cells = former.usual_cells
         if former is not None and former.configured.max_connection_rate == limits.max_connection_rate:
             self.opening_cells = former.opening_cells
-        self.cells = self.usual_cells
+        self.cells = self._with_quota(self.usual_cells)
+        self.is_paced = self._has_rates()
         self.suspended_until = 0.0
         self.suspended_by = self.slowed_by = ""
 
@@ -73,13 +78,19 @@ class ReadyQueue:
             message_rate=usual.message_rate + rates,
             max_connections=min(usual.max_connections, connections or usual.max_connections),
         )
-        self.cells, self.is_paced = self.usual_cells.joined(slower), bool(self.limits.message_rate)
+        self.cells, self.is_paced = self._with_quota(self.usual_cells.joined(slower)), self._has_rates()
         self.window.maximum, self.slowed_by = self.limits.max_connections, reason
 
     def resume_speed(self) -> None:
         """Follow the configuration's limits again, whose rates have gone on counting."""
-        self.limits, self.cells, self.slowed_by = self.configured, self.usual_cells, ""
-        self.is_paced, self.window.maximum = bool(self.limits.message_rate), self.limits.max_connections
+        self.limits, self.cells, self.slowed_by = self.configured, self._with_quota(self.usual_cells), ""
+        self.is_paced, self.window.maximum = self._has_rates(), self.limits.max_connections
+
+    def _with_quota(self, cells: Cells) -> Cells:
+        return cells if self.quota is None else cells.joined(self.quota)
+
+    def _has_rates(self) -> bool:
+        return self.quota is not None or bool(self.limits.message_rate)
 
     def push(self, entry: Entry) -> None:
         """Put an entry at the end."""
@@ -107,6 +118,11 @@ class ReadyQueue:
                 del self.todo[index]
                 return True
         return False
+
+    def bring_forward(self, entry: Entry) -> None:
+        """Have an entry that waits here taken next."""
+        if self.withdraw(entry.key):
+            self.todo.appendleft(entry)
 
     def drain(self) -> list[Entry]:
         """Take out all that waits; what is in delivery stays."""
