@@ -11,7 +11,7 @@ from smarthost.automation_presets import automation_rules, read_presets
 from smarthost.config import Config, ConfigError, DkimKey, Login, Mechanism, TlsFiles, load
 from smarthost.mail.envelope import Priority, Recipient
 from smarthost.mail.outcome import Stage
-from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, Source, TlsLevel
 from smarthost.policy.admission import Auth, Listener, Submission, Tls
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.backoff import Retry

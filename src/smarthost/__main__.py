@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "sink": "run a test upstream that misbehaves on request",
     "queue": "list, show, flush, hold, release, retry, fail, delete or export queued messages",
     "trace": "tell the whole story of a message",
+    "explain": "say what would become of a message to a recipient, and when it would leave; sends nothing",
     "why": "say what a message waits for, since when and until when",
     "status": "say how the running relay is",
     "reload": "make the running relay read its configuration again",

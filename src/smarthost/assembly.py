@@ -32,9 +32,11 @@ from smarthost.network.dns_query import Ask, ask
 from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
+from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable
-from smarthost.policy.rate import Cells, parse_rate
+from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.rewriting import Rewriter
+from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
 from smarthost.queue.draft import Rules
 from smarthost.queue.edit import EditRules
@@ -110,12 +112,11 @@ class Relay:
         self.timeouts = Timeouts()
         self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts)
         self.limits = LimitTable(config.limits)
+        self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
-        # By site: queues of the configurations before, for their rates and sessions, and until when those matter.
+        # By site: queues of the configurations before, for their sessions, and until when those matter.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
-        # By upstream: its quota's rates and what has been counted, which go on over a reload.
-        self.quotas: dict[str, tuple[tuple[str, ...], Cells]] = {}
         self.round = Round(loop)
         self.hall = Hall(
             self.scheduler, spool, self.settler, self.remedies, self.connector, self.make_transfer, clock, loop
@@ -124,7 +125,7 @@ class Relay:
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
         self.promoter.rng = self.rng
         self.has_space = True
-        self.credentials = reception_logins.Credentials(config.users, clock)
+        self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
@@ -144,6 +145,7 @@ class Relay:
 
     def apply(self, config: Config, keyring: Keyring) -> None:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
+        self.bookkeeper.ledger.tidy(self.clock())
         self.config, self.keyring = config, keyring
         self.rules = make_rules(config, keyring)
         self.intake.rules = self.rules
@@ -161,9 +163,8 @@ class Relay:
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            memory = dispatcher.ready.limits.memory
-            if memory or dispatcher.ready.window.taken:
-                self.former[name] = dispatcher.ready, self.clock() + max(memory, LONGEST_SESSION)
+            if dispatcher.ready.window.taken:
+                self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
         self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:
@@ -171,6 +172,7 @@ class Relay:
 
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
+        self.bookkeeper.ledger.tidy(self.clock())
         named = self.promoter.tidy()
         self.scheduler.tidy()
         self.dispatchers = {
@@ -193,7 +195,6 @@ class Relay:
             ca_file=route.ca_file,
             credentials=self.logins.of(route.login) if route.login else None,
             allow_plaintext_auth=route.allow_plaintext_auth,
-            source_address=route.source_address[0].address if route.source_address else "",
         )
 
     def dispatcher_for(self, site: Site) -> Dispatcher:
@@ -201,23 +202,18 @@ class Relay:
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
             former, _ = self.former.pop(site.name, (None, 0.0))
-            ready = ReadyQueue(site, self.limits.for_site(site), former, self.quota_of(site))
+            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
         else:
             dispatcher.ready.site = site
         return dispatcher
 
-    def quota_of(self, site: Site) -> Cells | None:
-        """Give the quota of an upstream, which goes on counting while its rates stay the same; None without one."""
+    def quota_of(self, site: Site) -> tuple[Rate, ...]:
+        """Give the rates that an upstream of a pool may take; none for any other site."""
         route = self.rules.routing.routes.get(site.route.name)
-        rates = next((each.quota for each in route.pool if each.name == site.route.upstream), ()) if route else ()
-        if not rates:
-            return None
-        known = self.quotas.get(site.name)
-        if known is None or known[0] != rates:
-            known = self.quotas[site.name] = (rates, Cells(map(parse_rate, rates)))
-        return known[1]
+        pool = route.pool if route is not None and site.route.upstream else ()
+        return tuple(parse_rate(rate) for each in pool if each.name == site.route.upstream for rate in each.quota)
 
     def _dispatcher_at(self, site: str) -> Dispatcher | None:
         return self.dispatchers.get(site)

@@ -52,6 +52,9 @@ class Operations(Protocol):
     def why(self, message: int) -> AsyncIterator[Row]:
         """Give `entry_row` with "text" (a sentence), "since" and "until" (RFC 3339 or None) for each entry."""
 
+    async def explain(self, question: "Question") -> Row:
+        """Say what would become of a message; nothing is sent. Raises Refusal for what is no address."""
+
     async def status(self) -> Row:
         """Give what an operator asks first: version, uptime, listeners, counts of the queue."""
 
@@ -113,6 +116,21 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     filter: WrittenFilter = WrittenFilter()
     limit: int = 0
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message that nobody sends: what would become of it?
+
+    `sender` is the reverse-path, "<>" for the null one and "" for nobody in particular; `author` is the header From,
+    "" for the sender; `user` is who hands it in; `address` is ours as others see it, "" for the one we connect from.
+    """
+
+    recipient: str
+    sender: str = ""
+    author: str = ""
+    user: str = ""
+    tag: str = ""
+    address: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +209,7 @@ VERBS: Mapping[str, Verb] = {
     "queue.export": Verb(Selection, rows=lambda relay, asked: relay.queue_export(asked.filter.read())),
     "trace": Verb(OneMessage, rows=lambda relay, asked: _at_least_one(relay.trace(read_id(asked.id)), asked)),
     "why": Verb(OneMessage, rows=lambda relay, asked: _at_least_one(relay.why(read_id(asked.id)), asked)),
+    "explain": Verb(Question, one=lambda relay, asked: relay.explain(asked)),
     "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
     "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),
 }

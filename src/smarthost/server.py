@@ -20,6 +20,7 @@ from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
+from smarthost.explain import explain, known_of
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
@@ -83,12 +84,14 @@ class Server:
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
+        self.operations.explainer = lambda question: explain(known_of(self.relay), question)
         self.control = ControlServer(config.data_directory / "control.sock", self.operations)
         await self.control.start()
         self._lag = LoopLag(loop)
         self._undo.append(self._lag.stop)
         with _naming(f"http.address {config.http_address}"):
             self._start_status(loop, dropped)
+        await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         for listener in config.listeners:
             with _naming(f"listener {listener.address}"):
@@ -127,6 +130,8 @@ class Server:
             relay.credentials.close()
             await relay.logins.close()
             relay.intake.close()
+            if not self.failed:
+                relay.bookkeeper.stop()
         if hasattr(self, "spool"):
             await self.spool.close()
         for undo in reversed(self._undo):

@@ -11,6 +11,7 @@ from spool_samples import NOW, Waiting, accept, done_with, sample, sample_id, sa
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
+from smarthost.policy.ledger import LimitState
 from smarthost.spool.store import Accepted, Change, Content, Filter, QueueHead, Settlement, Spool
 
 pytestmark = pytest.mark.asyncio
@@ -293,3 +294,12 @@ async def test_null_reverse_path_and_unicode(spool: Spool) -> None:
     entry = Entry(message, 1, "mx/übung.example", message.envelope.recipients, NOW, NOW + 9, NOW + 9, last="не сейчас")
     await accept(spool, Accepted(message, Content(b"x"), (entry,)))
     assert await spool.due("mx/übung.example", NOW + 1, 1) == [entry]
+
+
+async def test_limit_states_are_kept(spool: Spool) -> None:
+    """The latest state of a limit is read back, by name; one without a state is gone; others stay as they are."""
+    waiting = Waiting()
+    spool.keep_limits([LimitState("b", b"1"), LimitState("a", b"2"), LimitState("c", b"3")], waiting.more())
+    spool.keep_limits([LimitState("b", b"4"), LimitState("c", b"")], waiting.more())
+    assert await waiting.all() == [None, None]
+    assert await spool.limit_states() == [LimitState("a", b"2"), LimitState("b", b"4")]

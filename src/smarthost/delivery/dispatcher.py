@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from smarthost.delivery.connect import Unreached, outcomes_of
 from smarthost.delivery.front import Front
 from smarthost.delivery.hall import Hall
-from smarthost.delivery.loading import load_contents
+from smarthost.delivery.loading import Loader
 from smarthost.delivery.opener import Opener
 from smarthost.delivery.sticking import bring_fitting
 from smarthost.delivery.telling import Passage
@@ -15,9 +15,7 @@ from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
-from smarthost.mail.reply import EnhancedStatus
-from smarthost.network.session import OpenFault, Session
-from smarthost.policy.classify import Verdict
+from smarthost.network.session import Session
 from smarthost.queue.ready import ReadyQueue
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ class Dispatcher:
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
         self._opener = Opener(ready, hall, self._start, self._unreached)
         self._front = Front(ready, hall.loop, self.work)
-        self._loading = False
+        self._loader = Loader(ready, hall, self._take_out, self.work)
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = False
 
@@ -110,7 +108,7 @@ class Dispatcher:
             entry = fitting
         content = self._hall.scheduler.contents.get(entry.message.id)
         if content is None:
-            self._load()
+            self._loader.load()
             self._idle[transfer] = None
             return None
         ready.take()
@@ -181,7 +179,7 @@ class Dispatcher:
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
             if ending.pause:
-                self._pause(transfer.session, ending)
+                self._hall.connector.leave_alone(ready.site, transfer.session, ending)
         ready.window.closed()
         for job in reversed(ending.untouched):
             ready.push_back(job.entry)
@@ -228,6 +226,7 @@ class Dispatcher:
     def cut(self) -> None:
         """End every session at once, at the end of the shutdown's patience."""
         self._opener.cut()
+        self._loader.cut()
         for transfer in tuple(self.transfers):
             transfer.abort()
         if self._timer is not None:
@@ -245,22 +244,15 @@ class Dispatcher:
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing would be lost with it: no session, no entry, no pause, no rate that remembers."""
+        """Whether nothing would be lost with it: no session, no entry, no pause."""
         ready = self.ready
         is_paused = max(ready.window.until, ready.suspended_until) > self._hall.clock()
-        return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused or ready.limits.memory)
+        return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is in delivery."""
         return self.ready.busy == 0 and self.opening == 0
-
-    def _pause(self, session: Session, ending: Ending) -> None:
-        """Leave the host or the login alone for as long as the verdict says."""
-        fault = OpenFault(ending.stage or Stage.CONTENT, ending.fault, ending.reply, ending.reason)
-        status = ending.reply.status if ending.reply is not None else EnhancedStatus(4, 4, 2)
-        verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
-        self._hall.connector.pause(self.ready.site, session.host, session.address, fault, verdict)
 
     def _untried(self, entry: Entry) -> tuple[Recipient, ...]:
         decided = {outcome.recipient for outcome in self._partial.get(entry.key, ())}
@@ -316,18 +308,6 @@ class Dispatcher:
     def _on_timer(self) -> None:
         self._timer = None
         self.work()
-
-    def _load(self) -> None:
-        if not self._loading:
-            self._loading = True
-            self._opener.run(self._load_contents())
-
-    async def _load_contents(self) -> None:
-        try:
-            await load_contents(self._hall, self.ready.todo, self._take_out)
-        finally:
-            self._loading = False
-            self._hall.loop.call_soon(self.work)
 
     def _start(self, session: Session) -> None:
         """Take a session that has just been opened."""

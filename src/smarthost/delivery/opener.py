@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from smarthost.delivery.connect import Unreached
 from smarthost.delivery.hall import Hall
@@ -41,11 +41,7 @@ class Opener:
         self._ready.opening_cells.take(now)
         self._ready.window.opened()
         self.opening += 1
-        self.run(self._open(entry))
-
-    def run(self, work: Coroutine[object, object, None]) -> None:
-        """Have something done for the site in a task; what goes wrong is logged."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(self._open(entry))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -170,6 +170,11 @@ class Pool:
             for each in self.members
         )
 
+    def first_usable(self) -> Upstream | None:
+        """Give the first upstream to which mail may go at once; None where there is none."""
+        now = self._clock()
+        return next((each.upstream for each in self.members if each.is_well(now) and not each.quota_wait(now)), None)
+
     def recovered(self) -> None:
         """Have what waits on disk read at once, since an upstream can be used again."""
         if self._blocked_until:

@@ -101,6 +101,11 @@ class Promoter:
         found = [] if known is None else known[0].dispatchers if isinstance(known[0], Pool) else [known[0]]
         return [*found, *self._former[queue]] if queue in self._former else found
 
+    def pool_of(self, queue: str) -> Pool | None:
+        """Give the pool that serves a queue, if one does."""
+        known = self.known.get(queue)
+        return known[0] if known is not None and isinstance(known[0], Pool) else None
+
     def withdraw(self, queue: str, key: Key) -> bool:
         """Take one waiting entry out of wherever it waits; False when it is in delivery, or on disk only."""
         return any(dispatcher.withdraw(key) for dispatcher in self.dispatchers_of(queue))

@@ -1,28 +1,35 @@
 """Ready queue: the entries that may go to one site now, and how many sessions may carry them."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
 from smarthost.policy.depth import Depth
+from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import SiteLimits
 from smarthost.policy.rate import Cells, Rate
 from smarthost.policy.window import Window
+from smarthost.queue.lanes import Lanes
 
 
 class ReadyQueue:
     """What waits in memory for one site. Mutable; `scheduler` and `promoter` fill it, the site's dispatcher empties it.
 
-    `busy` counts entries that a dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait.
-    Nothing is sent before `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has
-    suspended the site, or has made its limits stricter than the configuration's, "" where nothing has. `quota` is what
-    an upstream of a pool may take, counted in `cells`, too; None where there is none.
+    `todo` is what waits, in the order of service: a deque while all of it has one priority and one user, as it nearly
+    always has, and `Lanes` from the moment in which it has not until it is empty. `busy` counts entries that a
+    dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait. Nothing is sent before
+    `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has suspended the site, or has
+    made its limits stricter than the configuration's, "" where nothing has. `quota` is what an upstream of a pool may
+    take, counted in `cells`, too; None where there is none.
     """
 
     __slots__ = (
+        "_identity",
+        "_priority",
         "busy",
         "cells",
         "configured",
@@ -41,27 +48,30 @@ class ReadyQueue:
     )
 
     def __init__(
-        self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None, quota: Cells | None = None
+        self,
+        site: Site,
+        limits: SiteLimits,
+        former: "ReadyQueue | None" = None,
+        ledger: Ledger | None = None,
+        quota: Sequence[Rate] = (),
     ) -> None:
-        """Begin empty, with the limits of the site, and the quota of an upstream whose mail may go to others instead.
+        """Begin empty, with the limits of the site; `quota` are the rates of an upstream of a pool.
 
-        `former` is the site's queue under an older configuration: its sessions count until they have ended, and rates
-        that are still the same go on counting, in cells that both share, since a session of the older one may yet
-        count there.
+        `former` is the site's queue under an older configuration: its sessions count until they have ended. Rates
+        count in the ledger's cells of the site, which outlive the queue, or in cells of its own where there is none.
         """
         self.site = site
         self.limits = self.configured = limits
-        self.todo: deque[Entry] = deque()
+        self.todo: deque[Entry] | Lanes = deque()
+        # Of the entries in `todo` while that is a deque; None where it is not.
+        self._priority: Priority | None = None
+        self._identity = ""
         self.busy = 0
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
-        self.usual_cells = Cells(limits.message_rate)
-        self.quota = quota
-        self.opening_cells = Cells(limits.max_connection_rate)
-        if former is not None and former.configured.message_rate == limits.message_rate:
-            self.usual_cells = former.usual_cells
-        if former is not None and former.configured.max_connection_rate == limits.max_connection_rate:
-            self.opening_cells = former.opening_cells
+        self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
+        self.opening_cells = _cells(ledger, site, "connections", limits.max_connection_rate)
+        self.quota = _cells(ledger, site, "quota", quota) if quota else None
         self.cells = self._with_quota(self.usual_cells)
         self.is_paced = self._has_rates()
         self.suspended_until = 0.0
@@ -93,11 +103,23 @@ class ReadyQueue:
         return self.quota is not None or bool(self.limits.message_rate)
 
     def push(self, entry: Entry) -> None:
-        """Put an entry at the end."""
+        """Put an entry at the end of those of its priority and its user."""
+        message = entry.message
+        if message.envelope.priority is not self._priority or message.arrival.identity != self._identity:
+            self._mix(message.envelope.priority, message.arrival.identity)
         self.todo.append(entry)
 
+    def _mix(self, priority: Priority, identity: str) -> None:
+        """Make `todo` ready for an entry of another priority or user than those that wait there."""
+        if not self.todo:
+            self.todo = deque()
+            self._priority, self._identity = priority, identity
+        elif self._priority is not None:
+            self.todo = Lanes(self.todo)
+            self._priority = None
+
     def push_back(self, entry: Entry) -> None:
-        """Put an entry that was taken and not tried back at the front."""
+        """Put an entry that was taken and not tried back at the front, before those of a higher priority, too."""
         self.busy -= 1
         self.todo.appendleft(entry)
 
@@ -113,9 +135,10 @@ class ReadyQueue:
 
     def withdraw(self, key: tuple[int, int]) -> bool:
         """Take one waiting entry out by its key; False when it does not wait here (it may be in delivery)."""
-        for index, entry in enumerate(self.todo):
+        todo = self.todo
+        for entry in todo.anyhow() if isinstance(todo, Lanes) else todo:
             if entry.key == key:
-                del self.todo[index]
+                todo.remove(entry)
                 return True
         return False
 
@@ -126,10 +149,15 @@ class ReadyQueue:
 
     def drain(self) -> list[Entry]:
         """Take out all that waits; what is in delivery stays."""
-        entries = list(self.todo)
-        self.todo.clear()
+        todo = self.todo
+        entries = list(todo.anyhow() if isinstance(todo, Lanes) else todo)
+        todo.clear()
         return entries
 
     def __repr__(self) -> str:
         """Tell the state in a line, for logs and tests."""
         return f"<ReadyQueue {self.site.name} todo={len(self.todo)} busy={self.busy} {self.window.state}>"
+
+
+def _cells(ledger: Ledger | None, site: Site, what: str, rates: Sequence[Rate]) -> Cells:
+    return Cells(rates) if ledger is None else ledger.cells(f"site {site.name} {what}", rates)

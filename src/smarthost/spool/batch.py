@@ -26,6 +26,7 @@ class Part:
         self.left: list[tuple[int]] = []  # messages that lost an entry
         self.events: list[Event] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.limits: dict[str, bytes] = {}  # the latest of each name; without a state the row goes
         self.dones: list[Done] = []
         self.octets = 0  # of content, to judge how long the write-ahead log has become
         self.last_id = 0
@@ -77,6 +78,7 @@ class Part:
             "dones",
         ):
             getattr(self, name).extend(getattr(later, name))
+        self.limits |= later.limits
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
 
@@ -96,6 +98,8 @@ class Part:
             (schema.DELETE_CONTENT, self.left, 0),
             (schema.INSERT_EVENT, events, 0),
             (schema.DELETE_EVENTS, self.forgotten, 0),
+            (schema.SET_LIMIT, [row for row in self.limits.items() if row[1]], 0),
+            (schema.DELETE_LIMIT, [(name,) for name, state in self.limits.items() if not state], 0),
         ):
             if rows:
                 cursor.executemany(sql, rows)

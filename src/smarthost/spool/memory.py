@@ -11,6 +11,7 @@ from typing import BinaryIO
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
+from smarthost.policy.ledger import LimitState
 from smarthost.spool.match import Matcher
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
@@ -69,6 +70,7 @@ class MemorySpool:
         self._deadlines: list[Timed] = []
         self._events: dict[int, list[Event]] = {}
         self._files: dict[str, bytes] = {}
+        self._limits: dict[str, LimitState] = {}
 
     @property
     def full(self) -> bool:
@@ -148,6 +150,20 @@ class MemorySpool:
     def delete(self, keys: Sequence[Key], done: Done) -> None:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Keep what is remembered of limits."""
+        kept = {state.name: state for state in states}
+
+        def act() -> None:
+            self._limits |= kept
+            self._limits = {name: state for name, state in self._limits.items() if state.state}
+
+        self._write(act, done)
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
+        return [self._limits[name] for name in sorted(self._limits)]
 
     def _write(self, act: Callable[[], None], done: Done | None) -> None:
         if self._full:

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, id_at
+from smarthost.policy.ledger import LimitState
 from smarthost.spool import record, schema
 from smarthost.spool.database import describe, is_corrupt, mark_suspect
 from smarthost.spool.store import Content, QueueHead
@@ -162,6 +163,11 @@ class Reader:
         """Give a message's history."""
         rows = self._connection.execute("SELECT data FROM event WHERE message = ? ORDER BY sequence", (message,))
         return [record.read_event(data) for (data,) in rows.fetchall()]
+
+    def limit_states(self) -> list[LimitState]:
+        """Give what is remembered of limits."""
+        rows = self._connection.execute("SELECT name, state FROM limit_state ORDER BY name")
+        return [LimitState(*row) for row in rows.fetchall()]
 
     def parked(self) -> int:
         """Count the parked entries, by an index that holds nothing else."""

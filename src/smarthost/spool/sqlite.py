@@ -9,6 +9,7 @@ import msgspec
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
+from smarthost.policy.ledger import LimitState
 from smarthost.spool import recovery, schema
 from smarthost.spool.batch import Part
 from smarthost.spool.content import FOLDER, ContentFolder, DiskFile, sync_folder
@@ -152,6 +153,20 @@ class SqliteSpool:
     def delete(self, keys: Sequence[tuple[int, int]], done: Done) -> None:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Write what is remembered of limits, with the settles that wait."""
+        rows = {state.name: state.state for state in states}
+
+        def fill(part: Part) -> None:
+            part.limits |= rows
+            part.dones.append(done)
+
+        self._writer.settle(fill)
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
+        return await self._reader.ask(self._reader.limit_states)
 
     def _rows(self, accepted: Accepted) -> tuple[Row, bytes, list[Row]]:
         message, content = accepted.message, accepted.content

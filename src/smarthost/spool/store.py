@@ -9,6 +9,7 @@ import msgspec
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message
+from smarthost.policy.ledger import LimitState
 
 INLINE_LIMIT = 256 * 1024  # octets of content that live in the row; larger content has a file of its own
 
@@ -169,6 +170,12 @@ class Spool(Protocol):
 
     def delete(self, keys: Sequence[tuple[int, int]], done: Done) -> None:
         """Delete entries, and messages that lose their last one, in one transaction."""
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Write what is remembered of limits, with the settles that wait; the latest of a name stays."""
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
 
     async def heads(self) -> list[QueueHead]:
         """Give every queue that has an entry with a due time, with the earliest one."""
