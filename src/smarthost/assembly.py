@@ -36,6 +36,7 @@ from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.rewriting import Rewriter
+from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
 from smarthost.queue.draft import Rules
@@ -44,6 +45,7 @@ from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.suppression import SuppressionList
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
@@ -100,6 +102,7 @@ class Relay:
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
+        self.suppression = SuppressionList(spool, feed, clock)
         detours = Detours(clock)
         self.remedies = Remedies(detours, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
@@ -140,6 +143,7 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.promoter.joined = self.remedies.joined
+        self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 
@@ -255,7 +259,11 @@ class Relay:
 
     def _route_refusal(self, reverse_path: str, recipient: Recipient, identity: str) -> Reply | None:
         route = self.rules.routing.choose(reverse_path, recipient, identity, "")
-        return REJECTED if route.deliver is Deliver.REJECT else None
+        if route.deliver is Deliver.REJECT:
+            return REJECTED
+        if self.suppression.refuses and self.suppression.is_suppressed(identity, recipient):
+            return SUPPRESSED
+        return None
 
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause or a suspension of their site ends, as a person asked for it."""

@@ -12,8 +12,10 @@ from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
+from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.draft import Rules
 from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.suppression import SuppressionList
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,9 @@ _NEVER = float("inf")
 class Promoter:
     """From the scheduler to the dispatchers. `dispatcher_for` makes or finds the dispatcher of a site.
 
-    `joined` is told of each queue that is found to go to a site; the assembly sets it, and the `rng` by which pools
-    share their mail. `known` is where a queue's mail goes, and until when that may be believed.
+    `joined` is told of each queue that is found to go to a site, `suppression` knows to whom nothing is sent, and by
+    `rng` pools share their mail; the assembly sets them. `known` is where a queue's mail goes, and until when that may
+    be believed.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Promoter:
         self._dispatcher_for, self._clock = dispatcher_for, clock
         self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
         self.rng = Random(0)
+        self.suppression: SuppressionList | None = None
         self.known: dict[str, tuple[Dispatcher | Pool, float]] = {}
         # By queue: dispatchers of sites that it went to before, which may still have some of its entries.
         self._former: dict[str, list[Dispatcher]] = {}
@@ -61,6 +65,8 @@ class Promoter:
             self._offer(entry)
 
     def _offer(self, entry: Entry) -> None:
+        if self.suppression is not None and self.suppression.fails and self._fail_suppressed(entry, self.suppression):
+            return
         known = self.known.get(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
@@ -86,6 +92,21 @@ class Promoter:
             self._offer(entry)
         else:
             self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
+
+    def _fail_suppressed(self, entry: Entry, suppression: SuppressionList) -> bool:
+        """Give recipients up that are on the suppression list; the others come back from disk at once."""
+        message = entry.message
+        identity = message.arrival.identity
+        doomed = () if message.report else [r for r in entry.recipients if suppression.is_suppressed(identity, r)]
+        if not doomed:
+            return False
+        status = SUPPRESSED.status
+        outcomes = [
+            Outcome(recipient, Action.FAILED, Scope.RECIPIENT, Stage.QUEUE, status, SUPPRESSED_ON_SEND)
+            for recipient in doomed
+        ]
+        self._settler.attempted(entry, outcomes, tuple(r for r in entry.recipients if r not in doomed))
+        return True
 
     def forget(self) -> None:
         """Resolve again before the next use, as after a reload."""

@@ -82,6 +82,10 @@ class Reader:
             self._made = schema.connect_reader(self._path)
         return self._made
 
+    def rows(self, sql: str, arguments: record.Row) -> list[record.Row]:
+        """Give the rows of one question."""
+        return self._connection.execute(sql, arguments).fetchall()
+
     def heads(self, after: str, limit: int) -> list[QueueHead]:
         """Give the heads of at most `limit` queues behind a name: a seek each, however long a queue is."""
         found: list[QueueHead] = []

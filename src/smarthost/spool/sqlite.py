@@ -20,6 +20,7 @@ from smarthost.spool.record import Row, entry_row, message_row
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
+from smarthost.spool.suppressions import StoredSuppressions
 from smarthost.spool.writer import Writer
 
 _CHUNK = 500  # rows a question, so that a long search does not keep the scheduler's questions waiting
@@ -61,6 +62,7 @@ class SqliteSpool:
         self._database = Database(connection, folder, self._contents, self.stats)
         self._reader = Reader(folder / schema.DATABASE, loop, on_fatal)
         self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
+        self.suppressions = StoredSuppressions(self._reader, self._writer)
         self._closed = False
 
     @classmethod
