@@ -153,9 +153,8 @@ class Oracle:
         return read
 
     def crashed(self) -> None:
-        """The relay is gone: what it has read and not settled, it may send again; rates that it remembered are gone."""
+        """The relay is gone: what it has read and not settled, it may send again. Rates hold as if it had not."""
         self.crashes += 1
-        self.paces.clear()
         for tale in self.tales.values():
             for recipient, passed in tale.passed.items():
                 if recipient not in tale.final:

@@ -165,6 +165,7 @@ class Life:
         relay.hall.make_transfer = self._make_transfer  # type: ignore[assignment]
         self._connect, relay.hall.connector.connect = relay.connector.connect, self._count_connect  # type: ignore
         self._claim, relay.scheduler.claim = relay.scheduler.claim, self._note_claim  # type: ignore[method-assign]
+        await relay.bookkeeper.start()
         await relay.scheduler.start()
         arrivals = asyncio.ensure_future(self._arrive())
         ticks = looks = 0

@@ -13,7 +13,7 @@ from smarthost.spool.store import Accepted, Content, Done
 
 GATHER = 0.02  # seconds; the longest that a commit takes while the disk is well
 _Rows = TypeVar("_Rows")
-_STATE = ("_messages", "_numbers", "_entries", "_due", "_deadlines", "_events", "_files")
+_STATE = ("_messages", "_numbers", "_entries", "_due", "_deadlines", "_events", "_files", "_limits")
 STALL, STALLS = 2.0, 0.02  # seconds of a disk that is busy with something else, and how often it is
 
 
