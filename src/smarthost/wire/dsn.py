@@ -186,7 +186,7 @@ def _recipient_fields(recipient: ReportRecipient, log_id: str, is_global: bool) 
     if reply is not None:
         lines += wrap(f"Diagnostic-Code: smtp; {clean(str(reply))}", indent=" ")
     else:
-        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason)}", indent=" ")
+        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason) or 'unknown'}", indent=" ")
     if recipient.last_attempt:
         lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
     lines.append(f"Final-Log-ID: {log_id}")
