@@ -62,6 +62,8 @@ class Reasons:
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
+        if entry.why is Why.SCHEDULED and entry.due > now:
+            return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
         if queue is not None and queue.blocked_until > now:
             return self._blocked(entry, queue, dispatcher)
@@ -80,7 +82,8 @@ class Reasons:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+        why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
+        return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""

@@ -158,7 +158,7 @@ class Settler:
         """Tell the sender that an entry is still waiting, and set its next deadline."""
         queue = entry.queue
         entry.warned += 1
-        entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
+        entry.deadline = deadline(self.retry, entry.message.released_at, entry.expires, entry.warned)
         reason = entry.last or "the message waits for its next attempt"
         outcomes = [
             Outcome(r, Action.DELAYED, Scope.RECIPIENT, Stage.QUEUE, EnhancedStatus(4, 4, 7), reason)
