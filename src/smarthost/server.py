@@ -126,6 +126,7 @@ class Server:
         if relay is not None:
             relay.credentials.close()
             await relay.logins.close()
+            await relay.sts.stop()
             relay.intake.close()
         if hasattr(self, "spool"):
             await self.spool.close()

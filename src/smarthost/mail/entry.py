@@ -20,6 +20,7 @@ class Why(StrEnum):
     LOGIN_PAUSED = "login_paused"
     AUTOMATION = "automation"
     UNRESOLVED = "unresolved"
+    TLS_POLICY = "tls_policy"
     SCHEDULED = "scheduled"
     HELD = "held"
     REPORT_FAILED = "report_failed"

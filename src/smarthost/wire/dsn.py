@@ -158,6 +158,8 @@ def _recipient_fields(recipient: ReportRecipient, is_global: bool) -> list[str]:
         lines += wrap(f"Diagnostic-Code: smtp; {clean(str(outcome.reply))}", indent=" ")
     else:
         lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason)}", indent=" ")
+    if outcome.tls:
+        lines += wrap(f"X-Smarthost-TLS: {clean(outcome.tls)}", indent=" ")
     if recipient.last_attempt:
         lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
     if recipient.retry_until and outcome.action is Action.DELAYED:
