@@ -54,6 +54,7 @@ LIBRARIES = MappingProxyType(
         "aiosmtpd": frozenset({"reception"}),
         "aiosmtplib": frozenset({"network"}),
         "dns": frozenset({"network"}),
+        "spf": frozenset({"network"}),
         "dkim": frozenset({"crypto"}),
         "cryptography": frozenset({"crypto"}),
         "argon2": frozenset({"crypto"}),

@@ -35,8 +35,11 @@ from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.network.sts import StsPolicies
 from smarthost.policy.admission import Tls
+from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rewriting import Rewriter
+from smarthost.policy.suppression import SUPPRESSED
+from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
 from smarthost.queue.draft import Rules
 from smarthost.queue.edit import EditRules
@@ -44,6 +47,7 @@ from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.suppression import SuppressionList
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
@@ -100,6 +104,7 @@ class Relay:
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
+        self.suppression = SuppressionList(spool, feed, clock)
         detours = Detours(clock)
         self.remedies = Remedies(detours, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
@@ -115,9 +120,10 @@ class Relay:
         self.timeouts = Timeouts()
         self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
         self.limits = LimitTable(config.limits)
+        self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
-        # By site: queues of the configurations before, for their rates and sessions, and until when those matter.
+        # By site: queues of the configurations before, for their sessions, and until when those matter.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
         self.hall = Hall(
@@ -126,7 +132,7 @@ class Relay:
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
         self.has_space = True
-        self.credentials = reception_logins.Credentials(config.users, clock)
+        self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
@@ -141,11 +147,13 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.promoter.joined = self.remedies.joined
+        self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 
     def apply(self, config: Config, keyring: Keyring) -> None:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
+        self.bookkeeper.ledger.tidy(self.clock())
         self.config, self.keyring = config, keyring
         self.rules = make_rules(config, keyring)
         self.intake.rules = self.rules
@@ -165,9 +173,8 @@ class Relay:
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            memory = dispatcher.ready.limits.memory
-            if memory or dispatcher.ready.window.taken:
-                self.former[name] = dispatcher.ready, self.clock() + max(memory, LONGEST_SESSION)
+            if dispatcher.ready.window.taken:
+                self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
         self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:
@@ -175,6 +182,7 @@ class Relay:
 
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
+        self.bookkeeper.ledger.tidy(self.clock())
         named = self.promoter.tidy()
         self.scheduler.tidy()
         self.dispatchers = {
@@ -206,7 +214,7 @@ class Relay:
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
             former, _ = self.former.pop(site.name, (None, 0.0))
-            ready = ReadyQueue(site, self.limits.for_site(site), former)
+            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger)
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
         else:
@@ -258,7 +266,11 @@ class Relay:
 
     def _route_refusal(self, reverse_path: str, recipient: Recipient, identity: str) -> Reply | None:
         route = self.rules.routing.choose(reverse_path, recipient, identity, "")
-        return REJECTED if route.deliver is Deliver.REJECT else None
+        if route.deliver is Deliver.REJECT:
+            return REJECTED
+        if self.suppression.refuses and self.suppression.is_suppressed(identity, recipient):
+            return SUPPRESSED
+        return None
 
     def _withdraw(self, queue: str, key: Key) -> bool:
         dispatcher = self.dispatcher_of(queue)

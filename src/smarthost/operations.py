@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from smarthost import __version__
-from smarthost.control_verbs import Row
+from smarthost.control_verbs import Question, Row, SuppressionOperations
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
 from smarthost.queue.operate import Operator, stored_filter
@@ -21,7 +21,9 @@ BLOCK = 256 * 1024  # octets of content in one row of an export
 
 
 class RelayOperations:
-    """Implements `control_verbs.Operations` over the parts that the server joined."""
+    """Implements `control_verbs.Operations` over the parts that the server joined, which sets `suppression`."""
+
+    suppression: SuppressionOperations
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class RelayOperations:
         """Join the parts; `reload` reads the configuration again and gives what is wrong with it."""
         self._spool, self._scheduler, self._operator = spool, scheduler, operator
         self._reasons, self._reload, self._clock = reasons, reload, clock
+        self.explainer: Callable[[Question], Awaitable[Row]] | None = None
         self.started_at = clock()
         self.listening: list[str] = []
 
@@ -114,6 +117,11 @@ class RelayOperations:
                 "since": format_time(since),
                 "until": format_time(reason.until) if reason.until is not None else None,
             }
+
+    async def explain(self, question: Question) -> Row:
+        """Say what would become of a message; the server sets who knows."""
+        assert self.explainer is not None
+        return await self.explainer(question)
 
     async def status(self) -> Row:
         """Give what an operator asks first."""

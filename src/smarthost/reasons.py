@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
@@ -48,9 +50,18 @@ class Reasons:
         """Find what holds an entry now. `since` is None when the entry's own history says it, not the site's."""
         if entry.why in PARKED:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
+        return self._of(entry, self._dispatcher_of(entry.queue))
+
+    def of_new(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
+        """Find what would hold an entry that came in now; `dispatcher` is that of its site, if its site has one."""
+        if dispatcher is not None and entry.queue not in self._scheduler.queues and dispatcher.queues:
+            # The queues of a site are held together, and this one would be as soon as it were one of them.
+            entry = msgspec.structs.replace(entry, queue=min(dispatcher.queues))
+        return self._of(entry, dispatcher)
+
+    def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
         queue = self._scheduler.queues.get(entry.queue)
-        dispatcher = self._dispatcher_of(entry.queue)
         if queue is not None and queue.blocked_until > now:
             return self._blocked(entry, queue, dispatcher)
         if entry.due > now or dispatcher is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from smarthost.control import ControlServer
 from smarthost.control_socket import SOCKET_NAME
+from smarthost.control_verbs import Question
 from smarthost.spool.store import Filter
 
 Row = dict[str, Any]
@@ -84,6 +85,10 @@ class FakeOperations:
     async def why(self, message: int) -> AsyncIterator[Row]:
         if message == NUMBER:
             yield ENTRY | {"text": "It is tried again.", "since": ENTRY["arrived"], "until": ENTRY["due"]}
+
+    async def explain(self, question: Question) -> Row:
+        self.asked.append(("explain", question, None))
+        return {"basis": "relay", "verdict": "sent", "recipient": {"address": question.recipient}}
 
     async def status(self) -> Row:
         return {"version": "0", "queue": {"active": 1}, "listening": ["127.0.0.1:2587"]}

@@ -70,6 +70,7 @@ def test_start_is_quick() -> None:
         ("queue", "delete", "--all", "--sender", "x@example.org"),
         ("queue", "export"),
         ("trace",),
+        ("explain",),
         ("dkim", "generate", "--domain", "example.org"),
         ("sink", "--login", "nobody"),
         ("sink", "--listen", "nowhere"),

@@ -17,6 +17,7 @@ from smarthost.mail.event import Event
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.policy.admission import Auth, Listener, Submission, Tls, User
+from smarthost.policy.ledger import Ledger
 from smarthost.reception.accept import Door
 from smarthost.reception.credentials import Credentials
 from smarthost.reception.parts import Parts
@@ -244,7 +245,7 @@ async def doorstep(
     intake, events, now = FakeIntake(), [], [1_790_000_000.0]
     given: dict[str, Any] = {
         "intake": intake,
-        "credentials": Credentials(users, lambda: now[0]),
+        "credentials": Credentials(users, lambda: now[0], Ledger()),
         "feed": Feed([events.append]),
         "counters": Counters(),
         "clock": lambda: now[0],

@@ -10,6 +10,7 @@ from doorstep import HASH, PASSWORD
 from smarthost.crypto.password import hash_password
 from smarthost.mail.reply import AUTH_BUSY, BAD_CREDENTIALS, TOO_MANY_FAILURES
 from smarthost.policy.admission import User
+from smarthost.policy.ledger import Ledger
 from smarthost.reception import credentials as module
 from smarthost.reception.credentials import MOST_WAITING, THREADS, Credentials
 from smarthost.reception.failures import MOST_ADDRESSES, Failures
@@ -34,7 +35,7 @@ def hashing(monkeypatch):
 
 async def test_a_right_password_is_hashed_once(hashing):
     """The second login with the same password is answered from memory; a wrong one always pays."""
-    users = Credentials([ADA], time.time)
+    users = Credentials([ADA], time.time, Ledger())
     assert await users.verify("ada", PASSWORD, "192.0.2.1") == ADA
     assert await users.verify("ada", PASSWORD, "192.0.2.2") == ADA
     assert len(hashing) == 1
@@ -47,7 +48,7 @@ async def test_a_right_password_is_hashed_once(hashing):
 
 async def test_an_unknown_user_costs_what_a_known_one_does(hashing):
     """A hash is checked for a name that nobody has, with the same parameters; with no users at all too."""
-    users = Credentials([ADA], time.time)
+    users = Credentials([ADA], time.time, Ledger())
     assert await users.verify("nobody", PASSWORD, "192.0.2.1") is BAD_CREDENTIALS
     assert hashing[0][0].split("$")[3] == HASH.split("$")[3]
     users.replace([])
@@ -59,7 +60,7 @@ async def test_an_unknown_user_costs_what_a_known_one_does(hashing):
 async def test_a_reload_forgets_what_changed(hashing):
     """A new hash or a removed user is asked again at once; others keep their memory and their rates."""
     bob = User("bob", HASH, (), ("1/h",))
-    users = Credentials([ADA, bob], time.time)
+    users = Credentials([ADA, bob], time.time, Ledger())
     for name in ("ada", "bob"):
         await users.verify(name, PASSWORD, "192.0.2.1")
     users.take("bob")
@@ -80,7 +81,7 @@ async def test_a_reload_during_a_verification_counts(monkeypatch):
     """A user who is removed while the hash is made does not get in."""
     release = threading.Event()
     monkeypatch.setattr(module, "verify_password", lambda hashed, password: release.wait(5))
-    users = Credentials([ADA], time.time)
+    users = Credentials([ADA], time.time, Ledger())
     login = asyncio.ensure_future(users.verify("ada", PASSWORD, "192.0.2.1"))
     await asyncio.sleep(0.01)
     users.replace([])
@@ -99,7 +100,7 @@ async def test_the_queue_is_bounded_and_two_threads_hash(monkeypatch):
         return False
 
     monkeypatch.setattr(module, "verify_password", verify)
-    users = Credentials([ADA], time.time)
+    users = Credentials([ADA], time.time, Ledger())
     addresses = (f"192.0.2.{number}" for number in range(200))
     logins = [
         asyncio.ensure_future(users.verify("ada", f"guess {number}", next(addresses)))
@@ -122,7 +123,7 @@ async def test_the_queue_is_bounded_and_two_threads_hash(monkeypatch):
 async def test_the_memory_is_bounded(monkeypatch):
     """At most 1024 users are remembered; the first goes first."""
     monkeypatch.setattr(module, "verify_password", lambda hashed, password: True)
-    users = Credentials([User(f"u{number}", "h") for number in range(1100)], time.time)
+    users = Credentials([User(f"u{number}", "h") for number in range(1100)], time.time, Ledger())
     for number in range(1100):
         assert isinstance(await users.verify(f"u{number}", "x", "192.0.2.1"), User)
     assert len(users._remembered) == 1024
@@ -132,7 +133,7 @@ async def test_the_memory_is_bounded(monkeypatch):
 
 async def test_names_and_passwords_are_not_confused():
     """A name and password cut at another place are another login."""
-    users = Credentials([User("a", hash_password("b\0c"))], time.time)
+    users = Credentials([User("a", hash_password("b\0c"))], time.time, Ledger())
     assert isinstance(await users.verify("a", "b\0c", "x"), User)
     assert await users.verify("a\0b", "c", "x") is BAD_CREDENTIALS
     users.close()
@@ -141,7 +142,7 @@ async def test_names_and_passwords_are_not_confused():
 async def test_failures_block_an_address_until_they_are_old():
     """Five in ten minutes; the fifth is told so; another address is not concerned."""
     now = [1000.0]
-    users = Credentials([ADA], lambda: now[0])
+    users = Credentials([ADA], lambda: now[0], Ledger())
     for _ in range(4):
         assert await users.verify("ada", "wrong", "192.0.2.1") is BAD_CREDENTIALS
         now[0] += 100

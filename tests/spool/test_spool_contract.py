@@ -11,6 +11,8 @@ from spool_samples import NOW, Waiting, accept, done_with, sample, sample_id, sa
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
+from smarthost.mail.suppression import Origin, Suppression
+from smarthost.policy.ledger import LimitState
 from smarthost.spool.store import Accepted, Change, Content, Filter, QueueHead, Settlement, Spool
 
 pytestmark = pytest.mark.asyncio
@@ -293,3 +295,31 @@ async def test_null_reverse_path_and_unicode(spool: Spool) -> None:
     entry = Entry(message, 1, "mx/übung.example", message.envelope.recipients, NOW, NOW + 9, NOW + 9, last="не сейчас")
     await accept(spool, Accepted(message, Content(b"x"), (entry,)))
     assert await spool.due("mx/übung.example", NOW + 1, 1) == [entry]
+
+
+async def test_suppressions_come_back_as_they_were(spool: Spool) -> None:
+    """Rows are kept by owner and address, a later word on a key counts, pages go by key, odd text harms nobody."""
+    store = spool.suppressions
+    first = Suppression("", "a@example.net", 1, 0.0, NOW + 5, reason="550 5.2.1 off")
+    second = Suppression("app1", "a@example.net", 0, NOW, math.inf, Origin.MANUAL, "asked for")
+    waiting = Waiting()
+    store.write([first])
+    store.write([msgspec.structs.replace(first, failures=2), second], (), waiting.more())
+    store.write([Suppression("", "gone@example.net", 3, NOW, NOW + 9, reason="\udc80")])
+    store.write((), [("", "gone@example.net"), ("", "\udc80")], waiting.more())
+    assert await waiting.all() == [None, None]
+    assert await store.page(("", ""), 9) == [msgspec.structs.replace(first, failures=2), second]
+    assert await store.page(("", ""), 1) == [msgspec.structs.replace(first, failures=2)]
+    assert await store.page(first.key, 9) == [second]
+    assert await store.find([second.key, ("app2", "a@example.net")]) == {second.key: second}
+    assert [row.key for row in await store.expired(NOW + 5, 9)] == [first.key]
+    assert await store.expired(NOW + 4, 9) == []
+
+
+async def test_limit_states_are_kept(spool: Spool) -> None:
+    """The latest state of a limit is read back, by name; one without a state is gone; others stay as they are."""
+    waiting = Waiting()
+    spool.keep_limits([LimitState("b", b"1"), LimitState("a", b"2"), LimitState("c", b"3")], waiting.more())
+    spool.keep_limits([LimitState("b", b"4"), LimitState("c", b"")], waiting.more())
+    assert await waiting.all() == [None, None]
+    assert await spool.limit_states() == [LimitState("a", b"2"), LimitState("b", b"4")]

@@ -118,13 +118,13 @@ def _check(keys: Sequence[SigningKey], chosen: argparse.Namespace) -> int:
     servers = (chosen.server,) if chosen.server else ()
     for key in keys:
         try:
-            found = compare_record(key, servers)
+            found, meaning = compare_record(key, servers)
         except ValueError as error:
             raise misused(str(error)) from None
-        exit_code = max(exit_code, found.exit_code)
+        exit_code = max(exit_code, meaning)
         if chosen.json:
-            print(json.dumps({"name": key.record_name, "ok": found.exit_code == os.EX_OK, "reason": found.sentence}))
+            print(json.dumps({"name": key.record_name, "ok": found.fits, "reason": found.sentence}))
         else:
-            out = sys.stdout if found.exit_code == os.EX_OK else sys.stderr
+            out = sys.stdout if found.fits else sys.stderr
             print(f"{key.record_name}: {found.sentence}", file=out)
     return exit_code

@@ -106,6 +106,15 @@ class Connector:
         """Give until when the login of a site is left alone, and why; None when it is not."""
         return self.pauses.cause(_login_place(site), self._clock())
 
+    def host_pause(self, site: Site, host: Host) -> tuple[float, Unreached] | None:
+        """Give until when a host of a site is left alone, and why; None when it is not."""
+        return self.pauses.cause(_host_place(site, host), self._clock())
+
+    def trouble(self, address: str) -> float | None:
+        """Give until when an address that did not answer is tried behind all others; None when it is not."""
+        paused = self._troubled.cause(address, self._clock())
+        return paused[0] if paused is not None else None
+
     def clear(self) -> None:
         """End all pauses, as after a reload."""
         self.pauses.clear()

@@ -210,10 +210,10 @@ class Dispatcher:
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing would be lost with it: no session, no entry, no pause, no rate that remembers."""
+        """Whether nothing would be lost with it: no session, no entry, no pause."""
         ready = self.ready
         is_paused = max(ready.window.until, ready.suspended_until) > self._hall.clock()
-        return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused or ready.limits.memory)
+        return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused)
 
     @property
     def is_quiet(self) -> bool:

@@ -10,8 +10,10 @@ from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
+from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.draft import Rules
 from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.suppression import SuppressionList
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,8 @@ UNRESOLVED_PAUSE_MOST = 900.0
 class Promoter:
     """From the scheduler to the dispatchers. `dispatcher_for` makes or finds the dispatcher of a site.
 
-    `joined` is told of each queue that is found to go to a site; the assembly sets it.
+    `joined` is told of each queue that is found to go to a site, and `suppression` knows to whom nothing is sent; the
+    assembly sets both.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Promoter:
         self.rules = rules
         self._dispatcher_for, self._clock = dispatcher_for, clock
         self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
+        self.suppression: SuppressionList | None = None
         self.known: dict[str, tuple[Dispatcher, float]] = {}
         self._waiting: dict[str, list[Entry]] = {}
         self._pauses: dict[str, float] = {}
@@ -53,6 +57,8 @@ class Promoter:
             self._offer(entry)
 
     def _offer(self, entry: Entry) -> None:
+        if self.suppression is not None and self.suppression.fails and self._fail_suppressed(entry, self.suppression):
+            return
         known = self.known.get(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
@@ -76,6 +82,21 @@ class Promoter:
             self._offer(entry)
         else:
             self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
+
+    def _fail_suppressed(self, entry: Entry, suppression: SuppressionList) -> bool:
+        """Give recipients up that are on the suppression list; the others come back from disk at once."""
+        message = entry.message
+        identity = message.arrival.identity
+        doomed = () if message.report else [r for r in entry.recipients if suppression.is_suppressed(identity, r)]
+        if not doomed:
+            return False
+        status = SUPPRESSED.status
+        outcomes = [
+            Outcome(recipient, Action.FAILED, Scope.RECIPIENT, Stage.QUEUE, status, SUPPRESSED_ON_SEND)
+            for recipient in doomed
+        ]
+        self._settler.attempted(entry, outcomes, tuple(r for r in entry.recipients if r not in doomed))
+        return True
 
     def forget(self) -> None:
         """Resolve again before the next use, as after a reload."""

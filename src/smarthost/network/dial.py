@@ -1,4 +1,4 @@
-"""Dials one address: a connected TCP socket, from a chosen local address, within a time."""
+"""Dials one address: a connected TCP socket, from a chosen local address, within a time; says which it would be."""
 
 import asyncio
 import socket
@@ -28,3 +28,17 @@ async def dial(address: str, port: int, source_address: str, timeout: float) -> 
         connection.close()
         raise
     return connection
+
+
+def local_address(toward: str, port: int) -> str:
+    """Give the local IP address that the system would connect from to an address; "" when it has no way there.
+
+    Nothing is sent: a datagram socket that is connected has chosen its address.
+    """
+    family = socket.AF_INET6 if ip_address(toward).version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asked:
+            asked.connect((toward, port))
+            return str(asked.getsockname()[0])
+    except OSError:
+        return ""

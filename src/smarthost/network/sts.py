@@ -44,6 +44,8 @@ class _Known(msgspec.Struct):
 class StsPolicies:
     """The policies of domains. Mutable. `folder` is where they are kept; `context` gives what verifies their servers.
 
+    Without `keeps` the folder is only read, as by a command beside the relay.
+
     Once known, a policy holds until it expires, whatever DNS or its server say: who can suppress those must not be
     able to switch it off (RFC 8461 10).
     """
@@ -61,6 +63,7 @@ class StsPolicies:
         """Begin with what is on disk, which is read when it is asked for."""
         self._resolver, self._folder, self._context, self._clock = resolver, folder, context, clock
         self._port, self._timeout = port, timeout
+        self.keeps = True
         self._known: dict[str, _Known] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(MOST_FETCHES)
@@ -142,8 +145,9 @@ class StsPolicies:
                 )
                 return
             known.policy, known.id, known.fetched, known.again = policy, announced, self._clock(), 0.0
-            kept = Kept(announced, known.fetched, format_policy(policy))
-            await in_thread(partial(self._write, domain, kept, known.fetched))
+            if self.keeps:
+                kept = Kept(announced, known.fetched, format_policy(policy))
+                await in_thread(partial(self._write, domain, kept, known.fetched))
 
     async def _get(self, domain: str) -> str | HttpsFault:
         """Get the policy's text; its server has to prove its name by a certificate (RFC 8461 3.3)."""

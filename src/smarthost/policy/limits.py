@@ -57,11 +57,6 @@ class SiteLimits(msgspec.Struct, frozen=True):
     idle_timeout: float = IDLE_RELAYHOST
     max_age: float = 300.0
 
-    @property
-    def memory(self) -> float:
-        """Seconds for which what has passed may still count: the longest period of the rates, 0 without any."""
-        return max([rate.period for rate in self.max_connection_rate + self.message_rate], default=0.0)
-
 
 class LimitTable:
     """All limits, most specific first; of two that are equally specific the one written first wins.

@@ -3,6 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -11,6 +12,7 @@ _RATE = re.compile(r"(\d+)\s*/\s*(\d*)\s*([a-z]+)(?:\s*,\s*max_burst\s*=\s*(\d+)
 _QUOTA_FROM = 3600.0  # seconds; a period this long or longer is a quota, a shorter one is paced
 _BUCKETS = 64  # a power of two, so that the width of a bucket times their number is the period exactly
 _GRAIN = 1e-6  # seconds; Unix time as a float is no finer than a quarter of this
+_MANY = 1 << 40  # more than any rate lets through at once
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -24,6 +26,19 @@ class Rate(msgspec.Struct, frozen=True):
     def is_quota(self) -> bool:
         """Whether it is counted in a sliding window (an hour or longer) rather than paced."""
         return self.period >= _QUOTA_FROM
+
+
+class Meter(Protocol):
+    """What counts against one rate."""
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until one may go; 0.0 means at once."""
+
+    def room(self, now: float) -> int:
+        """Give how many may go at once."""
+
+    def take(self, now: float, count: int = 1) -> None:
+        """Count what goes at `now`."""
 
 
 def parse_rate(text: str) -> Rate:
@@ -52,16 +67,34 @@ class Cell:
         """Start full: the first `burst` may go at once."""
         self._interval = rate.period / rate.count
         self._tolerance = self._interval * (rate.burst - 1)
-        self._arrival = float("-inf")  # theoretical arrival time of the next event
+        self.arrival = float("-inf")  # theoretical arrival time of the next event
+
+    @property
+    def reach(self) -> float:
+        """Seconds for which what has gone may matter: after them the whole burst may go again."""
+        return self._interval + self._tolerance
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether nothing is remembered: the whole burst may go."""
+        return self.arrival <= now
+
+    def restore(self, arrival: float, more: int, now: float) -> None:
+        """Go on from an arrival time that was kept, and `more` that may have gone since, at the latest by `now`."""
+        self.arrival = min(max(arrival, now) + more * self._interval if more else arrival, now + self.reach)
 
     def wait(self, now: float) -> float:
         """Give the seconds until one may go; 0.0 means at once."""
-        left = self._arrival - self._tolerance - now
+        left = self.arrival - self._tolerance - now
         return left if left > _GRAIN else 0.0
 
-    def take(self, now: float) -> None:
-        """Count one that goes at `now`."""
-        self._arrival = max(self._arrival, now) + self._interval
+    def room(self, now: float) -> int:
+        """Give how many may go at once."""
+        ahead = max(self.arrival - now, 0.0)
+        return max(int((self._tolerance - ahead + _GRAIN) // self._interval) + 1, 0)
+
+    def take(self, now: float, count: int = 1) -> None:
+        """Count what goes at `now`."""
+        self.arrival = max(self.arrival, now) + count * self._interval
 
 
 class Quota:
@@ -74,7 +107,7 @@ class Quota:
 
     def __init__(self, rate: Rate) -> None:
         """Start empty: the whole count may go at once."""
-        self._count = rate.count
+        self.count = rate.count
         self._width = rate.period / _BUCKETS
         self._buckets: deque[tuple[int, int]] = deque()  # (number of the bucket since 1970, events in it)
         self._total = 0
@@ -82,7 +115,7 @@ class Quota:
     def wait(self, now: float) -> float:
         """Give the seconds until one may go; 0.0 means at once."""
         self._forget(now)
-        excess = self._total - self._count
+        excess = self._total - self.count
         if excess < 0:
             return 0.0
         for bucket, events in self._buckets:
@@ -91,16 +124,47 @@ class Quota:
                 return max((bucket + _BUCKETS + 1) * self._width - now, _GRAIN)
         raise AssertionError("a full quota has events to forget")
 
-    def take(self, now: float) -> None:
-        """Count one that goes at `now`."""
+    def room(self, now: float) -> int:
+        """Give how many may go at once."""
+        self._forget(now)
+        return max(self.count - self._total, 0)
+
+    def take(self, now: float, count: int = 1) -> None:
+        """Count what goes at `now`."""
         self._forget(now)
         bucket = int(now // self._width)
         if self._buckets and self._buckets[-1][0] >= bucket:
             bucket, events = self._buckets.pop()
-            self._buckets.append((bucket, events + 1))
+            self._buckets.append((bucket, events + count))
         else:
-            self._buckets.append((bucket, 1))
-        self._total += 1
+            self._buckets.append((bucket, count))
+        self._total += count
+
+    @property
+    def reach(self) -> float:
+        """Seconds for which what has gone may matter."""
+        return (_BUCKETS + 1) * self._width
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether nothing is remembered: the whole count may go."""
+        self._forget(now)
+        return not self._buckets
+
+    def counted(self, now: float) -> tuple[tuple[int, int], ...]:
+        """Give what is counted, as pairs of a bucket's number and its events, to be kept."""
+        self._forget(now)
+        return tuple(self._buckets)
+
+    def restore(self, counted: Iterable[tuple[int, int]], more: int, now: float) -> None:
+        """Go on from what was kept, and `more` that may have gone since, at the latest by `now`."""
+        newest = int(now // self._width)
+        events: dict[int, int] = {}
+        for bucket, count in (*counted, (newest, more)):
+            # A clock that was ahead must not hold mail back for as long as it was.
+            place = min(bucket, newest)
+            events[place] = events.get(place, 0) + count
+        self._buckets = deque(sorted((bucket, count) for bucket, count in events.items() if count))
+        self._total = sum(count for _, count in self._buckets)
 
     def _forget(self, now: float) -> None:
         oldest = int(now // self._width) - _BUCKETS
@@ -111,15 +175,14 @@ class Quota:
 class Cells:
     """Several rates that apply together. Mutable; the longest wait counts."""
 
-    def __init__(self, rates: Iterable[Rate]) -> None:
-        """Make a cell or a quota for each rate; no rate never waits."""
-        self._cells = tuple(Quota(rate) if rate.is_quota else Cell(rate) for rate in rates)
+    def __init__(self, rates: Iterable[Rate] = (), meters: Iterable[Meter] = ()) -> None:
+        """Make a cell or a quota for each rate, beside meters that are there already; none never waits."""
+        made = (Quota(rate) if rate.is_quota else Cell(rate) for rate in rates)
+        self._cells: tuple[Meter, ...] = (*meters, *made)
 
     def joined(self, more: "Cells") -> "Cells":
         """Give the rates of both as one: what is counted there is counted in both."""
-        joined = Cells(())
-        joined._cells = self._cells + more._cells
-        return joined
+        return Cells((), (*self._cells, *more._cells))
 
     def wait(self, now: float) -> float:
         """Give the seconds until one may go; 0.0 means at once."""
@@ -128,7 +191,14 @@ class Cells:
             longest = max(longest, cell.wait(now))
         return longest
 
-    def take(self, now: float) -> None:
-        """Count one that goes at `now` in every rate."""
+    def room(self, now: float) -> int:
+        """Give how many may go at once; a great number where there is no rate."""
+        least = _MANY
         for cell in self._cells:
-            cell.take(now)
+            least = min(least, cell.room(now))
+        return least
+
+    def take(self, now: float, count: int = 1) -> None:
+        """Count what goes at `now` in every rate."""
+        for cell in self._cells:
+            cell.take(now, count)

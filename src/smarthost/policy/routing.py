@@ -56,6 +56,13 @@ class RoutingTable:
                 return rule.route
         return self.fallback
 
+    def first_match(self, reverse_path: str, recipient: Recipient, user: str, tag: str) -> int | None:
+        """Give which rule chooses the route of one recipient, counted from 0; None when none does."""
+        for index, rule in enumerate(self._rules):
+            if rule.is_about(reverse_path, recipient, user, tag):
+                return index
+        return None
+
 
 class _CompiledRule:
     """A rule whose globs are regular expressions; None stands for a field that does not restrict."""

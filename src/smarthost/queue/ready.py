@@ -9,6 +9,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
 from smarthost.policy.depth import Depth
+from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import SiteLimits
 from smarthost.policy.rate import Cells, Rate
 from smarthost.policy.window import Window
@@ -44,12 +45,13 @@ class ReadyQueue:
         "window",
     )
 
-    def __init__(self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None) -> None:
+    def __init__(
+        self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None, ledger: Ledger | None = None
+    ) -> None:
         """Begin empty, with the limits of the site.
 
-        `former` is the site's queue under an older configuration: its sessions count until they have ended, and rates
-        that are still the same go on counting, in cells that both share, since a session of the older one may yet
-        count there.
+        `former` is the site's queue under an older configuration: its sessions count until they have ended. Rates
+        count in the ledger's cells of the site, which outlive the queue, or in cells of its own where there is none.
         """
         self.site = site
         self.limits = self.configured = limits
@@ -60,13 +62,9 @@ class ReadyQueue:
         self.busy = 0
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
-        self.usual_cells = Cells(limits.message_rate)
+        self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
         self.is_paced = bool(limits.message_rate)
-        self.opening_cells = Cells(limits.max_connection_rate)
-        if former is not None and former.configured.message_rate == limits.message_rate:
-            self.usual_cells = former.usual_cells
-        if former is not None and former.configured.max_connection_rate == limits.max_connection_rate:
-            self.opening_cells = former.opening_cells
+        self.opening_cells = _cells(ledger, site, "connections", limits.max_connection_rate)
         self.cells = self.usual_cells
         self.suspended_until = 0.0
         self.suspended_by = self.slowed_by = ""
@@ -140,3 +138,7 @@ class ReadyQueue:
     def __repr__(self) -> str:
         """Tell the state in a line, for logs and tests."""
         return f"<ReadyQueue {self.site.name} todo={len(self.todo)} busy={self.busy} {self.window.state}>"
+
+
+def _cells(ledger: Ledger | None, site: Site, what: str, rates: tuple[Rate, ...]) -> Cells:
+    return Cells(rates) if ledger is None else ledger.cells(f"site {site.name} {what}", rates)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from smarthost.crypto.password import hash_password, verify_password
 from smarthost.mail.reply import AUTH_BUSY, BAD_CREDENTIALS, TOO_MANY_FAILURES, Reply
 from smarthost.policy.admission import User
+from smarthost.policy.ledger import Ledger
 from smarthost.policy.rate import Cells, parse_rate
 from smarthost.reception.failures import Failures
 
@@ -24,9 +25,9 @@ class Credentials:
     changes: a busy application does not pay 20 ms for each connection. Wrong ones are never remembered.
     """
 
-    def __init__(self, users: Sequence[User], clock: Callable[[], float]) -> None:
-        """Start with users; `clock` gives Unix seconds."""
-        self._clock = clock
+    def __init__(self, users: Sequence[User], clock: Callable[[], float], ledger: Ledger) -> None:
+        """Start with users; `clock` gives Unix seconds, `ledger` the cells of their rates."""
+        self._clock, self._ledger = clock, ledger
         self._key = secrets.token_bytes(32)
         self._users: dict[str, User] = {}
         self._rates: dict[str, Cells] = {}
@@ -38,13 +39,11 @@ class Credentials:
         self.replace(users)
 
     def replace(self, users: Sequence[User]) -> None:
-        """Take other users, as after a reload; rates whose text did not change keep their state."""
-        before, rates = self._users, self._rates
+        """Take other users, as after a reload; what the same rates have counted stands."""
         self._users = {user.name: user for user in users}
+        # Not strict: what is counted here is written beside the message that is accepted.
         self._rates = {
-            user.name: rates[user.name]
-            if user.name in before and before[user.name].message_rate == user.message_rate
-            else Cells(tuple(parse_rate(text) for text in user.message_rate))
+            user.name: self._ledger.cells(f"user {user.name}", map(parse_rate, user.message_rate), is_strict=False)
             for user in users
             if user.message_rate
         }

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from smarthost.mail.event import Event
+from smarthost.mail.suppression import Key
 from smarthost.spool import record, schema
 from smarthost.spool.store import Change, Done, Settlement
 
@@ -26,13 +27,15 @@ class Part:
         self.left: list[tuple[int]] = []  # messages that lost an entry
         self.events: list[Event] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.suppressions: dict[Key, record.Row | None] = {}  # rows as they stand now, None for those that go
+        self.limits: dict[str, bytes] = {}  # the latest of each name; without a state the row goes
         self.dones: list[Done] = []
         self.octets = 0  # of content, to judge how long the write-ahead log has become
         self.last_id = 0
 
     def __bool__(self) -> bool:
         """Whether there is anything to write or to answer."""
-        return bool(self.dones or self.events)  # nothing else comes without somebody who waits
+        return bool(self.dones or self.events or self.suppressions)  # nothing else comes without somebody who waits
 
     def add_message(self, row: record.Row, head: bytes, entries: Iterable[record.Row]) -> None:
         """Add a message, its content and its entries."""
@@ -77,6 +80,8 @@ class Part:
             "dones",
         ):
             getattr(self, name).extend(getattr(later, name))
+        self.suppressions |= later.suppressions
+        self.limits |= later.limits
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
 
@@ -96,11 +101,21 @@ class Part:
             (schema.DELETE_CONTENT, self.left, 0),
             (schema.INSERT_EVENT, events, 0),
             (schema.DELETE_EVENTS, self.forgotten, 0),
+            (schema.SET_LIMIT, [row for row in self.limits.items() if row[1]], 0),
+            (schema.DELETE_LIMIT, [(name,) for name, state in self.limits.items() if not state], 0),
         ):
             if rows:
                 cursor.executemany(sql, rows)
                 grown += sign * cursor.rowcount
+        if self.suppressions:
+            self._apply_suppressions(cursor)
         return grown
+
+    def _apply_suppressions(self, cursor: sqlite3.Cursor) -> None:
+        kept = [row for row in self.suppressions.values() if row is not None]
+        gone = [key for key, row in self.suppressions.items() if row is None]
+        cursor.executemany(schema.REPLACE_SUPPRESSION, kept)
+        cursor.executemany(schema.DELETE_SUPPRESSION, gone)
 
 
 class Batch:

@@ -11,6 +11,9 @@ from typing import BinaryIO
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
+from smarthost.mail.suppression import Key as SuppressionKey
+from smarthost.mail.suppression import Suppression
+from smarthost.policy.ledger import LimitState
 from smarthost.spool.match import Matcher
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
@@ -47,6 +50,42 @@ class MemoryFile:
         self._files.pop(self.name, None)
 
 
+class MemorySuppressions:
+    """A `store.SuppressionStore` without a disk; `write` is how the spool writes."""
+
+    def __init__(
+        self, rows: dict[SuppressionKey, Suppression], write: Callable[[Callable[[], None], Done | None], None]
+    ) -> None:
+        """Keep rows in a dictionary of the spool's."""
+        self._rows, self._write = rows, write
+
+    def write(
+        self, kept: Sequence[Suppression], removed: Sequence[SuppressionKey] = (), done: Done | None = None
+    ) -> None:
+        """Write rows as the spool writes settles."""
+        rows, gone = tuple(kept), tuple(removed)
+
+        def act() -> None:
+            for key in gone:
+                self._rows.pop(key, None)
+            self._rows.update((row.key, row) for row in rows)
+
+        self._write(act, done)
+
+    async def page(self, after: SuppressionKey, limit: int) -> list[Suppression]:
+        """Give rows behind a key."""
+        return [self._rows[key] for key in sorted(self._rows) if key > after][:limit]
+
+    async def find(self, keys: Sequence[SuppressionKey]) -> dict[SuppressionKey, Suppression]:
+        """Give those rows that there are."""
+        return {key: self._rows[key] for key in keys if key in self._rows}
+
+    async def expired(self, before: float, limit: int) -> list[Suppression]:
+        """Give rows that are over."""
+        rows = sorted(self._rows.values(), key=lambda row: row.expires)
+        return [row for row in rows if row.expires <= before][:limit]
+
+
 class MemorySpool:
     """A `store.Spool` for one thread, that of the loop; `Done` is called with the loop's next turn.
 
@@ -69,6 +108,8 @@ class MemorySpool:
         self._deadlines: list[Timed] = []
         self._events: dict[int, list[Event]] = {}
         self._files: dict[str, bytes] = {}
+        self.suppressions = MemorySuppressions({}, self._write)
+        self._limits: dict[str, LimitState] = {}
 
     @property
     def full(self) -> bool:
@@ -148,6 +189,20 @@ class MemorySpool:
     def delete(self, keys: Sequence[Key], done: Done) -> None:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Keep what is remembered of limits."""
+        kept = {state.name: state for state in states}
+
+        def act() -> None:
+            self._limits |= kept
+            self._limits = {name: state for name, state in self._limits.items() if state.state}
+
+        self._write(act, done)
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
+        return [self._limits[name] for name in sorted(self._limits)]
 
     def _write(self, act: Callable[[], None], done: Done | None) -> None:
         if self._full:

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, id_at
+from smarthost.policy.ledger import LimitState
 from smarthost.spool import record, schema
 from smarthost.spool.database import describe, is_corrupt, mark_suspect
 from smarthost.spool.store import Content, QueueHead
@@ -80,6 +81,10 @@ class Reader:
         if self._made is None:
             self._made = schema.connect_reader(self._path)
         return self._made
+
+    def rows(self, sql: str, arguments: record.Row) -> list[record.Row]:
+        """Give the rows of one question."""
+        return self._connection.execute(sql, arguments).fetchall()
 
     def heads(self, after: str, limit: int) -> list[QueueHead]:
         """Give the heads of at most `limit` queues behind a name: a seek each, however long a queue is."""
@@ -162,6 +167,11 @@ class Reader:
         """Give a message's history."""
         rows = self._connection.execute("SELECT data FROM event WHERE message = ? ORDER BY sequence", (message,))
         return [record.read_event(data) for (data,) in rows.fetchall()]
+
+    def limit_states(self) -> list[LimitState]:
+        """Give what is remembered of limits."""
+        rows = self._connection.execute("SELECT name, state FROM limit_state ORDER BY name")
+        return [LimitState(*row) for row in rows.fetchall()]
 
     def parked(self) -> int:
         """Count the parked entries, by an index that holds nothing else."""

@@ -32,8 +32,17 @@ _SCHEMA_1 = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('schema', 0), ('last_id', 0), ('entries', 0)",
 )
+# `limit_state` is what rates remember, by their names (`policy.ledger`). A suppression without `expires` stays until a
+# person removes it.
+_SCHEMA_2 = (
+    "CREATE TABLE limit_state (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE suppression (owner TEXT NOT NULL, address TEXT NOT NULL, failures INTEGER NOT NULL, "
+    "since REAL NOT NULL, expires REAL, origin TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (owner, address)) "
+    "WITHOUT ROWID",
+    "CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL",
+)
 # One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1,)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2)
 
 ENTRY_COLUMNS = "e.message, e.number, e.queue, e.due, e.deadline, e.why, e.state"
 INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)"
@@ -48,6 +57,10 @@ DELETE_MESSAGE = "DELETE FROM message WHERE id = ? AND NOT EXISTS (SELECT 1 FROM
 DELETE_CONTENT = "DELETE FROM content WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE id = ?1)"
 INSERT_EVENT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?)"
 DELETE_EVENTS = "DELETE FROM event WHERE message = ? AND sequence < ?"
+REPLACE_SUPPRESSION = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?, ?, ?)"
+DELETE_SUPPRESSION = "DELETE FROM suppression WHERE owner = ? AND address = ?"
+SET_LIMIT = "INSERT OR REPLACE INTO limit_state VALUES (?, ?)"
+DELETE_LIMIT = "DELETE FROM limit_state WHERE name = ?"
 SET_META = "UPDATE meta SET value = ? WHERE key = ?"
 IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
 

@@ -9,6 +9,7 @@ import msgspec
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
+from smarthost.policy.ledger import LimitState
 from smarthost.spool import recovery, schema
 from smarthost.spool.batch import Part
 from smarthost.spool.content import FOLDER, ContentFolder, DiskFile, sync_folder
@@ -19,6 +20,7 @@ from smarthost.spool.record import Row, entry_row, message_row
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
+from smarthost.spool.suppressions import StoredSuppressions
 from smarthost.spool.writer import Writer
 
 _CHUNK = 500  # rows a question, so that a long search does not keep the scheduler's questions waiting
@@ -60,6 +62,7 @@ class SqliteSpool:
         self._database = Database(connection, folder, self._contents, self.stats)
         self._reader = Reader(folder / schema.DATABASE, loop, on_fatal)
         self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
+        self.suppressions = StoredSuppressions(self._reader, self._writer)
         self._closed = False
 
     @classmethod
@@ -152,6 +155,20 @@ class SqliteSpool:
     def delete(self, keys: Sequence[tuple[int, int]], done: Done) -> None:
         """Delete entries, and messages that lose their last one."""
         self.change(Change(removed=tuple(keys)), done)
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Write what is remembered of limits, with the settles that wait."""
+        rows = {state.name: state.state for state in states}
+
+        def fill(part: Part) -> None:
+            part.limits |= rows
+            part.dones.append(done)
+
+        self._writer.settle(fill)
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
+        return await self._reader.ask(self._reader.limit_states)
 
     def _rows(self, accepted: Accepted) -> tuple[Row, bytes, list[Row]]:
         message, content = accepted.message, accepted.content

@@ -9,6 +9,8 @@ import msgspec
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message
+from smarthost.mail.suppression import Key, Suppression
+from smarthost.policy.ledger import LimitState
 
 INLINE_LIMIT = 256 * 1024  # octets of content that live in the row; larger content has a file of its own
 
@@ -133,6 +135,22 @@ class ContentFile(Protocol):
         """Delete the file: its message will not be accepted, or was refused. Harmless when it is gone."""
 
 
+class SuppressionStore(Protocol):
+    """Rows of the suppression list by owner and address. `write` may be called from any thread and returns at once."""
+
+    def write(self, kept: Sequence[Suppression], removed: Sequence[Key] = (), done: Done | None = None) -> None:
+        """Put rows in the place of those with the same key and remove others, with the next settles."""
+
+    async def page(self, after: Key, limit: int) -> list[Suppression]:
+        """Give at most `limit` rows behind a key, by owner and address."""
+
+    async def find(self, keys: Sequence[Key]) -> dict[Key, Suppression]:
+        """Give those of some rows that there are."""
+
+    async def expired(self, before: float, limit: int) -> list[Suppression]:
+        """Give at most `limit` rows that expired before a Unix time."""
+
+
 class Spool(Protocol):
     """A durable store. `accept`, `settle`, `record`, `change` and `delete` may be called from any thread and return
     at once; what they are given is copied before they return.
@@ -145,6 +163,10 @@ class Spool(Protocol):
     @property
     def settles_stuck(self) -> bool:
         """Whether settles wait in memory because the disk is full: delivery shall pause meanwhile."""
+
+    @property
+    def suppressions(self) -> SuppressionStore:
+        """The suppression list; its rows are written by the same transactions."""
 
     def new_file(self, message: int) -> ContentFile:
         """Start the content file of a message id; raises OSError, with ENOSPC when the disk is full."""
@@ -169,6 +191,12 @@ class Spool(Protocol):
 
     def delete(self, keys: Sequence[tuple[int, int]], done: Done) -> None:
         """Delete entries, and messages that lose their last one, in one transaction."""
+
+    def keep_limits(self, states: Sequence[LimitState], done: Done) -> None:
+        """Write what is remembered of limits, with the settles that wait; the latest of a name stays."""
+
+    async def limit_states(self) -> list[LimitState]:
+        """Give all that is remembered of limits, by name."""
 
     async def heads(self) -> list[QueueHead]:
         """Give every queue that has an entry with a due time, with the earliest one."""
