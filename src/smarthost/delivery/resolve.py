@@ -100,7 +100,7 @@ class Sites:
             verdict = classify_fault(Stage.RESOLVE, fault, configured=not of_domain)
             why = Why.TLS_POLICY if fault is NetFault.STS_MISMATCH else Why.UNRESOLVED
             return Unresolved(verdict.action, verdict.status, found.reason, why)
-        name = name_by_hosts(found.hosts) + _demand(route, found) if of_domain else ",".join(map(str, route.next_hops))
+        name = name_by_hosts(found.hosts) + _demand(route, found) if of_domain else _name_by_hops(route)
         sts_domain = domain if found.sts is not StsMode.NONE else ""
         site = Site(f"{route.name}/{name}", found.hosts, route, found.expires, found.sts, sts_domain)
         self._known.pop(place, None)
@@ -235,6 +235,10 @@ def name_by_hosts(hosts: Sequence[Host]) -> str:
     if len(names) > 3 or len(every) > len(names):
         names[3:] = [sha256(",".join(every).encode()).hexdigest()[:8]]
     return ",".join(names)
+
+
+def _name_by_hops(route: Route) -> str:
+    return route.upstream or ",".join(map(str, route.next_hops))
 
 
 def _demand(route: Route, found: _Found) -> str:
