@@ -22,6 +22,7 @@ from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
 from smarthost.policy.limits import LimitTable
+from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
 from smarthost.queue.draft import Rules
 from smarthost.queue.intake import REJECTED
 from smarthost.report.timestamp import format_time
@@ -33,7 +34,9 @@ _DELIVERY = {
     Deliver.HOLD: "it is accepted and held until somebody releases it",
     Deliver.REJECT: f"it is refused: {REJECTED}",
 }
-_UNKNOWN = "the relay is not running: pauses, suspensions, limits in use and what waits are not known"
+_UNKNOWN = (
+    "the relay is not running: pauses, suspensions, suppressed addresses, limits in use and what waits are not known"
+)
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -63,8 +66,8 @@ def known_from(config: Config, clock: Callable[[], float]) -> Known:
 async def explain(known: Known, question: Question) -> Row:
     """Say all that can be said; raises Refusal for what is no address.
 
-    `verdict` is sent, waits, held, discarded, refused, fails (the domain takes no mail) or unresolved (DNS gives no
-    answer now).
+    `verdict` is sent, waits, held, discarded, refused, suppressed (accepted, and failed on send), fails (the domain
+    takes no mail) or unresolved (DNS gives no answer now).
     """
     sending, notes = _read(known, question)
     recipient = sending.envelope.recipients[0]
@@ -84,6 +87,10 @@ async def explain(known: Known, question: Question) -> Row:
         row["verdict"], row["refusal"] = "refused", refusal or str(REJECTED)
     elif route.deliver in (Deliver.HOLD, Deliver.DISCARD):
         row["verdict"] = "held" if route.deliver is Deliver.HOLD else "discarded"
+    elif _is_suppressed(known, question, recipient):
+        at_rcpt = known.config.suppression.at is SuppressionPoint.RCPT
+        row["verdict"] = "refused" if at_rcpt else "suppressed"
+        row["refusal"] = str(SUPPRESSED)
     if route.deliver in (Deliver.RELAYHOST, Deliver.MX):
         site = await _explain_site(known, route, recipient, row)
     if site is not None:
@@ -152,6 +159,12 @@ def _refusal(known: Known, question: Question, sending: Sending) -> str:
         return f"there is no [[user]] named {question.user}"
     refusal = check_sender(user, sending.envelope.reverse_path) or check_sender(user, sending.author)
     return str(refusal) if refusal is not None else ""
+
+
+def _is_suppressed(known: Known, question: Question, recipient: Recipient) -> bool:
+    """Whether nothing is sent to a recipient; a list that only the running relay has read is not asked without it."""
+    relay = known.relay
+    return relay is not None and relay.suppression.is_suppressed(question.user, recipient)
 
 
 def _explain_route(known: Known, question: Question, sending: Sending) -> tuple[Route, Row]:

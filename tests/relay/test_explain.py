@@ -21,6 +21,7 @@ from smarthost.policy.admission import User
 from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import Match, RouteRule
+from smarthost.policy.suppression import SuppressionPoint, SuppressionRules
 from smarthost.report.timestamp import parse_time
 
 DEAD = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", 1),), TlsLevel.NONE)
@@ -157,6 +158,18 @@ async def test_what_the_door_would_refuse(house: House, server: DnsServer) -> No
     for recipient in ("", "a@b@c", "x@" + "a" * 70 + ".example", "a b"):
         with pytest.raises(Refusal):
             await ask(house, recipient)
+
+
+@pytest.mark.parametrize(("at", "verdict"), [("rcpt", "refused"), ("send", "suppressed")])
+async def test_a_suppressed_recipient_gets_nothing(house: House, server: DnsServer, at: str, verdict: str) -> None:
+    """Refused at RCPT, or accepted and failed on send, by configuration."""
+    rules = SuppressionRules(enabled=True, at=SuppressionPoint(at))
+    await house.open(suppression=rules, dns=Dns((server.address,)))
+    assert (await ask(house, "550@example.net"))["verdict"] == "sent"
+    number = await house.send("550@example.net")
+    await house.until(lambda: Kind.FAILED in house.kinds(number))
+    row = await ask(house, "550@example.net")
+    assert row["verdict"] == verdict and "suppression list" in row["refusal"]
 
 
 async def test_the_command_asks_the_relay_or_else_the_configuration(

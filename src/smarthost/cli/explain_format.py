@@ -15,6 +15,7 @@ _VERDICTS = {
     "held": "it would be accepted, and held until somebody releases it",
     "discarded": "it would be accepted and thrown away",
     "refused": "it would be refused",
+    "suppressed": "it would be accepted, and fail: the recipient is on the suppression list",
     "fails": "it would be accepted, and fail: the domain takes no mail",
     "unresolved": "it would be accepted, and wait: DNS gives no answer about where to deliver",
 }

@@ -173,7 +173,7 @@ class Promoter:
         pause = self._pauses.get(queue, UNRESOLVED_PAUSE)
         self._pauses[queue] = min(pause * 2, UNRESOLVED_PAUSE_MOST)
         first, *others = entries
-        self._scheduler.block(queue, self._clock() + pause, found.reason)
+        self._scheduler.block(queue, self._clock() + pause, found.reason, Why.UNRESOLVED)
         self._settler.attempted(first, _outcomes(first, found, Scope.SITE), why=Why.UNRESOLVED)
         self._scheduler.unload(others)
 
