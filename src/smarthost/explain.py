@@ -11,13 +11,13 @@ from smarthost.config import Config
 from smarthost.control_verbs import Question, Refusal, Row
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
-from smarthost.explain_site import explain_hosts, explain_limits, explain_state
+from smarthost.explain_site import explain_hosts, explain_limits, explain_state, explain_upstreams
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
-from smarthost.mail.route import Deliver, Route, Site
+from smarthost.mail.route import Deliver, Route, Site, Source
 from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
@@ -97,12 +97,16 @@ async def explain(known: Known, question: Question) -> Row:
         row["earliest"] = _explain_time(known, sending, site)
         if row["verdict"] == "sent" and row["earliest"]["why"]:
             row["verdict"] = "waits"
-    address = _read_ip(question.address) or _egress(route, site)
-    row |= await explain_author(known.rules.keyring, known.resolver, sending, address, hello_name(known.config))
-    if address and not question.address and not ip_address(address).is_global:
-        row["spf"]["notes"].append(PRIVATE)
-    if route.deliver is Deliver.RELAYHOST and address:
-        row["spf"]["notes"].append(AUTHENTICATED_FOR)
+    given = _read_ip(question.address)
+    sources = (Source(given),) if given else _sources(route, site)
+    hello = hello_name(known.config)
+    named = [msgspec.structs.replace(source, hello=source.hello or hello) for source in sources]
+    row |= await explain_author(known.rules.keyring, known.resolver, sending, named)
+    for spf in row["spf"]:
+        if not given and not ip_address(spf["address"]).is_global:
+            spf["notes"].append(PRIVATE)
+        if route.deliver is Deliver.RELAYHOST:
+            spf["notes"].append(AUTHENTICATED_FOR)
     return row
 
 
@@ -190,6 +194,12 @@ def _explain_route(known: Known, question: Question, sending: Sending) -> tuple[
     }
     if route is not chosen:
         row["instead_of"] = chosen.name
+    if route.pool:
+        pool = relay.promoter.pool_of(str(row["queue"])) if relay is not None else None
+        upstream = (pool.first_usable() if pool is not None else None) or route.pool[0]
+        row["upstreams"] = explain_upstreams(route, pool, known.clock())
+        row["upstream"] = upstream.name
+        return upstream.route, row
     return route, row
 
 
@@ -225,12 +235,12 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     return {"at": until, "why": str(reason.why), "text": reason.text}
 
 
-def _egress(route: Route, site: Site | None) -> str:
-    """Give the address that the message would leave from, "" where that is unknown."""
+def _sources(route: Route, site: Site | None) -> tuple[Source, ...]:
+    """Give the addresses that the message may leave from, () where that is unknown."""
     if route.source_address:
-        return route.source_address[0]
+        return route.source_address
     for host in site.hosts if site is not None else ():
         for address in host.addresses:
             if found := local_address(address, host.port):
-                return str(ip_address(found.partition("%")[0]))
-    return ""
+                return (Source(str(ip_address(found.partition("%")[0]))),)
+    return ()

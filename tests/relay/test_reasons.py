@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dns_server import dns_server
 from relay_house import SLOW, House
@@ -14,7 +15,7 @@ from smarthost.config_types import Dns, Login
 from smarthost.control_verbs import Question
 from smarthost.mail.entry import PARKED, Why
 from smarthost.mail.event import Kind
-from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.routing import Match, RouteRule
@@ -178,6 +179,26 @@ async def test_automation_names_the_rule_and_the_reply(house: House) -> None:
     row = await waiting(house, Why.AUTOMATION, await house.send("451@example.net"))
     assert "rule blocked" in row["text"] and "451 " in row["text"]
     assert parse_time(row["until"]) > time.time() + 300
+
+
+@pytest.mark.parametrize(
+    ("why", "quota", "word"),
+    [(Why.QUOTA_USED, ("1/h",), "quota of 1/h is used up"), (Why.NO_UPSTREAM, (), "connection refused")],
+)
+async def test_upstreams_that_cannot_be_used_are_named(
+    house: House, why: Why, quota: tuple[str, ...], word: str
+) -> None:
+    """QUOTA_USED and NO_UPSTREAM: each upstream of the pool with its obstacle, and until when."""
+    await house.sink.start()
+    hops = (NextHop("127.0.0.1", house.sink.address[1] if quota else 1), NextHop("127.0.0.9", 1))
+    routes = [msgspec.structs.replace(DEAD, next_hops=(hop,), upstream=str(hop)) for hop in hops]
+    pool = tuple(Upstream(route, order, 1, quota) for order, route in enumerate(routes))
+    await house.open(retry=SLOW, fallback=msgspec.structs.replace(DEAD, next_hops=hops, pool=pool))
+    if quota:
+        number = await house.send("250@example.net")
+        await house.until(lambda: Kind.RELAYED in house.kinds(number))
+    row = await waiting(house, why, await house.send("250-2@example.net"))
+    assert word in row["text"] and parse_time(row["until"]) > time.time()
 
 
 async def test_scheduled_says_until_when(house: House) -> None:

@@ -301,13 +301,13 @@ class Life:
         self._claimed.add(entry.key)
         return self._claim(entry)
 
-    async def _count_connect(self, site: Site, tried: tuple[str, ...] = ()) -> object:
+    async def _count_connect(self, site: Site, tried: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> object:
         limits = self.relay.limits.for_site(site)
         self.oracle.took("connections", site.name, limits.max_connection_rate)
         for host in site.hosts:
             for address in host.addresses:
                 self.world.plan.owner[address].limits = limits
-        return await self._connect(site, tried)
+        return await self._connect(site, tried, first)
 
 
 @contextmanager

@@ -18,6 +18,8 @@ class Why(StrEnum):
     SITE_BUSY = "site_busy"
     RATE_LIMITED = "rate_limited"
     LOGIN_PAUSED = "login_paused"
+    QUOTA_USED = "quota_used"
+    NO_UPSTREAM = "no_upstream"
     AUTOMATION = "automation"
     UNRESOLVED = "unresolved"
     SCHEDULED = "scheduled"
@@ -38,7 +40,8 @@ class Entry(msgspec.Struct, gc=False):
     time of the next attempt (infinite while parked); `expires` of giving up; `deadline` is the earlier of the expiry
     and the next delay warning (infinite while parked); `warned` counts the delay warnings that were sent.
     `last` is the last outcome's "code status text (host)" for people, "" before the first. `hosts_tried` names hosts
-    that failed this entry in a row (HOST scope), so that the next attempt starts behind them.
+    that failed this entry in a row, so that the next attempt starts behind them; after an ambiguous end it names the
+    one that may have the message, with which the next attempt begins.
     """
 
     message: Message
@@ -53,6 +56,16 @@ class Entry(msgspec.Struct, gc=False):
     why: Why = Why.NEW
     last: str = ""
     hosts_tried: tuple[str, ...] = ()
+
+    @property
+    def avoids(self) -> tuple[str, ...]:
+        """The hosts that are tried after all others."""
+        return () if self.why is Why.AMBIGUOUS else self.hosts_tried
+
+    @property
+    def sticks_to(self) -> tuple[str, ...]:
+        """The host that may have taken the message already, and recognises it at best: it is tried first."""
+        return self.hosts_tried if self.why is Why.AMBIGUOUS else ()
 
     @property
     def key(self) -> tuple[int, int]:

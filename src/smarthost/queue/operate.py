@@ -17,6 +17,7 @@ from smarthost.spool.store import Change, Fault, Filter, Spool
 LIVE = frozenset(
     {Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION, Why.UNRESOLVED}
 )
+LIVE |= {Why.QUOTA_USED, Why.NO_UPSTREAM}
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
 LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
@@ -95,6 +96,7 @@ class Operator:
         """Park entries until they are released."""
 
         def change(entry: Entry) -> None:
+            entry.hosts_tried = entry.avoids
             entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
 
         return (await self._change(wanted, dry_run, _is_active, change, Kind.HELD)).as_row()
@@ -134,6 +136,7 @@ class Operator:
 
     def _make_due(self, entry: Entry) -> None:
         now = self._clock()
+        entry.hosts_tried = entry.avoids
         entry.why, entry.due = Why.RETRY if entry.attempts else Why.NEW, now
         entry.expires = max(entry.expires, now + self.retry.schedule[0])
         entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
