@@ -14,8 +14,9 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.draft import Rules
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 
 log = logging.getLogger(__name__)
 
