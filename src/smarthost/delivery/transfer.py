@@ -94,7 +94,7 @@ class Transfer(asyncio.Protocol):
         self.lost = False
         self._next_job, self._finished, self._on_lost = next_job, finished, lost
         self._terms, self._clock = terms, clock
-        self._peer = Peer(session.host.name, session.address, terms.soft_bounce)
+        self._peer = Peer(session.host.name, session.address, terms.soft_bounce, session.tls)
         self._max_transactions = terms.limits.max_messages_per_connection
         if session.extensions.max_transactions:  # LIMITS MAILMAX, RFC 9422 4.1
             self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)
@@ -141,6 +141,11 @@ class Transfer(asyncio.Protocol):
             self._is_busy = True
             self._pipeline.wake()
             self._is_busy = False
+
+    def carries(self, key: tuple[int, int]) -> bool:
+        """Whether an entry is in flight here."""
+        in_flight = (self._pipeline.current, *self._pipeline.behind)
+        return any(each is not None and each.job.entry.key == key for each in in_flight)
 
     def close(self) -> None:
         """Take no more jobs; QUIT once nothing is in flight, its reply not awaited."""
