@@ -1,6 +1,7 @@
 """Why mail waits: what is shown can be asked for and acted on, with since when and until when."""
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -170,6 +171,20 @@ async def test_unresolved_names_the_fault_for_all_who_wait(house: House) -> None
         assert row["why"] == Why.UNRESOLVED and "servfail.example cannot be looked up" in row["text"]
         assert time.time() < parse_time(row["until"]) < time.time() + 120
         assert await shown(house, Filter(why=Why.UNRESOLVED)) == [Why.UNRESOLVED] * 2
+
+
+async def test_a_tls_policy_names_the_domain_and_its_hosts(house: House) -> None:
+    """TLS_POLICY: an MTA-STS policy that is known lists another host than DNS names; the whole queue says so."""
+    folder = house.folder / "mta-sts"
+    folder.mkdir(parents=True, mode=0o700)
+    text = "version: STSv1\nmode: enforce\nmx: mx.good.example\nmax_age: 86400\n"
+    folder.joinpath("good.example.json").write_text(json.dumps({"id": "1", "fetched": time.time(), "text": text}))
+    async with dns_server("good.example. 60 IN MX 1 evil.example.\nevil.example. 60 IN A 192.0.2.1") as server:
+        by_sts = (RouteRule(Match(), Route("mx", Deliver.MX, mta_sts=True)),)
+        await house.open(route_rules=by_sts, retry=SLOW, dns=Dns((server.address,)))
+        row = await waiting(house, Why.TLS_POLICY, await house.send("you@good.example"))
+        assert "MTA-STS policy of good.example lists none of its hosts: evil.example" in row["text"]
+        assert time.time() < parse_time(row["until"])
 
 
 async def test_automation_names_the_rule_and_the_reply(house: House) -> None:

@@ -35,6 +35,7 @@ class Peer(msgspec.Struct, frozen=True):
     host: str
     address: str
     soft_bounce: bool = False
+    tls: str = ""
 
 
 class Transaction:
@@ -113,9 +114,10 @@ class Transaction:
             self._refuse(self.accepted, Stage.CONTENT, reply)
             return
         peer, status, reason = self._peer, reply.status, str(reply)
+        host, address, tls = peer.host, peer.address, peer.tls
         for recipient in self.accepted:
             self.outcomes.append(
-                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, peer.host, peer.address)
+                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, host, address, False, tls)
             )
 
     def lose(
@@ -153,7 +155,7 @@ class Transaction:
         action, scope, status = verdict.action, verdict.scope, verdict.status
         host, address = self._peer.host, self._peer.address
         self.outcomes += [
-            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous)
+            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous, self._peer.tls)
             for recipient in recipients
         ]
 
@@ -226,6 +228,8 @@ def refuse_unwritable(job: Job, peer: Peer, why: str) -> list[Outcome]:
 def _refuse_all(job: Job, peer: Peer, action: Action, status: EnhancedStatus, reason: str) -> list[Outcome]:
     host, address = peer.host, peer.address
     return [
-        Outcome(recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address)
+        Outcome(
+            recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address, tls=peer.tls
+        )
         for recipient in job.recipients
     ]

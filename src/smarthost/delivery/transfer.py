@@ -94,7 +94,7 @@ class Transfer(asyncio.Protocol):
         self.lost = False
         self._next_job, self._finished, self._on_lost = next_job, finished, lost
         self._terms, self._clock = terms, clock
-        self._peer = Peer(session.host.name, session.address, terms.soft_bounce)
+        self._peer = Peer(session.host.name, session.address, terms.soft_bounce, session.tls)
         self._max_transactions = terms.limits.max_messages_per_connection
         if session.extensions.max_transactions:  # LIMITS MAILMAX, RFC 9422 4.1
             self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)

@@ -24,6 +24,7 @@ class Why(StrEnum):
     AUTOMATION = "automation"
     SUSPENDED = "suspended"
     UNRESOLVED = "unresolved"
+    TLS_POLICY = "tls_policy"
     SCHEDULED = "scheduled"
     HELD = "held"
     REPORT_FAILED = "report_failed"

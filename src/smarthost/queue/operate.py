@@ -14,11 +14,21 @@ from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
-# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it (UNRESOLVED).
+# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it.
 LIVE = frozenset(
-    {Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION, Why.UNRESOLVED}
+    {
+        Why.SITE_THROTTLED,
+        Why.SITE_BUSY,
+        Why.RATE_LIMITED,
+        Why.LOGIN_PAUSED,
+        Why.QUOTA_USED,
+        Why.NO_UPSTREAM,
+        Why.AUTOMATION,
+        Why.SUSPENDED,
+        Why.UNRESOLVED,
+        Why.TLS_POLICY,
+    }
 )
-LIVE |= {Why.QUOTA_USED, Why.NO_UPSTREAM, Why.SUSPENDED}
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
 LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
