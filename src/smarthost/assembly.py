@@ -315,7 +315,14 @@ def make_terms(config: Config) -> reception_terms.Terms:
 
 def make_report_terms(config: Config) -> ReportTerms:
     """Give how reports are written."""
-    return ReportTerms(config.hostname, config.postmaster, config.report.reverse_path)
+    report = config.report
+    return ReportTerms(
+        config.hostname,
+        config.postmaster,
+        report.reverse_path,
+        report.max_returned_size,
+        config.submission.hide_client,
+    )
 
 
 def hello_name(config: Config) -> str:

@@ -5,25 +5,28 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
+from typing import Any
 
 from sim_loop import Clock, SimLoop
+from sim_person import Person
 from sim_plan import LIFETIME, OVER, Plan, draw
 from sim_spool import SimSpool
 from sim_world import World
 
 from smarthost import assembly
 from smarthost.config import Config
-from smarthost.config_types import Dns
+from smarthost.config_types import Dns, Login
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.transfer import Job, Transfer
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel
 from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
+from smarthost.policy.routing import Match, RouteRule
 from smarthost.queue import contents, scheduler
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -31,6 +34,29 @@ from smarthost.report.feed import Feed
 BEGAN = 1_790_000_000.0
 RETRY = Retry(schedule=(20.0, 60.0, 120.0, 300.0), lifetime=LIFETIME, report_lifetime=LIFETIME, delay_warning=(600.0,))
 LOOK = 30.0  # seconds between two comparisons of the disk with the tales
+
+
+def routing_of(plan: Plan) -> dict[str, Any]:
+    """Give the part of the configuration that says where mail goes."""
+    by_mx = Route("mx", Deliver.MX, tls=TlsLevel.NONE)
+    if not plan.relayhosts:
+        return {"fallback": by_mx}
+    wants_login = any(site.temper.wants_login for site in plan.sites)
+    hops = tuple(NextHop(f"mx0.{name}") for name in plan.relayhosts)
+    route = Route(
+        "relay",
+        Deliver.RELAYHOST,
+        hops,
+        tls=TlsLevel.NONE,
+        login="relay" if wants_login else "",
+        allow_plaintext_auth=True,
+    )
+    found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route}
+    if plan.relayed:
+        found["route_rules"] = (RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),)
+    if wants_login:
+        found["credentials"] = {"relay": Login("relay", "secret")}
+    return found
 
 
 class Inline:
@@ -74,7 +100,7 @@ class Run:
             hostname="relay.example",
             listeners=(),
             users=(User("nobody", "*"),),
-            fallback=Route("mx", Deliver.MX, tls=TlsLevel.NONE),
+            **routing_of(self.plan),
             limits=tuple(self.plan.limits),
             retry=RETRY,
             dns=Dns(("127.0.0.1",)),
@@ -168,6 +194,7 @@ class Life:
         await relay.bookkeeper.start()
         await relay.scheduler.start()
         arrivals = asyncio.ensure_future(self._arrive())
+        person = asyncio.ensure_future(Person(run.plan, relay.operator, world).act())
         ticks = looks = 0
         while self.clock.elapsed < until:
             await asyncio.sleep(min(1.0, until - self.clock.elapsed + 1e-6))
@@ -176,12 +203,14 @@ class Life:
             if self.clock.elapsed >= LOOK * looks:
                 looks = int(self.clock.elapsed / LOOK) + 1
                 self.oracle.compare(self._spool.waiting())
-            if arrivals.done() and not self._spool.entries and not self._is_busy():
+            if arrivals.done() and person.done() and not self._spool.entries and not self._is_busy():
                 arrivals.result()
+                person.result()
                 self._look_for_leaks()
                 return True
-        if arrivals.done():
-            arrivals.result()
+        for each in (arrivals, person):
+            if each.done():
+                each.result()
         return False
 
     def _is_busy(self) -> bool:
@@ -275,7 +304,9 @@ class Life:
     async def _count_connect(self, site: Site, tried: tuple[str, ...] = ()) -> object:
         limits = self.relay.limits.for_site(site)
         self.oracle.took("connections", site.name, limits.max_connection_rate)
-        self.world.plan.owner[site.hosts[0].addresses[0]].limits = limits
+        for host in site.hosts:
+            for address in host.addresses:
+                self.world.plan.owner[address].limits = limits
         return await self._connect(site, tried)
 
 

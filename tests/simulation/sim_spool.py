@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Event
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.store import Accepted, Content, Done
@@ -98,13 +98,15 @@ class SimSpool(MemorySpool):
         """Give the recipients that are in the queue by message, as often as they are there."""
         found: dict[int, list[str]] = {}
         for entry in self._entries.values():
+            if entry.why is Why.REPORT_FAILED:
+                continue  # ended as far as the relay goes; a person may want to see it
             found.setdefault(entry.message.id, []).extend(r.address for r in entry.recipients)
         return found
 
     @property
     def entries(self) -> int:
-        """Count the entries on disk."""
-        return len(self._entries)
+        """Count the entries on disk, reports left out that failed and are kept for a person."""
+        return sum(entry.why is not Why.REPORT_FAILED for entry in self._entries.values())
 
     @property
     def parked(self) -> list[str]:

@@ -184,6 +184,7 @@ class Scheduler:
         queue = self._queue(queue_name)
         if queue.loaded.pop(key, None) is not None:
             self.total -= 1
+            self.contents.drop(key[0])
 
     def claim(self, entry: Entry) -> bool:
         """Take an entry into memory though it is not due, to settle it; False when it is in memory already."""
