@@ -132,6 +132,7 @@ class Server:
         if relay is not None:
             relay.credentials.close()
             await relay.logins.close()
+            relay.adapter.close()
             relay.intake.close()
             if not self.failed:
                 relay.bookkeeper.stop()
