@@ -11,7 +11,7 @@ from smarthost.automation_presets import automation_rules, read_presets
 from smarthost.config import Config, ConfigError, DkimKey, Login, Mechanism, TlsFiles, load
 from smarthost.mail.envelope import Priority, Recipient
 from smarthost.mail.outcome import Stage
-from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, Source, TlsLevel
 from smarthost.policy.admission import Auth, Listener, Submission, Tls
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.backoff import Retry
@@ -276,7 +276,7 @@ def test_routes_are_made_of_rules_and_fallback(tmp_path: Path) -> None:
         NextHop("email-smtp.eu.example", 587, by_mx=True),
         NextHop("backup.eu.example", 465, implicit_tls=True),
     )
-    assert (ses.tls, ses.login, ses.source_address) == (TlsLevel.ENCRYPT, "ses", ("192.0.2.1",))
+    assert (ses.tls, ses.login, ses.source_address) == (TlsLevel.ENCRYPT, "ses", (Source("192.0.2.1"),))
     other = table.choose("a@example.org", Recipient("b@x.example", "x.example"), "app1", "")
     assert (other.name, other.tls, other.login) == ("relayhost", TlsLevel.VERIFY, "relayhost")
     assert other.ca_file == str(tmp_path / "ca.pem")

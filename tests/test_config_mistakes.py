@@ -123,7 +123,6 @@ NOT_YET = [
     ("[tls]\nclient_ca = '/x'", "tls.client_ca"),
     ("[http]\ntokens = ['x']", "http.tokens"),
     ("[[route]]\ndeliver = 'mx'\ntls = 'dane'", "route[0].tls"),
-    ("[[route]]\nrelayhost = 'a.example'\nsource_address = ['192.0.2.1', '192.0.2.2']", "route[0].source_address"),
     ("[[limit]]\nmatch = { user = 'app1' }", "limit[0].match.user"),
     ("[[limit]]\nmatch = { sender_domain = 'example.org' }", "limit[0].match.sender_domain"),
     ("[[limit]]\nmatch = { destination = 'example.org' }", "limit[0].match.destination"),

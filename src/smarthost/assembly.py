@@ -36,6 +36,7 @@ from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable
+from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.rewriting import Rewriter
 from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
@@ -45,8 +46,9 @@ from smarthost.queue.edit import EditRules
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
@@ -129,6 +131,7 @@ class Relay:
         )
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
+        self.promoter.rng = self.rng
         self.has_space = True
         self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
         self.door = Door(make_terms(config), self._make_parts(), loop)
@@ -140,7 +143,7 @@ class Relay:
         self.scheduler.offer = self.promoter.offer
         self.scheduler.reoffer = self.promoter.reoffer
         self.scheduler.overdue = self.promoter.overdue
-        self.operator.withdraw = self._withdraw
+        self.operator.withdraw = self.promoter.withdraw
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
@@ -202,7 +205,6 @@ class Relay:
             ca_file=route.ca_file,
             credentials=self.logins.of(route.login) if route.login else None,
             allow_plaintext_auth=route.allow_plaintext_auth,
-            source_address=route.source_address[0] if route.source_address else "",
         )
 
     def dispatcher_for(self, site: Site) -> Dispatcher:
@@ -210,20 +212,28 @@ class Relay:
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
             former, _ = self.former.pop(site.name, (None, 0.0))
-            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger)
+            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
         else:
             dispatcher.ready.site = site
         return dispatcher
 
+    def quota_of(self, site: Site) -> tuple[Rate, ...]:
+        """Give the rates that an upstream of a pool may take; none for any other site."""
+        route = self.rules.routing.routes.get(site.route.name)
+        pool = route.pool if route is not None and site.route.upstream else ()
+        return tuple(parse_rate(rate) for each in pool if each.name == site.route.upstream for rate in each.quota)
+
     def _dispatcher_at(self, site: str) -> Dispatcher | None:
         return self.dispatchers.get(site)
 
-    def dispatcher_of(self, queue: str) -> Dispatcher | None:
-        """Find the dispatcher that serves a queue, if one does."""
-        known = self.promoter.known.get(queue)
-        return known[0] if known is not None else None
+    def dispatcher_of(self, queue: str, key: Key | None = None) -> Dispatcher | None:
+        """Find the dispatcher that serves a queue, if one does: of several the one that has an entry waiting."""
+        found = self.promoter.dispatchers_of(queue)
+        if key is not None and len(found) > 1:
+            return next((each for each in found if any(entry.key == key for entry in each.ready.todo)), found[0])
+        return found[0] if found else None
 
     def make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
         """Make the transfer that drives a session for a dispatcher."""
@@ -262,10 +272,6 @@ class Relay:
             return SUPPRESSED
         return None
 
-    def _withdraw(self, queue: str, key: Key) -> bool:
-        dispatcher = self.dispatcher_of(queue)
-        return dispatcher is not None and dispatcher.withdraw(key)
-
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause or a suspension of their site ends, as a person asked for it."""
         self.connector.clear()
@@ -275,8 +281,7 @@ class Relay:
                 self.remedies.lift(suspended)
                 queues = queues | suspended.queues
         for queue in queues:
-            dispatcher = self.dispatcher_of(queue)
-            if dispatcher is not None:
+            for dispatcher in self.promoter.dispatchers_of(queue):
                 dispatcher.ready.window.until = 0.0
             self.scheduler.unblock(queue)
 

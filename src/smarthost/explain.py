@@ -17,7 +17,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
-from smarthost.mail.route import Deliver, Route, Site
+from smarthost.mail.route import Deliver, Route, Site, Upstream
 from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
@@ -177,7 +177,17 @@ def _explain_route(known: Known, question: Question, sending: Sending) -> tuple[
     }
     if route is not chosen:
         row["instead_of"] = chosen.name
+    if route.pool:
+        upstream = _upstream(known, route, str(row["queue"]))
+        row["upstream"] = upstream.name
+        return upstream.route, row
     return route, row
+
+
+def _upstream(known: Known, route: Route, queue: str) -> Upstream:
+    """Give the upstream of a pool that comes first among those that can be used now."""
+    pool = known.relay.promoter.pool_of(queue) if known.relay is not None else None
+    return (pool.first_usable() if pool is not None else None) or route.pool[0]
 
 
 async def _explain_site(known: Known, route: Route, recipient: Recipient, row: Row) -> Site | None:
@@ -215,7 +225,7 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
 def _egress(route: Route, site: Site | None) -> str:
     """Give the address that the message would leave from, "" where that is unknown."""
     if route.source_address:
-        return route.source_address[0]
+        return route.source_address[0].address
     for host in site.hosts if site is not None else ():
         for address in host.addresses:
             if found := local_address(address, host.port):
