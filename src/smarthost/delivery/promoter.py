@@ -15,8 +15,8 @@ from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.draft import Rules
 from smarthost.queue.scheduler import Scheduler
-from smarthost.queue.waiting import Key
 from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 
 log = logging.getLogger(__name__)
 
