@@ -156,7 +156,7 @@ def load(
         suppression=read_suppression(top.table("suppression")),
         conversion=read_conversion(top.table("conversion")),
         history_keep=read_history(top.table("history")),
-        dns=read_dns(top.table("dns")),
+        dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),
         http_address=read_http(top.table("http")),
         log=read_log(top.table("log")),
         source=source.path,

@@ -133,6 +133,7 @@ class Server:
             relay.credentials.close()
             await relay.logins.close()
             relay.adapter.close()
+            await relay.sts.stop()
             relay.intake.close()
             if not self.failed:
                 relay.bookkeeper.stop()

@@ -41,6 +41,7 @@ class Peer(msgspec.Struct, frozen=True):
     host: str
     address: str
     soft_bounce: bool = False
+    tls: str = ""
 
 
 class Transaction:
@@ -119,9 +120,10 @@ class Transaction:
             self._refuse(self.accepted, Stage.CONTENT, reply)
             return
         peer, status, reason = self._peer, reply.status, str(reply)
+        host, address, tls = peer.host, peer.address, peer.tls
         for recipient in self.accepted:
             self.outcomes.append(
-                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, peer.host, peer.address)
+                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, host, address, False, tls)
             )
 
     def lose(
@@ -159,7 +161,7 @@ class Transaction:
         action, scope, status = verdict.action, verdict.scope, verdict.status
         host, address = self._peer.host, self._peer.address
         self.outcomes += [
-            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous)
+            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous, self._peer.tls)
             for recipient in recipients
         ]
 
@@ -245,6 +247,8 @@ def refuse(job: Job, peer: Peer, action: Action, status: EnhancedStatus, reason:
     """Give every recipient an outcome that we found ourselves, before anything was sent."""
     host, address = peer.host, peer.address
     return [
-        Outcome(recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address)
+        Outcome(
+            recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address, tls=peer.tls
+        )
         for recipient in job.recipients
     ]

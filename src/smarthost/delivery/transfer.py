@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from smarthost.delivery.adapt import Adapted
+from smarthost.delivery.ending import Ending
 from smarthost.delivery.pipeline import CLOSED, CONTENT, DOT, IDLE, Pipeline
 from smarthost.delivery.transaction import Job, Peer, Transaction, find_obstacle, refuse_locally, refuse_unwritable
 from smarthost.mail.envelope import Recipient
@@ -51,22 +52,6 @@ class Terms(msgspec.Struct, frozen=True):
     adapt: "Adapt" = lambda transfer, job, obstacle, peer: Adapted(outcomes=refuse_locally(job, peer, obstacle))
 
 
-class Ending(msgspec.Struct, frozen=True):
-    """How a session ended. A normal end (our QUIT, the peer's 421 or close while idle) has no fault.
-
-    `scope` is SESSION at least; `pause` the seconds for which host or login shall be left alone. `untouched` are jobs
-    whose end of data was not written and who are not to blame: they may go elsewhere at once, with no attempt spent.
-    """
-
-    reason: str
-    scope: Scope = Scope.SESSION
-    stage: Stage | None = None
-    fault: NetFault | None = None
-    reply: Reply | None = None
-    pause: float = 0.0
-    untouched: tuple[Job, ...] = ()
-
-
 Adapt = Callable[["Transfer", Job, NetFault, Peer], Adapted]
 NextJob = Callable[["Transfer"], Job | None]
 Finished = Callable[["Transfer", Job, list[Outcome], tuple[Recipient, ...], float], None]
@@ -98,7 +83,7 @@ class Transfer(asyncio.Protocol):
         self.lost = False
         self._next_job, self._finished, self._on_lost = next_job, finished, lost
         self._terms, self._clock = terms, clock
-        self._peer = Peer(session.host.name, session.address, terms.soft_bounce)
+        self._peer = Peer(session.host.name, session.address, terms.soft_bounce, session.tls)
         self._max_transactions = terms.limits.max_messages_per_connection
         if session.extensions.max_transactions:  # LIMITS MAILMAX, RFC 9422 4.1
             self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)
@@ -149,6 +134,11 @@ class Transfer(asyncio.Protocol):
     def take_no_more(self) -> None:
         """End the session when nothing is in flight any more, from within a question for the next job."""
         self._is_leaving = True
+
+    def carries(self, key: tuple[int, int]) -> bool:
+        """Whether an entry is in flight here."""
+        in_flight = (self._pipeline.current, *self._pipeline.behind)
+        return any(each is not None and each.job.entry.key == key for each in in_flight)
 
     def close(self) -> None:
         """Take no more jobs; QUIT once nothing is in flight, its reply not awaited."""

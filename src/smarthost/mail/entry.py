@@ -23,6 +23,7 @@ class Why(StrEnum):
     NO_UPSTREAM = "no_upstream"
     AUTOMATION = "automation"
     UNRESOLVED = "unresolved"
+    TLS_POLICY = "tls_policy"
     SCHEDULED = "scheduled"
     HELD = "held"
     REPORT_FAILED = "report_failed"

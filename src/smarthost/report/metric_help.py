@@ -73,6 +73,10 @@ HELP: Mapping[str, str] = {
         "1 for a site that gets nothing at present: throttled after failures, or suspended by a rule of "
         "[[automation]]. Alert when it stays 1 for an hour."
     ),
+    "upstream_certificate_expiry_timestamp_seconds": (
+        "When the certificate that a relayhost showed at the last session expires, in Unix seconds, by site and host. "
+        "Alert when it is less than 7 days ahead (this - time() < 604800): with tls = verify, mail waits from then on."
+    ),
     "disk_free_ratio": (
         "Free space of the data directory, 0 to 1. Alert below 0.1; the relay itself stops accepting at min_free_space."
     ),

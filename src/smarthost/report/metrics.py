@@ -113,6 +113,8 @@ class RelayCollector(Collector):
         for site, suspended in gauges.site_suspended.items():
             suspensions[(fold(site, sites),)] += suspended
         yield _gauge("site_suspended", ("site",), suspensions)
+        expiry = dict(self._counters.certificate_expiry)
+        yield _gauge("upstream_certificate_expiry_timestamp_seconds", ("site", "host"), expiry)
         yield _gauge("disk_free_ratio", (), {(): gauges.disk_free_ratio})
         yield _gauge("event_loop_lag_seconds", (), {(): self._lag()})
 

@@ -187,6 +187,8 @@ def _recipient_fields(recipient: ReportRecipient, log_id: str, is_global: bool) 
         lines += wrap(f"Diagnostic-Code: smtp; {clean(str(reply))}", indent=" ")
     else:
         lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason) or 'unknown'}", indent=" ")
+    if outcome.tls:
+        lines += wrap(f"X-Smarthost-TLS: {clean(outcome.tls)}", indent=" ")
     if recipient.last_attempt:
         lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
     lines.append(f"Final-Log-ID: {log_id}")
