@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.crypto.tls import ServerTls, TlsContexts, certificate_expiry, ensure_self_signed
 from smarthost.delivery import settle
+from smarthost.delivery.adapt import Adapter
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
@@ -100,6 +102,8 @@ class Relay:
         self.rules = make_rules(config, self.keyring)
         self.ids = MessageIds(spool.last_id)
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
+        self.adapter = Adapter(self.intake, spool, counters, clock)
+        self.adapter.follow(config.conversion)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
         self.suppression = SuppressionList(spool, feed, clock)
@@ -176,6 +180,7 @@ class Relay:
         self.settler.retry = self.operator.retry = config.retry
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
+        self.adapter.follow(config.conversion)
         self.promoter.rules = self.rules
         self.promoter.forget()
         self.resolver.clear()
@@ -267,6 +272,7 @@ class Relay:
             soft_bounce=self.config.retry.soft_bounce,
             round=self.round,
             depth=dispatcher.ready.depth,
+            adapt=partial(self.adapter.adapt, dispatcher),
         )
         return Transfer(session, dispatcher.next_job, dispatcher.finished, dispatcher.lost, terms, self.clock)
 

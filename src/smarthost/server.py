@@ -135,6 +135,7 @@ class Server:
         if relay is not None:
             relay.credentials.close()
             await relay.logins.close()
+            relay.adapter.close()
             await relay.sts.stop()
             relay.intake.close()
             if not self.failed:

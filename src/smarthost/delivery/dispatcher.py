@@ -191,6 +191,19 @@ class Dispatcher:
         else:
             self.work()
 
+    def returned(self, job: Job) -> None:
+        """Take a job back that no session has begun with; it goes first."""
+        self.ready.push_back(job.entry)
+        if self.stopping:
+            self._unload()
+        else:
+            self.work()
+
+    def held_back(self, transfer: Transfer, job: Job) -> None:
+        """Take a job back that cannot be carried yet; the session waits for work."""
+        self.ready.push_back(job.entry)
+        self._idle[transfer] = None
+
     def tick(self, now: float) -> None:
         """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
         for transfer in tuple(self.transfers):
