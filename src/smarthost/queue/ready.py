@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
 from smarthost.policy.depth import Depth
@@ -81,6 +81,11 @@ class ReadyQueue:
         self.suspended_until = self.ruled_until = self.stopped_until = 0.0
         self.ruled_by = self.stopped_by = ""
         self.suspended_by = self.slowed_by = ""
+
+    @property
+    def suspended_why(self) -> Why:
+        """What a suspension is called: a person's or a rule's."""
+        return Why.SUSPENDED if self.stopped_until >= self.ruled_until else Why.AUTOMATION
 
     def set_suspension(self) -> None:
         """Follow a change of `ruled_until` or `stopped_until`: the later one holds."""
