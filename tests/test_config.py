@@ -15,6 +15,7 @@ from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, Source, Tl
 from smarthost.policy.admission import Auth, Listener, Submission, Tls
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.backoff import Retry
+from smarthost.policy.conversion import Conversion, Conversions
 from smarthost.policy.limits import Limit, LimitMatch, LimitTable
 from smarthost.policy.rate import Rate
 from smarthost.policy.rewriting import Rewrite
@@ -179,6 +180,10 @@ EVERY_KEY = """
     report_lifetime = "12h"
     delay_warning = []
 
+    [conversion]
+    eight_bit = "fail"
+    smtputf8 = "fail"
+
     [suppression]
     enabled = true
     scope = "user"
@@ -250,6 +255,7 @@ def test_every_key_of_the_contract_is_read(tmp_path: Path) -> None:
     )
     assert automation_rules(config) == config.automation
     assert config.retry == Retry((60.0, 120.0), True, 86400.0, 43200.0, ())
+    assert config.conversion == Conversions(Conversion.FAIL, Conversion.FAIL)
     assert config.suppression == SuppressionRules(
         True, SuppressionScope.USER, SuppressionPoint.SEND, 10 * 86400.0, 5, ("5.7.1", "5.2")
     )

@@ -383,3 +383,12 @@ def test_mistakes_in_the_suppression_list(tmp_path: Path) -> None:
         'or "5.2.2"',
         "smarthost.toml:8: suppression.expires: is not known; did you mean 'expiry'?",
     ]
+
+
+def test_mistakes_in_conversion(tmp_path: Path) -> None:
+    """Each key of [conversion] says what is allowed."""
+    assert mistakes(tmp_path, "[conversion]\neight_bit = true\nsmtputf8 = 'drop'\nutf8 = 'fail'\n") == [
+        "smarthost.toml:2: conversion.eight_bit: is true, but must be one of: convert, fail",
+        'smarthost.toml:3: conversion.smtputf8: is "drop", but must be one of: convert, fail',
+        "smarthost.toml:4: conversion.utf8: is not known; did you mean 'smtputf8'?",
+    ]

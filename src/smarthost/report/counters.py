@@ -72,6 +72,7 @@ class Counters:
         self.reports_failed = 0
         self.messages_unsigned = 0
         self.ambiguous = 0
+        self.conversions: defaultdict[str, int] = defaultdict(int)  # form: "ascii_header" or "seven_bit"
         self.internal_errors: defaultdict[str, int] = defaultdict(int)  # part
         self.accept_seconds = Histogram(FAST_SECONDS)
         self._commits: tuple[CommitStats, tuple[float, ...], tuple[float, ...]] | None = None

@@ -34,6 +34,9 @@ HELP: Mapping[str, str] = {
         "Transactions whose session was lost behind the end of data: the recipients may get the message "
         "twice. Alert when it keeps rising: a firewall or an upstream that times out early."
     ),
+    "conversions": (
+        "Messages converted for hosts that lack 8BITMIME or SMTPUTF8, by form (ascii_header, seven_bit). No alert."
+    ),
     "internal_errors": "Errors of our own, by part; the log has a traceback of each. Alert on any increase.",
     "sessions": "Sessions opened by clients, by listener. Alert together with sessions_open.",
     "sessions_open": "Sessions of clients that are open, by listener. Alert at 80 % of max_connections.",
