@@ -72,6 +72,8 @@ class Reasons:
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
+        if entry.why is Why.SCHEDULED and entry.due > now:
+            return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
         if queue is not None and queue.blocked_until > now:
             return self._blocked(entry, queue, dispatcher)
@@ -97,7 +99,8 @@ class Reasons:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+        why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
+        return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
 
     def _which_rate(self, dispatcher: Dispatcher, now: float) -> str:
         """Name the rate that holds mail back for the longest time, and the limit that says so."""
