@@ -44,8 +44,9 @@ from smarthost.queue.edit import EditRules
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms

@@ -10,7 +10,8 @@ from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
 from smarthost.policy.waiting import SENTENCES
-from smarthost.queue.scheduler import Key, Scheduler, Waiting
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key, Waiting
 
 IN_DELIVERY = "It is in delivery just now."
 

@@ -67,13 +67,13 @@ class SimSpool(MemorySpool):
         self._ready_at = max(self._ready_at + 2e-6, self._loop.time() + wait)
         self._loop.call_at(self._ready_at, write)
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
         """Give what is due, as it was when the reading began."""
-        return await self._read(super().due(queue, before, limit))
+        return await self._read(super().due(queue, lane, before, limit))
 
-    async def next_due(self, queue: str, after: float) -> float | None:
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
         """Give the next due time, as it was when the reading began."""
-        return await self._read(super().next_due(queue, after))
+        return await self._read(super().next_due(queue, lane, after))
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give whose deadline has come, as it was when the reading began."""

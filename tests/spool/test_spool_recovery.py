@@ -38,7 +38,7 @@ async def test_everything_is_there_after_a_restart(open_sqlite: Opener) -> None:
     await spool.close()
     assert not (spool._folder / "spool.db-wal").exists()
     spool = open_sqlite()
-    assert len(await spool.due("relayhost", NOW + 1, 99)) == 8
+    assert len(await spool.due("relayhost", "2app", NOW + 1, 99)) == 8
     assert (await spool.count())["total"] == 8
     assert spool.last_id == sample_id(8)
     assert spool.recovered.unclean is False
@@ -144,7 +144,7 @@ async def test_damage_that_is_met_while_running_is_fatal(open_sqlite: Opener) ->
     fatal: list[str] = []
     spool = open_sqlite(fatal=fatal)
     with pytest.raises(sqlite3.DatabaseError):
-        await spool.due("relayhost", NOW + 1, 500)
+        await spool.due("relayhost", "2app", NOW + 1, 500)
     assert "malformed" in fatal[0]
     await spool.close()
     assert "corrupt-" in open_sqlite().recovered.set_aside

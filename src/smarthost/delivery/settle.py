@@ -21,7 +21,8 @@ from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import Retry, deadline, next_attempt
 from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Done, Fault, Settlement, Spool
@@ -194,7 +195,7 @@ class Settler:
         self._scheduler.forget(entry.key, old_queue)
         for part in parts:
             if part.due < _NEVER:
-                self._scheduler.note_due(part.queue, part.due)
+                self._scheduler.note_due(part)
 
     def _delay(self, entry: Entry, delayed: Sequence[Outcome], why: Why | None, now: float) -> None:
         """Set when an entry is tried again, and why it waits."""

@@ -1,10 +1,11 @@
 """Entry: the recipients of one message that travel together, and why they wait."""
 
 from enum import StrEnum
+from types import MappingProxyType
 
 import msgspec
 
-from smarthost.mail.envelope import Recipient
+from smarthost.mail.envelope import RANKS, Recipient
 from smarthost.mail.message import Message
 
 
@@ -31,6 +32,9 @@ class Why(StrEnum):
 
 # An entry in one of these states has no due time: it waits for a person.
 PARKED = frozenset({Why.HELD, Why.REPORT_FAILED, Why.INTERNAL_ERROR, Why.CONTENT_LOST})
+
+
+_DIGITS = MappingProxyType({priority: str(rank) for priority, rank in RANKS.items()})
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -71,3 +75,9 @@ class Entry(msgspec.Struct, gc=False):
     def key(self) -> tuple[int, int]:
         """The entry's identity: message id and number."""
         return self.message.id, self.number
+
+    @property
+    def lane(self) -> str:
+        """Among whom it waits for its turn: the rank of its priority, then its user: "2app1"; never another one."""
+        message = self.message
+        return _DIGITS[message.envelope.priority] + message.arrival.identity

@@ -9,7 +9,8 @@ import msgspec
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.policy.backoff import Retry, deadline
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
@@ -158,7 +159,7 @@ class Operator:
             for entry in entries:
                 tally.queues.add(entry.queue)
                 if entry.due < _NEVER:
-                    self._scheduler.note_due(entry.queue, entry.due)
+                    self._scheduler.note_due(entry)
         return tally
 
     async def _taken(

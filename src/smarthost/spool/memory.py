@@ -104,7 +104,7 @@ class MemorySpool:
         self._messages: dict[int, tuple[Message, Content]] = {}
         self._numbers: dict[int, set[int]] = {}
         self._entries: dict[Key, Entry] = {}
-        self._due: dict[str, list[Timed]] = {}
+        self._due: dict[tuple[str, str], list[Timed]] = {}  # by queue and lane
         self._deadlines: list[Timed] = []
         self._events: dict[int, list[Event]] = {}
         self._files: dict[str, bytes] = {}
@@ -232,13 +232,13 @@ class MemorySpool:
             return False
         for times, when in self._indexes(entry):
             del times[bisect_left(times, (when, *key))]
-        if not self._due.get(entry.queue, True):
-            del self._due[entry.queue]
+        if not self._due.get((entry.queue, entry.lane), True):
+            del self._due[entry.queue, entry.lane]
         return True
 
     def _indexes(self, entry: Entry) -> Iterable[tuple[list[Timed], float]]:
         if entry.due != math.inf:
-            yield self._due.setdefault(entry.queue, []), entry.due
+            yield self._due.setdefault((entry.queue, entry.lane), []), entry.due
         if entry.deadline != math.inf:
             yield self._deadlines, entry.deadline
 
@@ -263,16 +263,16 @@ class MemorySpool:
             self._events.setdefault(event.message, []).append(event)
 
     async def heads(self) -> list[QueueHead]:
-        """Give every queue that has an entry with a due time, with the earliest one."""
-        return [QueueHead(queue, times[0][0]) for queue, times in sorted(self._due.items())]
+        """Give every lane of every queue that has an entry with a due time, with the earliest one."""
+        return [QueueHead(queue, lane, times[0][0]) for (queue, lane), times in sorted(self._due.items())]
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give at most `limit` entries of a queue that are due before a time."""
-        return self._before(self._due.get(queue, []), before, limit)
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue's lane that are due before a time."""
+        return self._before(self._due.get((queue, lane), []), before, limit)
 
-    async def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue that is at or after a time."""
-        times = self._due.get(queue, [])
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane that is at or after a time."""
+        times = self._due.get((queue, lane), [])
         place = bisect_left(times, (after,))
         return times[place][0] if place < len(times) else None
 

@@ -32,9 +32,14 @@ _SCHEMA_1 = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('schema', 0), ('last_id', 0), ('entries', 0)",
 )
+# Which entries of a queue are read first is decided by lane, so that a long lane hides no other; the one that every
+# entry had before is that of medium priority and no user.
 # `limit_state` is what rates remember, by their names (`policy.ledger`). A suppression without `expires` stays until a
 # person removes it.
 _SCHEMA_2 = (
+    "ALTER TABLE entry ADD COLUMN lane TEXT NOT NULL DEFAULT '2'",
+    "DROP INDEX entry_due",
+    "CREATE INDEX entry_lane ON entry (queue, lane, due) WHERE due IS NOT NULL",
     "CREATE TABLE limit_state (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE suppression (owner TEXT NOT NULL, address TEXT NOT NULL, failures INTEGER NOT NULL, "
     "since REAL NOT NULL, expires REAL, origin TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (owner, address)) "
@@ -47,9 +52,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2)
 ENTRY_COLUMNS = "e.message, e.number, e.queue, e.due, e.deadline, e.why, e.state"
 INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_CONTENT = "INSERT INTO content VALUES (?, ?, ?)"
-INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # A split entry comes later than its message, which may have left meanwhile.
-ADD_ENTRY = "INSERT INTO entry SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM message WHERE id = ?1)"
+ADD_ENTRY = "INSERT INTO entry SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM message WHERE id = ?1)"
 # UPDATE and not REPLACE: what a person deleted meanwhile must not come back.
 UPDATE_ENTRY = "UPDATE entry SET queue = ?, due = ?, deadline = ?, why = ?, state = ? WHERE message = ? AND number = ?"
 DELETE_ENTRY = "DELETE FROM entry WHERE message = ? AND number = ?"

@@ -177,22 +177,22 @@ class SqliteSpool:
         return row, content.head, [entry_row(entry) for entry in accepted.entries]
 
     async def heads(self) -> list[QueueHead]:
-        """Give every queue that has an entry with a due time, with the earliest one."""
+        """Give every lane of every queue that has an entry with a due time, with the earliest one."""
         found: list[QueueHead] = []
         while True:
-            after = found[-1].queue if found else ""
+            after = (found[-1].queue, found[-1].lane) if found else ("", "")
             chunk = await self._reader.ask(self._reader.heads, after, _CHUNK)
             found += chunk
             if len(chunk) < _CHUNK:
                 return found
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give at most `limit` entries of a queue that are due before a time."""
-        return await self._reader.ask(self._reader.due, queue, before, limit)
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue's lane that are due before a time."""
+        return await self._reader.ask(self._reader.due, queue, lane, before, limit)
 
-    async def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue that is at or after a time."""
-        return await self._reader.ask(self._reader.next_due, queue, after)
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane that is at or after a time."""
+        return await self._reader.ask(self._reader.next_due, queue, lane, after)
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time."""

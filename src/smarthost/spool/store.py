@@ -80,9 +80,10 @@ class Change(msgspec.Struct, gc=False):
 
 
 class QueueHead(msgspec.Struct, frozen=True, gc=False):
-    """The earliest due time (Unix seconds) of a queue on disk, parked entries left out."""
+    """The earliest due time (Unix seconds) of a queue's lane on disk, parked entries left out."""
 
     queue: str
+    lane: str
     due: float
 
 
@@ -199,13 +200,15 @@ class Spool(Protocol):
         """Give all that is remembered of limits, by name."""
 
     async def heads(self) -> list[QueueHead]:
-        """Give every queue that has an entry with a due time, with the earliest one."""
+        """Give every lane of every queue that has an entry with a due time, with the earliest one."""
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give at most `limit` entries of a queue that are due before a time, earliest first, then by arrival."""
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue's lane (`Entry.lane`) that are due before a time, earliest first,
+        then by arrival.
+        """
 
-    async def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue that is at or after a time; None when there is none."""
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane that is at or after a time; None when there is none."""
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time, earliest first; parked ones have none."""
