@@ -53,6 +53,7 @@ class World:
             "bounds",
             "moves",
             "relayhosts",
+            "pool",
             "relayed",
             "acts",
         ):
