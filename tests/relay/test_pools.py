@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 from relay_house import FAST, SLOW, House
 
 from smarthost.config_types import Login
@@ -235,8 +236,9 @@ async def test_where_no_upstream_can_be_used_mail_waits(house: House) -> None:
     await again.stop()
 
 
-async def test_all_upstreams_are_tried_again_side_by_side(house: House) -> None:
+async def test_all_upstreams_are_tried_again_side_by_side(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the pauses of all are over, one that never greets does not keep mail from one that is well again."""
+    monkeypatch.setattr("smarthost.delivery.pool.PATIENCE", 1e9)
     async with sinks(1) as (b,), silent() as mute:
         await house.open(fallback=pool_of(upstream(mute, 0), upstream(hop_of(b), 1)), retry=SLOW, shutdown_timeout=0.2)
         relay = house.server.relay
