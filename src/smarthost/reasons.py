@@ -58,7 +58,11 @@ class Reasons:
         if dispatcher is not None and entry.queue not in self._scheduler.queues and dispatcher.queues:
             # The queues of a site are held together, and this one would be as soon as it were one of them.
             entry = msgspec.structs.replace(entry, queue=min(dispatcher.queues))
-        return self._of(entry, dispatcher)
+        reason = self._of(entry, dispatcher)
+        is_free = dispatcher is None or dispatcher.idle_sessions or dispatcher.ready.window.may_open(self._clock())
+        if reason.why is entry.why and dispatcher is not None and not is_free:
+            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), self._clock(), None)
+        return reason
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
@@ -68,6 +72,8 @@ class Reasons:
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
+        if any(transfer.carries(entry.key) for transfer in dispatcher.transfers):
+            return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
         wait = dispatcher.ready.cells.wait(now)
         if wait > 0.0 and (quota := dispatcher.ready.quota) is not None and quota.wait(now) >= wait:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)

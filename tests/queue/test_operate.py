@@ -12,7 +12,8 @@ from smarthost.policy.backoff import Retry
 from smarthost.queue import operate
 from smarthost.queue.contents import Contents
 from smarthost.queue.operate import Operator
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.store import Accepted, Content, Filter, Settlement

@@ -12,7 +12,6 @@ from smarthost.mail.message import format_id
 from smarthost.policy.rate import Rate
 
 FINAL = (Kind.RELAYED, Kind.FAILED, Kind.EXPIRED)
-PROMPT = 60.0  # seconds in which mail for a healthy site goes out, whatever the others do
 
 
 class Passing:
@@ -66,11 +65,14 @@ class Pace:
 
 
 class Oracle:
-    """Compares what the spool keeps with what sites have seen. `faults` are sentences; none is the aim."""
+    """Compares what the spool keeps with what sites have seen. `faults` are sentences; none is the aim.
 
-    def __init__(self, clock: Clock, say: Callable[..., None], is_healthy: Callable[[str], bool]) -> None:
+    `patience` gives the seconds in which mail for a recipient has to be relayed, 0 where nobody can say.
+    """
+
+    def __init__(self, clock: Clock, say: Callable[..., None], patience: Callable[[str], float]) -> None:
         """Begin with no message."""
-        self._clock, self._say, self._is_healthy = clock, say, is_healthy
+        self._clock, self._say, self._patience = clock, say, patience
         self.faults: list[str] = []
         self.tales: dict[int, Tale] = {}
         self.by_key: dict[str, Tale] = {}
@@ -127,8 +129,9 @@ class Oracle:
             self.blame(f"{tale.key} to {recipient} is {kind} after a 250 that was read")
         if tale.was_held:
             return
-        if self._is_healthy(recipient) and self._clock() - tale.at > PROMPT + self._outage_since(tale.at):
-            self.blame(f"{tale.key} to {recipient}, a healthy site, took {self._clock() - tale.at:.0f} s")
+        took, patience = self._clock() - tale.at, self._patience(recipient)
+        if patience and took > patience + self._outage_since(tale.at):
+            self.blame(f"{tale.key} to {recipient}, a healthy site, took {took:.0f} s, more than {patience:.0f} s")
 
     def _outage_since(self, at: float) -> float:
         """Seconds since a time that are nobody's fault: the relay was down, or its disk full."""

@@ -5,7 +5,7 @@ from random import Random
 
 from sim_site import Site, Temper
 
-from smarthost.mail.envelope import Notify
+from smarthost.mail.envelope import Notify, Priority
 from smarthost.policy.limits import Limit, LimitMatch
 
 ARRIVING = 600.0  # seconds in which mail arrives
@@ -17,7 +17,7 @@ GONE, NULL, UNSURE = "gone.example", "null.example", "unsure.example"  # no such
 
 @dataclass(frozen=True)
 class Mail:
-    """One message: when it arrives (seconds since the beginning), from whom, to whom, and how long it is."""
+    """One message: when it arrives (seconds since the beginning), from whom, to whom, how long and how urgent it is."""
 
     number: int
     at: float
@@ -25,6 +25,8 @@ class Mail:
     recipients: tuple[str, ...]
     notify: int
     size: int
+    identity: str = ""
+    priority: Priority = Priority.MEDIUM
 
     @property
     def content(self) -> bytes:
@@ -189,7 +191,7 @@ def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
             plan.refusals[person] = rng.choice(
                 ((1e9, b"550 5.1.1 no such user"), (until, b"450 4.2.1 not now"), (until, b"452 4.2.2 mailbox full"))
             )
-    at, burst = 0.0, rng.random() < 0.3
+    at, burst, is_mixed = 0.0, rng.random() < 0.3, rng.random() < 0.4
     for number in range(rng.choice((5, 10, 20, 40, 80))):
         at = min(at + rng.expovariate(1 / (0.01 if burst else 15.0)), ARRIVING)
         if burst and rng.random() < 0.05:
@@ -202,6 +204,8 @@ def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
                 tuple(rng.sample(people, rng.choice((1, 1, 1, 2, 3, 5)))),
                 rng.choice((0, 0, Notify.NEVER, Notify.SUCCESS | Notify.FAILURE, Notify.SUCCESS, Notify.FAILURE)),
                 rng.choice((100, 100, 100, 2000, 20_000)) if rng.random() < 0.995 else 300_000,
+                rng.choice(("", "app1", "app2")) if is_mixed else "",
+                rng.choice(tuple(Priority)) if is_mixed else Priority.MEDIUM,
             )
         )
 

@@ -20,7 +20,7 @@ from smarthost.config_types import Dns, Login
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.transfer import Job, Transfer
 from smarthost.mail.entry import Entry
-from smarthost.mail.envelope import Envelope, Priority, Recipient
+from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel, Upstream
@@ -282,11 +282,8 @@ class Life:
             await asyncio.sleep(max(0.0, mail.at - self.clock.elapsed))
             run.arrived()
             recipients = tuple(Recipient(r, r.rpartition("@")[2], int(mail.notify)) for r in mail.recipients)
-            # By the number, so that no chance is asked: three users, and of eight messages one urgent and one low.
-            priority = (Priority.HIGH, Priority.LOW, *[Priority.MEDIUM] * 6)[number % 8]
-            envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}", priority=priority)
-            user = ("", "one", "two")[number % 3]
-            arrival = Arrival(at=self.clock(), door="sim", client="192.0.2.1", identity=user)
+            envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}", priority=mail.priority)
+            arrival = Arrival(at=self.clock(), door="sim", client="192.0.2.1", identity=mail.identity)
             draft = self.relay.intake.begin(arrival, envelope)
             for start in range(0, len(mail.content), 65536):
                 draft.write(mail.content[start : start + 65536])

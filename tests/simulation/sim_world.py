@@ -7,6 +7,7 @@ from typing import Any
 
 from sim_loop import Clock
 from sim_oracle import Oracle
+from sim_patience import patience_of
 from sim_plan import GONE, HOME, NULL, UNSURE, WELL, Plan
 from sim_site import Session, Site, Temper, numbers_in
 from sim_wire import Line, Wire
@@ -21,8 +22,8 @@ class World:
         """Begin with nobody connected; `trace` is the story so far, times since the beginning with each line."""
         self.plan, self.rng, self.clock = plan, rng, clock
         self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
-        is_direct = not plan.relayhosts or bool(plan.relayed)
-        self.oracle = Oracle(clock, self.say, lambda recipient: is_direct and recipient.endswith(f"@{WELL}"))
+        patience = patience_of(plan)
+        self.oracle = Oracle(clock, self.say, lambda recipient: patience.get(recipient.rpartition("@")[2], 0.0))
         self._wires: dict[Wire, None] = {}
         self._connections = 0
         self.most_open: dict[str, int] = {}  # connections at once, by site

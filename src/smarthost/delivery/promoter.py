@@ -14,8 +14,9 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.draft import Rules
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +258,7 @@ class Promoter:
         pause = self._pauses.get(queue, UNRESOLVED_PAUSE)
         self._pauses[queue] = min(pause * 2, UNRESOLVED_PAUSE_MOST)
         first, *others = entries
-        self._scheduler.block(queue, self._clock() + pause, found.reason)
+        self._scheduler.block(queue, self._clock() + pause, found.reason, Why.UNRESOLVED)
         self._settler.attempted(first, _outcomes(first, found, Scope.SITE), why=Why.UNRESOLVED)
         self._scheduler.unload(others)
 

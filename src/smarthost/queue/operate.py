@@ -14,8 +14,10 @@ from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
-# Reasons that only memory knows: an entry's row never has one of them.
-LIVE = frozenset({Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION})
+# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it (UNRESOLVED).
+LIVE = frozenset(
+    {Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION, Why.UNRESOLVED}
+)
 LIVE |= {Why.QUOTA_USED, Why.NO_UPSTREAM}
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
