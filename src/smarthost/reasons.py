@@ -13,6 +13,7 @@ from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import Key, Waiting
 
+_NEVER = float("inf")
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -66,9 +67,13 @@ class Reasons:
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
+        if entry.why is Why.SCHEDULED and entry.due > now:
+            return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
         if queue is not None and queue.blocked_until > now:
             return self._blocked(entry, queue, dispatcher)
+        if entry.due == _NEVER:
+            return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
@@ -86,7 +91,8 @@ class Reasons:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+        why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
+        return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""
@@ -96,7 +102,8 @@ class Reasons:
             why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
-        return Reason(why, text, since, max(queue.blocked_until, entry.due), queue.blocked_by)
+        until = max(queue.blocked_until, entry.due)
+        return Reason(why, text, since, None if until == _NEVER else until, queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

@@ -191,6 +191,19 @@ class Dispatcher:
         else:
             self.work()
 
+    def returned(self, job: Job) -> None:
+        """Take a job back that no session has begun with; it goes first."""
+        self.ready.push_back(job.entry)
+        if self.stopping:
+            self._unload()
+        else:
+            self.work()
+
+    def held_back(self, transfer: Transfer, job: Job) -> None:
+        """Take a job back that cannot be carried yet; the session waits for work."""
+        self.ready.push_back(job.entry)
+        self._idle[transfer] = None
+
     def tick(self, now: float) -> None:
         """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
         for transfer in tuple(self.transfers):
@@ -352,7 +365,7 @@ class Dispatcher:
         ready = self.ready
         until, why = ready.window.until, Why.SITE_THROTTLED
         if ready.suspended_until > max(now, until):
-            until, why, reason = ready.suspended_until, Why.AUTOMATION, ready.suspended_by
+            until, why, reason = ready.suspended_until, ready.suspended_why, ready.suspended_by
         if until <= now:
             return
         self._later(until - now)
