@@ -254,8 +254,8 @@ async def test_all_upstreams_are_tried_again_side_by_side(house: House, monkeypa
 async def first_pool(house: House) -> Pool:
     """Have the pool made before there is any mail."""
     relay = house.server.relay
-    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback))
-    relay.promoter._waiting["relayhost"] = []
+    waiting = relay.promoter._waiting["relayhost"] = []
+    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback, waiting))
     await house.until(lambda: relay.promoter.pool_of("relayhost") is not None)
     pool = relay.promoter.pool_of("relayhost")
     assert pool is not None
