@@ -42,6 +42,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
         ("FROM:<a@b>  RET=FULL", MailCommand("a@b", ret=Ret.FULL)),
         ("FROM:<> AUTH=<>", MailCommand("", auth="")),
         ("FROM:<a@b> AUTH=e+3Dmc2@example.com", MailCommand("a@b", auth="e=mc2@example.com")),
+        ("FROM:<a@b> SIZE=9 requiretls", MailCommand("a@b", 9, requiretls=True)),
     ],
 )
 def test_mail_is_read(argument: str, command: MailCommand) -> None:

@@ -147,6 +147,7 @@ class Dialogue:
             mail.envid,
             mail.body,
             mail.smtputf8,
+            mail.requiretls,
             priority=self.user.priority if self.user is not None else _MEDIUM,
         )
 

@@ -32,8 +32,9 @@ _PATH = re.compile(r'(?:FROM|TO): *<(?:@[^,:<> ]+(?:,@[^,:<> ]+)*:)?((?:"(?:[^"\
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([^\x00-\x20=\x7f]+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
-_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
+_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "REQUIRETLS"})
 _RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
+_WITHOUT_VALUE = frozenset({"SMTPUTF8", "REQUIRETLS"})
 # Looked up for each command: an attribute of an enum costs more than a name of the module.
 _NOTHING_ASKED = Notify.UNSPECIFIED
 _SEVEN_BIT, _EIGHT_BIT_MIME = Body.SEVEN_BIT, Body.EIGHT_BIT_MIME
@@ -44,7 +45,7 @@ class MailCommand(msgspec.Struct, frozen=True, gc=False):
     """A MAIL command: `reverse_path` "" is the null one; it may lack a domain.
 
     `size` is the octets that the client announced, 0 if it did not; `envid` is decoded; `auth` is the decoded AUTH
-    parameter, "" for "<>", None where there was none (RFC 4954 5).
+    parameter, "" for "<>", None where there was none (RFC 4954 5); `requiretls` is RFC 8689's.
     """
 
     reverse_path: str
@@ -54,6 +55,7 @@ class MailCommand(msgspec.Struct, frozen=True, gc=False):
     ret: Ret | None = None
     envid: str = ""
     auth: str | None = None
+    requiretls: bool = False
 
 
 class RcptCommand(msgspec.Struct, frozen=True, gc=False):
@@ -199,7 +201,7 @@ def _split_parameters(rest: str, known: frozenset[str]) -> dict[str, str] | Repl
         keyword = found.group(1).upper()
         if keyword not in known:
             return BAD_PARAMETER
-        if keyword in parameters or (found.group(2) is None) != (keyword == "SMTPUTF8"):
+        if keyword in parameters or (found.group(2) is None) != (keyword in _WITHOUT_VALUE):
             return BAD_SYNTAX
         parameters[keyword] = found.group(2) or ""
     return parameters
@@ -230,6 +232,7 @@ def _read_mail(path: str, parameters: dict[str, str]) -> MailCommand | Reply:
         Ret(ret) if ret else None,
         envid,
         None if raw_auth is None else auth,
+        requiretls="REQUIRETLS" in parameters,
     )
 
 
