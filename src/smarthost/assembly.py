@@ -22,10 +22,12 @@ from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.reporting import Reporter, ReportTerms
 from smarthost.delivery.resolve import Sites
+from smarthost.delivery.suspending import Suspender
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Terms, Transfer
 from smarthost.logins import Logins
 from smarthost.mail.address import to_literal
+from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
@@ -107,6 +109,7 @@ class Relay:
         self.suppression = SuppressionList(spool, feed, clock)
         detours = Detours(clock)
         self.remedies = Remedies(detours, feed, clock)
+        self.suspender = Suspender(self.scheduler, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
@@ -149,8 +152,24 @@ class Relay:
         self.operator.reason_of = self.reasons.why
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
+        self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
+        self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
+
+    def _lead(self) -> None:
+        """Have mail looked at that comes from users, where one of them is suspended, and never where none is."""
+        has_users = self.suspender.suspensions.has_users
+        self.scheduler.offer = self._offer if has_users else self.promoter.offer
+        self.scheduler.reoffer = self._reoffer if has_users else self.promoter.reoffer
+
+    def _offer(self, entry: Entry) -> None:
+        if not self.suspender.holds(entry):
+            self.promoter.offer(entry)
+
+    def _reoffer(self, entry: Entry) -> None:
+        if not self.suspender.holds(entry):
+            self.promoter.reoffer(entry)
 
     def apply(self, config: Config, keyring: Keyring) -> None:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
@@ -218,6 +237,7 @@ class Relay:
             ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
+            self.suspender.apply_to(dispatcher)
         else:
             dispatcher.ready.site = site
         return dispatcher

@@ -27,7 +27,7 @@ def explain_state(dispatcher: Dispatcher | None, now: float) -> Row:
         "waiting": len(ready.todo),
     }
     if ready.suspended_until > now:
-        row |= {"suspended_until": format_time(ready.suspended_until), "suspended_by": ready.suspended_by}
+        row |= {"suspended_until": _write_time(ready.suspended_until), "suspended_by": ready.suspended_by}
     if ready.window.until > now:
         row["throttled_until"] = format_time(ready.window.until)
     if ready.slowed_by:
@@ -46,7 +46,7 @@ def explain_upstreams(route: Route, pool: Pool | None, now: float) -> list[Row]:
         row["quota"] = list(upstream.quota)
         until, because = pool.members[index].obstacle(now) if pool is not None else (0.0, "")
         if because:
-            row |= {"unused_until": format_time(until), "because": because}
+            row |= {"unused_until": _write_time(until), "because": because}
         rows.append(row)
     return rows
 
@@ -109,6 +109,11 @@ def explain_limits(table: LimitTable, site: Site, dispatcher: Dispatcher | None)
         if written != []:
             rows.append({"name": name, "value": written})
     return rows
+
+
+def _write_time(at: float) -> str | None:
+    """Write a Unix time, None for one that never comes."""
+    return None if at == float("inf") else format_time(at)
 
 
 def _write_rate(rate: Rate) -> str:

@@ -13,6 +13,7 @@ from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import Key, Waiting
 
+_NEVER = float("inf")
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -69,6 +70,8 @@ class Reasons:
         queue = self._scheduler.queues.get(entry.queue)
         if queue is not None and queue.blocked_until > now:
             return self._blocked(entry, queue, dispatcher)
+        if entry.due == _NEVER:
+            return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
@@ -96,7 +99,8 @@ class Reasons:
             why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
-        return Reason(why, text, since, max(queue.blocked_until, entry.due), queue.blocked_by)
+        until = max(queue.blocked_until, entry.due)
+        return Reason(why, text, since, None if until == _NEVER else until, queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

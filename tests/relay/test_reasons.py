@@ -13,7 +13,7 @@ from dns_server import dns_server
 from relay_house import SLOW, House
 
 from smarthost.config_types import Dns, Login
-from smarthost.control_verbs import Question
+from smarthost.control_verbs import Question, Suspend
 from smarthost.mail.entry import PARKED, Why
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
@@ -214,6 +214,14 @@ async def test_upstreams_that_cannot_be_used_are_named(
         await house.until(lambda: Kind.RELAYED in house.kinds(number))
     row = await waiting(house, why, await house.send("250-2@example.net"))
     assert word in row["text"] and parse_time(row["until"]) > time.time()
+
+
+async def test_suspended_names_the_person_s_words(house: House) -> None:
+    """SUSPENDED: what was suspended, why, and until when."""
+    await house.open(retry=SLOW)
+    await house.server.operations.suspension.suspend(Suspend("route", "relayhost", 600.0, "moving house"))
+    row = await waiting(house, Why.SUSPENDED, await house.send("250@example.net"))
+    assert "moving house" in row["text"] and parse_time(row["until"]) > time.time() + 300
 
 
 async def test_scheduled_says_until_when(house: House) -> None:

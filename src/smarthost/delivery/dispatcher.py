@@ -365,7 +365,7 @@ class Dispatcher:
         ready = self.ready
         until, why = ready.window.until, Why.SITE_THROTTLED
         if ready.suspended_until > max(now, until):
-            until, why, reason = ready.suspended_until, Why.AUTOMATION, ready.suspended_by
+            until, why, reason = ready.suspended_until, ready.suspended_why, ready.suspended_by
         if until <= now:
             return
         self._later(until - now)

@@ -167,6 +167,12 @@ class Settler:
         reports = due_reports(entry.message, outcomes, warning=True)
         self._commit(entry, queue, (), reports)
 
+    def put_off(self, entry: Entry, why: Why, until: float, reason: str) -> None:
+        """Have an entry wait until a Unix time, with no attempt spent; it still expires, and its sender is warned."""
+        queue = entry.queue
+        entry.why, entry.due, entry.last = why, until, reason
+        self._commit(entry, queue, (), ())
+
     def park(self, entry: Entry, why: Why, reason: str) -> None:
         """Take an entry out of delivery until a person looks at it."""
         queue = entry.queue

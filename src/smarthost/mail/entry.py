@@ -22,6 +22,7 @@ class Why(StrEnum):
     QUOTA_USED = "quota_used"
     NO_UPSTREAM = "no_upstream"
     AUTOMATION = "automation"
+    SUSPENDED = "suspended"
     UNRESOLVED = "unresolved"
     TLS_POLICY = "tls_policy"
     SCHEDULED = "scheduled"

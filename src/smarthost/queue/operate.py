@@ -14,11 +14,21 @@ from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
-# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it (UNRESOLVED).
+# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it.
 LIVE = frozenset(
-    {Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION, Why.UNRESOLVED}
+    {
+        Why.SITE_THROTTLED,
+        Why.SITE_BUSY,
+        Why.RATE_LIMITED,
+        Why.LOGIN_PAUSED,
+        Why.QUOTA_USED,
+        Why.NO_UPSTREAM,
+        Why.AUTOMATION,
+        Why.SUSPENDED,
+        Why.UNRESOLVED,
+        Why.TLS_POLICY,
+    }
 )
-LIVE |= {Why.QUOTA_USED, Why.NO_UPSTREAM}
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
 LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
@@ -31,6 +41,10 @@ def _is_any(entry: Entry) -> bool:
 
 def _is_parked(entry: Entry) -> bool:
     return entry.why in PARKED
+
+
+def _is_put_off(entry: Entry) -> bool:
+    return entry.why is Why.SUSPENDED
 
 
 def _is_active(entry: Entry) -> bool:
@@ -117,6 +131,20 @@ class Operator:
         if not dry_run:
             self.awake(tally.queues)
         return tally.as_row()
+
+    async def put_off(self, wanted: Filter, until: float, reason: str) -> dict[str, int]:
+        """Have entries that are due wait until a Unix time, maybe infinite; they still expire."""
+
+        def change(entry: Entry) -> None:
+            entry.why, entry.due, entry.last = Why.SUSPENDED, until, reason
+
+        now = self._clock()
+        tally = await self._change(wanted, False, lambda entry: _is_active(entry) and entry.due <= now, change, None)
+        return tally.as_row()
+
+    async def resume(self, wanted: Filter) -> dict[str, int]:
+        """Make entries due that were put off for a person, with the lifetime that is left to them."""
+        return (await self._change(wanted, False, _is_put_off, self._make_due, None)).as_row()
 
     async def fail(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Give entries up, with the reports that their senders asked for."""
