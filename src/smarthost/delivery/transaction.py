@@ -16,6 +16,7 @@ from smarthost.policy.security import Proof
 from smarthost.spool.store import Content
 from smarthost.wire.command import format_mail, format_rcpt
 from smarthost.wire.extensions import Extensions
+from smarthost.wire.submission import add_priority
 
 # Members of an enumeration are looked up each time they are named; these are named for every message.
 _RELAYED = Action.RELAYED
@@ -190,6 +191,8 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
         ret=envelope.ret if dsn else None,
         envid=envelope.envid if dsn else "",
     )
+    if extensions.mt_priority and envelope.mt_priority is not None:
+        mail = add_priority(mail, envelope.mt_priority)
     if envelope.requiretls:
         mail = mail[:-2] + b" REQUIRETLS\r\n"
     return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]

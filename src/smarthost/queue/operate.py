@@ -51,6 +51,10 @@ def _is_active(entry: Entry) -> bool:
     return entry.why not in PARKED
 
 
+def _is_tried(entry: Entry) -> bool:
+    return entry.why not in PARKED and entry.why is not Why.SCHEDULED
+
+
 class Withdraw(Protocol):
     """Takes an entry out of its ready queue; False when it is in delivery just now."""
 
@@ -97,12 +101,12 @@ class Operator:
         self.reason_of: Callable[[Entry], Why] = lambda entry: entry.why
 
     async def flush(self, wanted: Filter, dry_run: bool = False) -> dict[str, int]:
-        """Make entries due now, parked ones left out, and let their queues be tried at once."""
+        """Make entries due now, parked and scheduled ones left out, and let their queues be tried at once."""
 
         def change(entry: Entry) -> None:
             entry.due = self._clock()
 
-        tally = await self._change(wanted, dry_run, _is_active, change, None)
+        tally = await self._change(wanted, dry_run, _is_tried, change, None)
         if not dry_run:
             self.awake(tally.queues)
         return tally.as_row()
@@ -117,11 +121,20 @@ class Operator:
         return (await self._change(wanted, dry_run, _is_active, change, Kind.HELD)).as_row()
 
     async def release(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
-        """Let parked entries go on, with the lifetime that is left to them but at least one attempt."""
-        return (await self._change(wanted, dry_run, _is_parked, self._make_due, Kind.RELEASED)).as_row()
+        """Let parked entries go on, with the lifetime that is left to them but at least one attempt.
+
+        One whose time of sending has not come waits for that.
+        """
+
+        def change(entry: Entry) -> None:
+            self._make_due(entry)
+            if entry.message.envelope.hold_until > entry.due:
+                entry.why, entry.due = Why.SCHEDULED, entry.message.envelope.hold_until
+
+        return (await self._change(wanted, dry_run, _is_parked, change, Kind.RELEASED)).as_row()
 
     async def retry_now(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
-        """Make entries due now and forget which hosts failed; they are routed again on their way."""
+        """Make entries due now, scheduled ones too, and forget which hosts failed; they are routed again by then."""
 
         def change(entry: Entry) -> None:
             entry.hosts_tried = ()
@@ -168,7 +181,7 @@ class Operator:
         entry.hosts_tried = entry.avoids
         entry.why, entry.due = Why.RETRY if entry.attempts else Why.NEW, now
         entry.expires = max(entry.expires, now + self.retry.schedule[0])
-        entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
+        entry.deadline = deadline(self.retry, entry.message.released_at, entry.expires, entry.warned)
 
     async def _change(
         self,

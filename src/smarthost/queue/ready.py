@@ -118,6 +118,12 @@ class ReadyQueue:
     def _has_rates(self) -> bool:
         return self.quota is not None or bool(self.limits.message_rate)
 
+    def slowest_rate(self, now: float) -> Rate | None:
+        """Give the message rate that holds mail back for the longest time now; None where none does."""
+        waits = zip(self.cells.waits(now), self.limits.message_rate, strict=False)
+        wait, rate = max(waits, key=lambda pair: pair[0], default=(0.0, None))
+        return rate if wait > 0.0 else None
+
     def push(self, entry: Entry) -> None:
         """Put an entry at the end of those of its priority and its user."""
         message = entry.message
