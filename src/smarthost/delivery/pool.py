@@ -62,6 +62,10 @@ class Member:
             return False
         return dispatcher.ready.window.state is State.READY and dispatcher.ready.suspended_until <= now
 
+    def is_suspended(self, now: float) -> bool:
+        """Whether a person or a rule has suspended it."""
+        return self.dispatcher is not None and self.dispatcher.ready.suspended_until > now
+
     def may_probe(self, now: float) -> bool:
         """Whether its pause is over, so that one session may show whether it is well again."""
         dispatcher = self.dispatcher
@@ -269,6 +273,9 @@ class Pool:
         # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
         self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
+        suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
+        if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
+            (why,) = suspended
         reason = "; ".join(f"{name}: {reason}" for name, _, reason in obstacles)
         self._scheduler.block(self.queue, self._blocked_until, reason, why)
         self._scheduler.unload(entries)
