@@ -34,14 +34,16 @@ from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable
+from smarthost.policy.restraints import Restraints
 from smarthost.policy.rewriting import Rewriter
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
-from smarthost.queue.draft import Rules
 from smarthost.queue.edit import EditRules
+from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.rules import Rules
 from smarthost.queue.scheduler import Key, Scheduler
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
@@ -81,14 +83,8 @@ class Relay:
     ) -> None:
         """Build every part; nothing runs yet. Raises KeyUnreadable and TlsFault for files that cannot be used."""
         loop = asyncio.get_running_loop()
-        self.config, self.spool, self.feed, self.counters, self.clock, self.loop = (
-            config,
-            spool,
-            feed,
-            counters,
-            clock,
-            loop,
-        )
+        self.config, self.spool, self.feed = config, spool, feed
+        self.counters, self.clock, self.loop = counters, clock, loop
         outside = outside or Outside()
         self.rng = outside.rng
         counters.follow_commits(spool.stats, SECONDS, SIZES)
@@ -117,11 +113,21 @@ class Relay:
         # By site: queues of the configurations before, for their sessions, and until when those matter.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
+        self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
+        self.gates.follow(self.rules.restraints)
         self.hall = Hall(
-            self.scheduler, spool, self.settler, self.remedies, self.connector, self.make_transfer, clock, loop
+            self.scheduler,
+            spool,
+            self.settler,
+            self.remedies,
+            self.connector,
+            self.make_transfer,
+            clock,
+            loop,
+            self.gates,
         )
-        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
-        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
+        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
+        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
         self.has_space = True
         self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
         self.door = Door(make_terms(config), self._make_parts(), loop)
@@ -164,6 +170,7 @@ class Relay:
             if dispatcher.ready.window.taken:
                 self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
+        self.gates.follow(self.rules.restraints)
         self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
@@ -171,6 +178,7 @@ class Relay:
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
         self.bookkeeper.ledger.tidy(self.clock())
+        self.gates.tidy()
         named = self.promoter.tidy()
         self.scheduler.tidy()
         self.dispatchers = {
@@ -249,6 +257,8 @@ class Relay:
         return REJECTED if route.deliver is Deliver.REJECT else None
 
     def _withdraw(self, queue: str, key: Key) -> bool:
+        if not self.scheduler.is_unwritten(key) and self.gates.withdraw(key, queue):
+            return True
         dispatcher = self.dispatcher_of(queue)
         return dispatcher is not None and dispatcher.withdraw(key)
 
@@ -278,7 +288,7 @@ def make_rules(config: Config, keyring: Keyring) -> Rules:
     )
     routing = config.routes()
     report = _report_route(config, routing.routes)
-    return Rules(edit=edit, routing=routing, retry=config.retry, keyring=keyring, report_route=report)
+    return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits))
 
 
 def _report_route(config: Config, routes: Mapping[str, Route]) -> Route | None:

@@ -22,8 +22,8 @@ from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
 from smarthost.policy.limits import LimitTable
-from smarthost.queue.draft import Rules
 from smarthost.queue.intake import REJECTED
+from smarthost.queue.rules import Rules
 from smarthost.report.timestamp import format_time
 
 _DELIVERY = {

@@ -10,6 +10,7 @@ from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
 from smarthost.policy.waiting import SENTENCES
+from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler, Waiting
 
 IN_DELIVERY = "It is in delivery just now."
@@ -36,11 +37,12 @@ class Reasons:
         scheduler: Scheduler,
         connector: Connector,
         dispatcher_of: Callable[[str], Dispatcher | None],
+        gates: Gates,
         clock: Callable[[], float],
     ) -> None:
         """Join the parts; `dispatcher_of` finds the dispatcher of a queue by its name."""
         self._scheduler, self._connector = scheduler, connector
-        self._dispatcher_of, self._clock = dispatcher_of, clock
+        self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -62,12 +64,17 @@ class Reasons:
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
         queue = self._scheduler.queues.get(entry.queue)
-        if queue is not None and queue.blocked_until > now:
+        if queue is not None and queue.blocked_until > now and queue.blocked_why is not Why.RATE_LIMITED:
             return self._blocked(entry, queue, dispatcher)
+        if entry.due <= now and (held := self._gates.reason_of(entry)) is not None:
+            gate, until = held
+            text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: {gate.restraint.label}."
+            since = max(entry.message.arrival.at, entry.due)
+            return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
-        wait = dispatcher.ready.cells.wait(now)
+        wait = dispatcher.ready.wait(now)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, _with_rule(SENTENCES[Why.RATE_LIMITED], dispatcher), since, now + wait)
         wait = dispatcher.ready.opening_cells.wait(now)

@@ -5,12 +5,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.hall import Hall
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
-from smarthost.queue.draft import Rules
+from smarthost.queue.rules import Rules
 from smarthost.queue.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,13 @@ class Promoter:
         settler: Settler,
         rules: Rules,
         dispatcher_for: Callable[[Site], Dispatcher],
-        clock: Callable[[], float],
+        hall: Hall,
     ) -> None:
         """Join the parts."""
         self._sites, self._scheduler, self._settler = sites, scheduler, settler
         self.rules = rules
-        self._dispatcher_for, self._clock = dispatcher_for, clock
+        self._dispatcher_for, self._clock, self.gates = dispatcher_for, hall.clock, hall.gates
+        self.gates.admit = self._admit
         self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
         self.known: dict[str, tuple[Dispatcher, float]] = {}
         self._waiting: dict[str, list[Entry]] = {}
@@ -53,6 +55,10 @@ class Promoter:
             self._offer(entry)
 
     def _offer(self, entry: Entry) -> None:
+        if not (self.gates.active and self.gates.holds(entry)):
+            self._admit(entry)
+
+    def _admit(self, entry: Entry) -> None:
         known = self.known.get(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
@@ -71,11 +77,15 @@ class Promoter:
         if entry.expires <= self._clock():
             self._settler.expire(entry)
             return
-        queues = {self._route(entry, index).queue_for(r.domain) for index, r in enumerate(entry.recipients)}
-        if queues == {entry.queue} and self._route_of(entry).deliver in (Deliver.RELAYHOST, Deliver.MX):
+        routes = [self._route(entry, index) for index in range(len(entry.recipients))]
+        named = [
+            self.rules.queue_for(entry.message, route, recipient.domain)
+            for route, recipient in zip(routes, entry.recipients, strict=True)
+        ]
+        if set(named) == {entry.queue} and routes[0].deliver in (Deliver.RELAYHOST, Deliver.MX):
             self._offer(entry)
         else:
-            self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
+            self._settler.reroute(entry, list(zip(named, routes, strict=True)))
 
     def forget(self) -> None:
         """Resolve again before the next use, as after a reload."""
@@ -102,7 +112,8 @@ class Promoter:
         for entry in entries:
             if not self._scheduler.claim(entry):
                 known = self.known.get(entry.queue)
-                if known is None or not known[0].withdraw(entry.key):
+                held = not self._scheduler.is_unwritten(entry.key) and self.gates.withdraw(entry.key, entry.queue)
+                if not held and (known is None or not known[0].withdraw(entry.key)):
                     continue
             if entry.expires <= now:
                 self._settler.expire(entry)

@@ -21,7 +21,7 @@ class ReadyQueue:
 
     `todo` is what waits, in the order of service: a deque while all of it has one priority and one user, as it nearly
     always has, and `Lanes` from the moment in which it has not until it is empty. `busy` counts entries that a
-    dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait. Nothing is sent before
+    dispatcher has taken and not settled; `is_paced` says whether `wait` may ever be long. Nothing is sent before
     `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has suspended the site, or has
     made its limits stricter than the configuration's, "" where nothing has.
     """
@@ -32,10 +32,12 @@ class ReadyQueue:
         "busy",
         "cells",
         "configured",
+        "counts_recipients",
         "depth",
         "is_paced",
         "limits",
         "opening_cells",
+        "recipient_cells",
         "site",
         "slowed_by",
         "suspended_by",
@@ -63,7 +65,9 @@ class ReadyQueue:
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
-        self.is_paced = bool(limits.message_rate)
+        self.recipient_cells = _cells(ledger, site, "recipients", limits.recipient_rate)
+        self.counts_recipients = bool(limits.recipient_rate)
+        self.is_paced = bool(limits.message_rate) or self.counts_recipients
         self.opening_cells = _cells(ledger, site, "connections", limits.max_connection_rate)
         self.cells = self.usual_cells
         self.suspended_until = 0.0
@@ -80,13 +84,20 @@ class ReadyQueue:
             message_rate=usual.message_rate + rates,
             max_connections=min(usual.max_connections, connections or usual.max_connections),
         )
-        self.cells, self.is_paced = self.usual_cells.joined(slower), bool(self.limits.message_rate)
+        self.cells = self.usual_cells.joined(slower)
+        self.is_paced = bool(self.limits.message_rate) or self.counts_recipients
         self.window.maximum, self.slowed_by = self.limits.max_connections, reason
 
     def resume_speed(self) -> None:
         """Follow the configuration's limits again, whose rates have gone on counting."""
         self.limits, self.cells, self.slowed_by = self.configured, self.usual_cells, ""
-        self.is_paced, self.window.maximum = bool(self.limits.message_rate), self.limits.max_connections
+        self.is_paced = bool(self.limits.message_rate) or self.counts_recipients
+        self.window.maximum = self.limits.max_connections
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until the rates let one more go; 0.0 means at once."""
+        wait = self.cells.wait(now)
+        return max(wait, self.recipient_cells.wait(now)) if self.counts_recipients else wait
 
     def push(self, entry: Entry) -> None:
         """Put an entry at the end of those of its priority and its user."""
