@@ -71,6 +71,7 @@ simulate: $(VENV)/.installed-dev
 # Measures the relay beside Postfix, and its memory; benchmarks/README.md says what that needs.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/run_peers.py --harness $(HARNESS) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/upstream_tls.py --harness $(HARNESS)
 	$(BIN)/python benchmarks/memory.py
 
 clean:

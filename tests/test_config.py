@@ -11,13 +11,14 @@ from smarthost.automation_presets import automation_rules, read_presets
 from smarthost.config import Config, ConfigError, DkimKey, Login, Mechanism, TlsFiles, load
 from smarthost.mail.envelope import Priority, Recipient
 from smarthost.mail.outcome import Stage
-from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, Source, TlsLevel
 from smarthost.policy.admission import Auth, Listener, Submission, Tls
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit, LimitMatch, LimitTable
 from smarthost.policy.rate import Rate
 from smarthost.policy.rewriting import Rewrite
+from smarthost.policy.suppression import SuppressionPoint, SuppressionRules, SuppressionScope
 
 CONF = Path(__file__).parent.parent / "conf"
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$HTJd5xv3rRMZTqh6uhdcfw$kzPce+DhYp3O2h3Sg8b0CoCFAObM38ok+ntWiCfqueo"
@@ -178,6 +179,14 @@ EVERY_KEY = """
     report_lifetime = "12h"
     delay_warning = []
 
+    [suppression]
+    enabled = true
+    scope = "user"
+    at = "send"
+    expiry = "10d"
+    after = 5
+    ignore = ["5.7.1", "5.2"]
+
     [report]
     route = "ses"
     reverse_path = "bounces@example.org"
@@ -241,6 +250,9 @@ def test_every_key_of_the_contract_is_read(tmp_path: Path) -> None:
     )
     assert automation_rules(config) == config.automation
     assert config.retry == Retry((60.0, 120.0), True, 86400.0, 43200.0, ())
+    assert config.suppression == SuppressionRules(
+        True, SuppressionScope.USER, SuppressionPoint.SEND, 10 * 86400.0, 5, ("5.7.1", "5.2")
+    )
     assert (config.report.route, config.report.reverse_path) == ("ses", "bounces@example.org")
     assert config.history_keep == 30 * 86400
     assert config.dns.servers == ("127.0.0.1:5353", "[::1]:53", "192.0.2.53")
@@ -258,7 +270,7 @@ def test_routes_are_made_of_rules_and_fallback(tmp_path: Path) -> None:
         NextHop("email-smtp.eu.example", 587, by_mx=True),
         NextHop("backup.eu.example", 465, implicit_tls=True),
     )
-    assert (ses.tls, ses.login, ses.source_address) == (TlsLevel.ENCRYPT, "ses", ("192.0.2.1",))
+    assert (ses.tls, ses.login, ses.source_address) == (TlsLevel.ENCRYPT, "ses", (Source("192.0.2.1"),))
     other = table.choose("a@example.org", Recipient("b@x.example", "x.example"), "app1", "")
     assert (other.name, other.tls, other.login) == ("relayhost", TlsLevel.VERIFY, "relayhost")
     assert other.ca_file == str(tmp_path / "ca.pem")

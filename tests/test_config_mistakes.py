@@ -123,7 +123,6 @@ NOT_YET = [
     ("[tls]\nclient_ca = '/x'", "tls.client_ca"),
     ("[http]\ntokens = ['x']", "http.tokens"),
     ("[[route]]\ndeliver = 'mx'\ntls = 'dane'", "route[0].tls"),
-    ("[[route]]\nrelayhost = 'a.example'\nsource_address = ['192.0.2.1', '192.0.2.2']", "route[0].source_address"),
 ]
 
 
@@ -361,3 +360,25 @@ def test_both_certificate_and_key(tmp_path: Path) -> None:
 def test_warnings(tmp_path: Path, text: str, said: str) -> None:
     """What works but may not be meant is said, and does not stop the relay."""
     assert any(said in warning for warning in load_text(tmp_path, text).warnings)
+
+
+def test_mistakes_in_the_suppression_list(tmp_path: Path) -> None:
+    """Each key of [suppression] says what is allowed."""
+    text = """
+        [suppression]
+        enabled = "yes"
+        scope = "tenant"
+        at = "data"
+        after = 20
+        ignore = ["4.7", "5.7"]
+        expires = "30d"
+    """
+    assert mistakes(tmp_path, text) == [
+        'smarthost.toml:3: suppression.enabled: is "yes", but must be true or false',
+        'smarthost.toml:4: suppression.scope: is "tenant", but must be one of: global, user',
+        'smarthost.toml:5: suppression.at: is "data", but must be one of: rcpt, send',
+        "smarthost.toml:6: suppression.after: is 20; allowed are 1 to 10 hard failures in a row",
+        'smarthost.toml:7: suppression.ignore[0]: is "4.7", but must be the beginning of a status of class 5, as "5.7" '
+        'or "5.2.2"',
+        "smarthost.toml:8: suppression.expires: is not known; did you mean 'expiry'?",
+    ]

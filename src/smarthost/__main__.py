@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "run a relay and an upstream together, and follow one message through them",
     "sink": "run a test upstream that misbehaves on request",
     "queue": "list, show, flush, hold, release, retry, fail, delete or export queued messages",
+    "suppress": "list, add, remove, import or export addresses to which nothing is sent",
     "trace": "tell the whole story of a message",
     "explain": "say what would become of a message to a recipient, and when it would leave; sends nothing",
     "why": "say what a message waits for, since when and until when",

@@ -33,9 +33,11 @@ from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
-from smarthost.policy.limits import LimitTable
+from smarthost.policy.limits import LimitTable, OnLimit
+from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.restraints import Restraints
 from smarthost.policy.rewriting import Rewriter
+from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
 from smarthost.queue.edit import EditRules
@@ -44,11 +46,14 @@ from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
 from smarthost.queue.rules import Rules
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
+from smarthost.reception.door_limits import DoorLimits
 from smarthost.reception.parts import Parts
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -95,6 +100,7 @@ class Relay:
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
+        self.suppression = SuppressionList(spool, feed, clock)
         detours = Detours(clock)
         self.remedies = Remedies(detours, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
@@ -115,23 +121,29 @@ class Relay:
         self.round = Round(loop)
         self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
         self.gates.follow(self.rules.restraints)
-        self.hall = Hall(
+        self.hall = self._make_hall()
+        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
+        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
+        self.promoter.rng = self.rng
+        self.has_space = True
+        self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
+        self.door_limits = DoorLimits(self.bookkeeper.ledger, clock)
+        self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
+        self.door = Door(make_terms(config), self._make_parts(), loop)
+        self._join()
+
+    def _make_hall(self) -> Hall:
+        return Hall(
             self.scheduler,
-            spool,
+            self.spool,
             self.settler,
             self.remedies,
             self.connector,
             self.make_transfer,
-            clock,
-            loop,
+            self.clock,
+            self.loop,
             self.gates,
         )
-        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
-        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
-        self.has_space = True
-        self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
-        self.door = Door(make_terms(config), self._make_parts(), loop)
-        self._join()
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
@@ -139,11 +151,12 @@ class Relay:
         self.scheduler.offer = self.promoter.offer
         self.scheduler.reoffer = self.promoter.reoffer
         self.scheduler.overdue = self.promoter.overdue
-        self.operator.withdraw = self._withdraw
+        self.operator.withdraw = self.promoter.withdraw
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.promoter.joined = self.remedies.joined
+        self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 
@@ -163,6 +176,7 @@ class Relay:
         self.logins.follow(config)
         self.connector.clear()
         self.credentials.replace(config.users)
+        self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door.terms = make_terms(config)
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
@@ -201,7 +215,6 @@ class Relay:
             ca_file=route.ca_file,
             credentials=self.logins.of(route.login) if route.login else None,
             allow_plaintext_auth=route.allow_plaintext_auth,
-            source_address=route.source_address[0] if route.source_address else "",
         )
 
     def dispatcher_for(self, site: Site) -> Dispatcher:
@@ -209,20 +222,28 @@ class Relay:
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
             former, _ = self.former.pop(site.name, (None, 0.0))
-            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger)
+            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
         else:
             dispatcher.ready.site = site
         return dispatcher
 
+    def quota_of(self, site: Site) -> tuple[Rate, ...]:
+        """Give the rates that an upstream of a pool may take; none for any other site."""
+        route = self.rules.routing.routes.get(site.route.name)
+        pool = route.pool if route is not None and site.route.upstream else ()
+        return tuple(parse_rate(rate) for each in pool if each.name == site.route.upstream for rate in each.quota)
+
     def _dispatcher_at(self, site: str) -> Dispatcher | None:
         return self.dispatchers.get(site)
 
-    def dispatcher_of(self, queue: str) -> Dispatcher | None:
-        """Find the dispatcher that serves a queue, if one does."""
-        known = self.promoter.known.get(queue)
-        return known[0] if known is not None else None
+    def dispatcher_of(self, queue: str, key: Key | None = None) -> Dispatcher | None:
+        """Find the dispatcher that serves a queue, if one does: of several the one that has an entry waiting."""
+        found = self.promoter.dispatchers_of(queue)
+        if key is not None and len(found) > 1:
+            return next((each for each in found if any(entry.key == key for entry in each.ready.todo)), found[0])
+        return found[0] if found else None
 
     def make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
         """Make the transfer that drives a session for a dispatcher."""
@@ -249,18 +270,17 @@ class Relay:
             clock=self.clock,
             route_refusal=self._route_refusal,
             has_space=lambda: self.has_space,
+            limits=self.door_limits,
             tls=self.tls,
         )
 
     def _route_refusal(self, reverse_path: str, recipient: Recipient, identity: str) -> Reply | None:
         route = self.rules.routing.choose(reverse_path, recipient, identity, "")
-        return REJECTED if route.deliver is Deliver.REJECT else None
-
-    def _withdraw(self, queue: str, key: Key) -> bool:
-        if not self.scheduler.is_unwritten(key) and self.gates.withdraw(key, queue):
-            return True
-        dispatcher = self.dispatcher_of(queue)
-        return dispatcher is not None and dispatcher.withdraw(key)
+        if route.deliver is Deliver.REJECT:
+            return REJECTED
+        if self.suppression.refuses and self.suppression.is_suppressed(identity, recipient):
+            return SUPPRESSED
+        return None
 
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause or a suspension of their site ends, as a person asked for it."""
@@ -271,8 +291,7 @@ class Relay:
                 self.remedies.lift(suspended)
                 queues = queues | suspended.queues
         for queue in queues:
-            dispatcher = self.dispatcher_of(queue)
-            if dispatcher is not None:
+            for dispatcher in self.promoter.dispatchers_of(queue):
                 dispatcher.ready.window.until = 0.0
             self.scheduler.unblock(queue)
 
@@ -317,7 +336,14 @@ def make_terms(config: Config) -> reception_terms.Terms:
 
 def make_report_terms(config: Config) -> ReportTerms:
     """Give how reports are written."""
-    return ReportTerms(config.hostname, config.postmaster, config.report.reverse_path)
+    report = config.report
+    return ReportTerms(
+        config.hostname,
+        config.postmaster,
+        report.reverse_path,
+        report.max_returned_size,
+        config.submission.hide_client,
+    )
 
 
 def hello_name(config: Config) -> str:

@@ -26,6 +26,7 @@ from smarthost.config_sections import (
     read_users,
 )
 from smarthost.config_source import ConfigError, Problem, read_source
+from smarthost.config_suppression import read_suppression
 from smarthost.config_types import (
     DkimKey,
     Dns,
@@ -45,6 +46,7 @@ from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import RouteRule, RoutingTable
+from smarthost.policy.suppression import SuppressionRules
 from smarthost.report.maillog import LogFormat, LogLevel
 
 __all__ = [
@@ -94,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     automation_presets: bool = True
     retry: Retry = Retry()
     report: ReportSettings = ReportSettings()
+    suppression: SuppressionRules = SuppressionRules()
     history_keep: float = 7 * 86400.0
     dns: Dns = Dns()
     http_address: str = HTTP_ADDRESS
@@ -147,6 +150,7 @@ def load(
         automation_presets=top.take("automation_presets", read_bool, True),
         retry=read_retry(top.table("retry")),
         report=read_report(top.table("report"), names),
+        suppression=read_suppression(top.table("suppression")),
         history_keep=read_history(top.table("history")),
         dns=read_dns(top.table("dns")),
         http_address=read_http(top.table("http")),

@@ -1,14 +1,24 @@
 """Reads where mail goes: the relayhost, the [[route]] rules, and the logins they need."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import msgspec
 
+from smarthost.config_egress import read_sources
 from smarthost.config_oauth import read_grant, refuse_grant
-from smarthost.config_read import Table, read_bool, read_choice, read_existing_file, read_name
+from smarthost.config_read import (
+    Table,
+    from_environment,
+    read_bool,
+    read_choice,
+    read_count,
+    read_existing_file,
+    read_name,
+)
 from smarthost.config_types import Login, Mechanism
-from smarthost.config_words import is_loopback, read_glob, read_ip, read_next_hop, read_word
-from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.config_words import is_loopback, read_glob, read_next_hop, read_rate, read_word
+from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.network.oauth_grant import Grant
 from smarthost.policy.routing import Match, RouteRule
 
@@ -45,7 +55,7 @@ def read_routing(top: Table) -> Routing:
 
 
 def _read_fallback(top: Table, credentials: dict[str, Login]) -> Route:
-    next_hops = top.take_list("relayhost", read_next_hop, or_one=True)
+    next_hops = _read_hops(top)
     if not next_hops and not top.values.get("relayhost"):
         for key in ("relayhost_tls", "relayhost_auth", "relayhost_ca"):
             if top.values.get(key) and "relayhost" not in top.values:
@@ -64,13 +74,12 @@ def _read_fallback(top: Table, credentials: dict[str, Login]) -> Route:
         allow_plaintext_auth=allow_plaintext,
         ca_file=str(top.take("relayhost_ca", read_existing_file, None) or ""),
     )
-    _check_security(top, ("relayhost_tls", "relayhost_auth"), route)
-    return route
+    return _with_pool(top, ("relayhost_tls", "relayhost_auth"), route, credentials)
 
 
 def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -> RouteRule:
     name = table.take("name", read_word, default_name)
-    next_hops = table.take_list("relayhost", read_next_hop, or_one=True)
+    next_hops = _read_hops(table)
     deliver = table.take("deliver", read_choice(Deliver), Deliver.RELAYHOST)
     if table.has("deliver") == table.has("relayhost"):
         which = "and relayhost are both given" if table.has("relayhost") else "or relayhost must be given"
@@ -83,9 +92,7 @@ def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -
     tls = _read_tls(table, "tls", default)
     allow_plaintext = _read_login(table, "auth", name, credentials)
     ca_file = table.take("ca", read_existing_file, None)
-    sources = table.take_list("source_address", read_ip, or_one=True)
-    if len(sources) > 1:
-        table.refuse("source_address", f"with several addresses {NOT_YET}; give one")
+    sources = read_sources(table, "source_address")
     for key in ("tls", "auth", "ca", "source_address"):
         meaningless = key == "auth" if deliver is Deliver.MX else deliver is not Deliver.RELAYHOST
         if meaningless and table.values.get(key):
@@ -100,7 +107,7 @@ def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -
         ca_file=str(ca_file or ""),
         source_address=sources,
     )
-    _check_security(table, ("tls", "auth"), route)
+    route = _with_pool(table, ("tls", "auth"), route, credentials)
     match = _read_match(table.table("match"))
     table.finish()
     return RouteRule(match, route)
@@ -175,6 +182,95 @@ def _check_security(table: Table, keys: tuple[str, str], route: Route) -> None:
             table.refuse(auth_key, f"would send the password without TLS; {allowed}")
         elif route.tls is TlsLevel.MAY:
             table.warn(auth_key, "is used only where TLS can be had; mail waits while the next hop offers none")
+
+
+def _upstreams(table: Table) -> list[object]:
+    """Give what relayhost lists where one of it is a table, so that it is a pool; nothing where none is."""
+    value = from_environment(table.values.get("relayhost"))
+    values = value if isinstance(value, list) else [value]
+    return values if any(isinstance(each, dict) for each in values) else []
+
+
+def _read_hops(table: Table) -> tuple[NextHop, ...]:
+    """Read the next hops of relayhost: names, and the hosts of tables."""
+    values = _upstreams(table)
+    if not values:
+        return table.take_list("relayhost", read_next_hop, or_one=True)
+    table.know("relayhost")
+    hops = []
+    for index, value in enumerate(values):
+        place = table if not isinstance(value, dict) else _upstream_table(table, index, value)
+        key = "relayhost" if place is table else "host"
+        if place is not table and not place.has(key):
+            place.refuse(key, 'is missing; write host = "[smtp.example.net]:587"')
+            continue
+        try:
+            hops.append(read_next_hop(value if place is table else place.values[key]))
+        except ValueError as error:
+            path = (*table.path, key, index) if place is table else (*place.path, key)
+            table.findings.refuse(path, str(error))
+    return tuple(hops) if len(hops) == len(values) else ()
+
+
+def _upstream_table(table: Table, index: int, value: dict[str, Any]) -> Table:
+    is_one = isinstance(from_environment(table.values["relayhost"]), dict)
+    return Table(value, (*table.path, "relayhost", *(() if is_one else (index,))), table.findings)
+
+
+def _with_pool(table: Table, keys: tuple[str, str], route: Route, credentials: dict[str, Login]) -> Route:
+    """Check that a route's logins are safe; give it the upstreams of its pool, if relayhost is one."""
+    values = _upstreams(table)
+    if not values or len(route.next_hops) < len(values):
+        _check_security(table, keys, route)
+        return route
+    pool: list[Upstream] = []
+    has_weight = False
+    for index, (value, hop) in enumerate(zip(values, route.next_hops, strict=True)):
+        place = _upstream_table(table, index, value if isinstance(value, dict) else {})
+        # Neighbours with a weight share; whatever has none stands alone in the order.
+        shares = has_weight and place.has("weight")
+        has_weight = place.has("weight")
+        order = pool[-1].order + (not shares) if pool else 0
+        tls = route.tls if table.has(keys[0]) else _default_tls((hop,))
+        alone = msgspec.structs.replace(route, next_hops=(hop,), tls=tls)
+        upstream = _read_upstream(place, alone, order, f"{route.name}/{index + 1}", credentials)
+        pool.append(upstream)
+        check = (place, ("tls", "auth")) if isinstance(value, dict) else (table, keys)
+        _check_security(*check, upstream.route)
+    return msgspec.structs.replace(route, pool=_named(table, pool, credentials))
+
+
+def _read_upstream(table: Table, route: Route, order: int, login: str, credentials: dict[str, Login]) -> Upstream:
+    """Read one member of a pool, and its login by its name; what it leaves out is the route's."""
+    table.know("host")
+    weight = table.take("weight", read_count, 1)
+    quota = table.take_list("quota", read_rate, or_one=True)
+    allow_plaintext = _read_login(table, "auth", login, credentials)
+    if table.has("auth"):
+        route = msgspec.structs.replace(
+            route, login=login if login in credentials else "", allow_plaintext_auth=allow_plaintext
+        )
+    route = msgspec.structs.replace(
+        route,
+        tls=_read_tls(table, "tls", route.tls),
+        ca_file=str(table.take("ca", read_existing_file, None) or route.ca_file),
+    )
+    table.finish()
+    return Upstream(route, order, weight, quota)
+
+
+def _named(table: Table, pool: Sequence[Upstream], credentials: dict[str, Login]) -> tuple[Upstream, ...]:
+    """Name the members of a pool by their next hops, and by their user names where they have the same one."""
+    hops = [str(upstream.route.next_hops[0]) for upstream in pool]
+    names: dict[str, Upstream] = {}
+    for index, (hop, upstream) in enumerate(zip(hops, pool, strict=True)):
+        login = credentials.get(upstream.route.login)
+        name = f"{login.username}@{hop}" if login is not None and hops.count(hop) > 1 else hop
+        if name in names:
+            table.findings.refuse((*table.path, "relayhost", index), f"is {name}, which is given twice")
+        route = msgspec.structs.replace(upstream.route, upstream=name)
+        names[name] = msgspec.structs.replace(upstream, route=route)
+    return tuple(names.values())
 
 
 def check_route_name(table: Table, key: str, name: str, names: Collection[str]) -> None:

@@ -225,6 +225,7 @@ def read_report(table: Table, routes: Collection[str]) -> ReportSettings:
     report = ReportSettings(
         table.take("route", read_optional(read_word), ""),
         table.take("reverse_path", read_optional(read_mailbox), ""),
+        table.take("max_returned_size", read_size, ReportSettings().max_returned_size),
     )
     check_route_name(table, "route", report.route, routes)
     table.finish()

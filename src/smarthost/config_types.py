@@ -56,10 +56,14 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class ReportSettings(msgspec.Struct, frozen=True):
-    """How reports travel: a route's name, or "" to route them like other mail; reverse_path "" is the null one."""
+    """How reports travel: a route's name, or "" to route them like other mail; reverse_path "" is the null one.
+
+    A message of more than `max_returned_size` octets comes back as its header only.
+    """
 
     route: str = ""
     reverse_path: str = ""
+    max_returned_size: int = 1024 * 1024
 
 
 class Dns(msgspec.Struct, frozen=True):

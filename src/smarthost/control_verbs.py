@@ -6,9 +6,24 @@ from typing import Any, Protocol
 import msgspec
 
 from smarthost.mail.message import parse_id
+from smarthost.mail.suppression import Origin, Suppression
+from smarthost.policy.glob import compile_globs
 from smarthost.spool.store import Filter
 
 Row = dict[str, Any]
+
+
+class SuppressionOperations(Protocol):
+    """What the relay does for a person with its suppression list. `user` "" is everybody's part of it."""
+
+    def rows(self, chosen: "SuppressionChoice") -> AsyncIterator[Row]:
+        """Give `suppression_row`s by user and address."""
+
+    async def put(self, asked: "Suppress") -> Row:
+        """Put addresses on the list; give counts of "added", "known" and "invalid", and the "problems" of the last."""
+
+    async def remove(self, asked: "Unsuppress") -> Row:
+        """Take addresses off the list; give counts of "removed" and "unknown"."""
 
 
 class Operations(Protocol):
@@ -16,6 +31,8 @@ class Operations(Protocol):
 
     A message id is a number here. `None`, or no rows at all, means that nobody knows the message.
     """
+
+    suppression: SuppressionOperations
 
     def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival (`entry_row`), at most `limit` of them; 0 is no limit."""
@@ -147,6 +164,51 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.filter.read()
 
 
+class SuppressionChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which rows of the suppression list are meant: of a user (None for all), by a pattern of addresses and an origin.
+
+    `counted` are addresses too that have failed, but are not suppressed yet; `limit` 0 is no limit.
+    """
+
+    user: str | None = None
+    match: str = ""
+    origin: Origin | None = None
+    counted: bool = False
+    limit: int = 0
+
+    def means(self, row: Suppression, now: float) -> bool:
+        """Whether a row is one of those; what expired before `now` is none."""
+        return (
+            (self.user is None or row.owner == self.user)
+            and (not self.match or compile_globs((self.match,)).fullmatch(row.address) is not None)
+            and (self.origin is None or row.origin is self.origin)
+            and (self.counted or row.is_suppressed)
+            and row.expires > now
+        )
+
+
+class Suppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses to be put on the list. `expires` is a Unix time, None for never; with `keeps` a row that is there
+    already stays as it is.
+    """
+
+    addresses: tuple[str, ...]
+    user: str = ""
+    reason: str = ""
+    expires: float | None = None
+    keeps: bool = False
+    dry_run: bool = False
+
+
+class Unsuppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses to be taken off the list: those named, of `user`, or else those that `choice` means."""
+
+    addresses: tuple[str, ...] = ()
+    user: str = ""
+    choice: SuppressionChoice | None = None
+    dry_run: bool = False
+
+
 class Verb(msgspec.Struct, frozen=True):
     """One verb: the type of its arguments, and either `one` answer or `rows`."""
 
@@ -209,6 +271,9 @@ VERBS: Mapping[str, Verb] = {
     "queue.export": Verb(Selection, rows=lambda relay, asked: relay.queue_export(asked.filter.read())),
     "trace": Verb(OneMessage, rows=lambda relay, asked: _at_least_one(relay.trace(read_id(asked.id)), asked)),
     "why": Verb(OneMessage, rows=lambda relay, asked: _at_least_one(relay.why(read_id(asked.id)), asked)),
+    "suppress.list": Verb(SuppressionChoice, rows=lambda relay, asked: relay.suppression.rows(asked)),
+    "suppress.add": Verb(Suppress, one=lambda relay, asked: relay.suppression.put(asked)),
+    "suppress.remove": Verb(Unsuppress, one=lambda relay, asked: relay.suppression.remove(asked)),
     "explain": Verb(Question, one=lambda relay, asked: relay.explain(asked)),
     "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
     "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),

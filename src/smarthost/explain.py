@@ -11,17 +11,18 @@ from smarthost.config import Config
 from smarthost.control_verbs import Question, Refusal, Row
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
-from smarthost.explain_site import explain_hosts, explain_limits, explain_state
+from smarthost.explain_site import explain_hosts, explain_limits, explain_state, explain_upstreams
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
-from smarthost.mail.route import Deliver, Route, Site
+from smarthost.mail.route import Deliver, Route, Site, Source
 from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
 from smarthost.policy.limits import LimitTable
+from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
 from smarthost.queue.intake import REJECTED
 from smarthost.queue.rules import Rules
 from smarthost.report.timestamp import format_time
@@ -33,7 +34,9 @@ _DELIVERY = {
     Deliver.HOLD: "it is accepted and held until somebody releases it",
     Deliver.REJECT: f"it is refused: {REJECTED}",
 }
-_UNKNOWN = "the relay is not running: pauses, suspensions, limits in use and what waits are not known"
+_UNKNOWN = (
+    "the relay is not running: pauses, suspensions, suppressed addresses, limits in use and what waits are not known"
+)
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -63,8 +66,8 @@ def known_from(config: Config, clock: Callable[[], float]) -> Known:
 async def explain(known: Known, question: Question) -> Row:
     """Say all that can be said; raises Refusal for what is no address.
 
-    `verdict` is sent, waits, held, discarded, refused, fails (the domain takes no mail) or unresolved (DNS gives no
-    answer now).
+    `verdict` is sent, waits, held, discarded, refused, suppressed (accepted, and failed on send), fails (the domain
+    takes no mail) or unresolved (DNS gives no answer now).
     """
     sending, notes = _read(known, question)
     recipient = sending.envelope.recipients[0]
@@ -84,18 +87,26 @@ async def explain(known: Known, question: Question) -> Row:
         row["verdict"], row["refusal"] = "refused", refusal or str(REJECTED)
     elif route.deliver in (Deliver.HOLD, Deliver.DISCARD):
         row["verdict"] = "held" if route.deliver is Deliver.HOLD else "discarded"
+    elif _is_suppressed(known, question, recipient):
+        at_rcpt = known.config.suppression.at is SuppressionPoint.RCPT
+        row["verdict"] = "refused" if at_rcpt else "suppressed"
+        row["refusal"] = str(SUPPRESSED)
     if route.deliver in (Deliver.RELAYHOST, Deliver.MX):
         site = await _explain_site(known, route, recipient, row)
     if site is not None:
         row["earliest"] = _explain_time(known, sending, site)
         if row["verdict"] == "sent" and row["earliest"]["why"]:
             row["verdict"] = "waits"
-    address = _read_ip(question.address) or _egress(route, site)
-    row |= await explain_author(known.rules.keyring, known.resolver, sending, address, hello_name(known.config))
-    if address and not question.address and not ip_address(address).is_global:
-        row["spf"]["notes"].append(PRIVATE)
-    if route.deliver is Deliver.RELAYHOST and address:
-        row["spf"]["notes"].append(AUTHENTICATED_FOR)
+    given = _read_ip(question.address)
+    sources = (Source(given),) if given else _sources(route, site)
+    hello = hello_name(known.config)
+    named = [msgspec.structs.replace(source, hello=source.hello or hello) for source in sources]
+    row |= await explain_author(known.rules.keyring, known.resolver, sending, named)
+    for spf in row["spf"]:
+        if not given and not ip_address(spf["address"]).is_global:
+            spf["notes"].append(PRIVATE)
+        if route.deliver is Deliver.RELAYHOST:
+            spf["notes"].append(AUTHENTICATED_FOR)
     return row
 
 
@@ -154,6 +165,12 @@ def _refusal(known: Known, question: Question, sending: Sending) -> str:
     return str(refusal) if refusal is not None else ""
 
 
+def _is_suppressed(known: Known, question: Question, recipient: Recipient) -> bool:
+    """Whether nothing is sent to a recipient; a list that only the running relay has read is not asked without it."""
+    relay = known.relay
+    return relay is not None and relay.suppression.is_suppressed(question.user, recipient)
+
+
 def _explain_route(known: Known, question: Question, sending: Sending) -> tuple[Route, Row]:
     """Say which route is taken, which rule says so, and whether a rule on replies leads elsewhere for now."""
     recipient, routing = sending.envelope.recipients[0], known.rules.routing
@@ -177,6 +194,12 @@ def _explain_route(known: Known, question: Question, sending: Sending) -> tuple[
     }
     if route is not chosen:
         row["instead_of"] = chosen.name
+    if route.pool:
+        pool = relay.promoter.pool_of(str(row["queue"])) if relay is not None else None
+        upstream = (pool.first_usable() if pool is not None else None) or route.pool[0]
+        row["upstreams"] = explain_upstreams(route, pool, known.clock())
+        row["upstream"] = upstream.name
+        return upstream.route, row
     return route, row
 
 
@@ -212,12 +235,12 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     return {"at": until, "why": str(reason.why), "text": reason.text}
 
 
-def _egress(route: Route, site: Site | None) -> str:
-    """Give the address that the message would leave from, "" where that is unknown."""
+def _sources(route: Route, site: Site | None) -> tuple[Source, ...]:
+    """Give the addresses that the message may leave from, () where that is unknown."""
     if route.source_address:
-        return route.source_address[0]
+        return route.source_address
     for host in site.hosts if site is not None else ():
         for address in host.addresses:
             if found := local_address(address, host.port):
-                return str(ip_address(found.partition("%")[0]))
-    return ""
+                return (Source(str(ip_address(found.partition("%")[0]))),)
+    return ()

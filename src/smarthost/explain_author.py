@@ -1,7 +1,7 @@
 """Explains under whose name a message would go: signatures and their keys in DNS, SPF, and what DMARC makes of both."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from smarthost.crypto.dkim_published import judge_records
 from smarthost.mail.address import domain_of, to_a_label
 from smarthost.mail.envelope import Envelope
 from smarthost.mail.message import Message
+from smarthost.mail.route import Source
 from smarthost.network.dns import DnsFault, Resolver
 from smarthost.network.spf import check_spf
 from smarthost.policy.dmarc import DmarcRecord, find_policy, is_aligned, organisational_domain, parse_dmarc, walk
@@ -34,16 +35,16 @@ class Sending(msgspec.Struct, frozen=True):
         return self.message.envelope
 
 
-async def explain_author(keyring: Keyring, resolver: Resolver, sending: Sending, address: str, hello: str) -> Row:
-    """Give the rows "signatures", "spf" (where our address, as others see it or as we do, is known) and "dmarc"."""
+async def explain_author(keyring: Keyring, resolver: Resolver, sending: Sending, sources: Sequence[Source]) -> Row:
+    """Give the rows "signatures", "spf" (for each of our addresses that a session may have) and "dmarc"."""
     author = to_a_label(domain_of(sending.author)) or ""
     row: Row = {
         "signatures": list(await asyncio.gather(*(_explain_key(k, resolver) for k in keyring.for_domain(author))))
     }
-    spf_domain = ""
-    if address:
-        row["spf"] = spf = await _explain_spf(resolver, sending, address, hello)
-        spf_domain = spf["domain"] if spf["result"] == "pass" else ""
+    row["spf"] = list(await asyncio.gather(*(_explain_spf(resolver, sending, source) for source in sources)))
+    # What passes from some addresses alone does not pass.
+    has_passed = bool(row["spf"]) and all(spf["result"] == "pass" for spf in row["spf"])
+    spf_domain = row["spf"][0]["domain"] if has_passed else ""
     # Only what receivers can verify counts for them.
     signed = sorted({key["domain"] for key in row["signatures"] if key["published"]})
     row["dmarc"] = await _explain_dmarc(resolver, author, signed, spf_domain)
@@ -60,11 +61,12 @@ async def _explain_key(key: SigningKey, resolver: Resolver) -> Row:
     return row | {"published": judged.fits, "text": judged.sentence}
 
 
-async def _explain_spf(resolver: Resolver, sending: Sending, address: str, hello: str) -> Row:
+async def _explain_spf(resolver: Resolver, sending: Sending, source: Source) -> Row:
     path = sending.envelope.reverse_path
     local, _, domain = path.rpartition("@")
-    found = await check_spf(resolver, address, f"{local}@{to_a_label(domain) or domain}" if path else "", hello)
-    row: Row = {"address": address, "identity": "reverse_path" if path else "ehlo"}
+    judged = f"{local}@{to_a_label(domain) or domain}" if path else ""
+    found = await check_spf(resolver, source.address, judged, source.hello)
+    row: Row = {"address": source.address, "identity": "reverse_path" if path else "ehlo"}
     row |= msgspec.structs.asdict(found)
     return row | {"notes": []}
 

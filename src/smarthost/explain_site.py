@@ -5,7 +5,8 @@ import msgspec
 from smarthost.control_verbs import Row
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
-from smarthost.mail.route import Host, Site
+from smarthost.delivery.pool import Pool
+from smarthost.mail.route import Host, Route, Site
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rate import Rate
 from smarthost.policy.security import plan
@@ -30,6 +31,22 @@ def explain_state(dispatcher: Dispatcher | None, now: float) -> Row:
     if ready.slowed_by:
         row["slowed_by"] = ready.slowed_by
     return row
+
+
+def explain_upstreams(route: Route, pool: Pool | None, now: float) -> list[Row]:
+    """Give the members of a pool in their order: their shares and quotas, and what keeps mail from one just now.
+
+    Nothing is known of what keeps mail away before the first message has gone there.
+    """
+    rows = []
+    for index, upstream in enumerate(route.pool):
+        row: Row = {"name": upstream.name, "order": upstream.order, "weight": upstream.weight}
+        row["quota"] = list(upstream.quota)
+        until, because = pool.members[index].obstacle(now) if pool is not None else (0.0, "")
+        if because:
+            row |= {"unused_until": format_time(until), "because": because}
+        rows.append(row)
+    return rows
 
 
 def explain_hosts(site: Site, connector: Connector | None) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from smarthost import __version__
-from smarthost.control_verbs import Question, Row
+from smarthost.control_verbs import Question, Row, SuppressionOperations
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
 from smarthost.queue.operate import Operator, stored_filter
@@ -21,7 +21,9 @@ BLOCK = 256 * 1024  # octets of content in one row of an export
 
 
 class RelayOperations:
-    """Implements `control_verbs.Operations` over the parts that the server joined."""
+    """Implements `control_verbs.Operations` over the parts that the server joined, which sets `suppression`."""
+
+    suppression: SuppressionOperations
 
     def __init__(
         self,

@@ -11,7 +11,8 @@ from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
 from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.gates import Gates
-from smarthost.queue.scheduler import Scheduler, Waiting
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key, Waiting
 
 IN_DELIVERY = "It is in delivery just now."
 
@@ -36,11 +37,11 @@ class Reasons:
         self,
         scheduler: Scheduler,
         connector: Connector,
-        dispatcher_of: Callable[[str], Dispatcher | None],
+        dispatcher_of: Callable[[str, Key], Dispatcher | None],
         gates: Gates,
         clock: Callable[[], float],
     ) -> None:
-        """Join the parts; `dispatcher_of` finds the dispatcher of a queue by its name."""
+        """Join the parts; `dispatcher_of` finds the dispatcher of an entry by the name of its queue and its key."""
         self._scheduler, self._connector = scheduler, connector
         self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
 
@@ -52,14 +53,18 @@ class Reasons:
         """Find what holds an entry now. `since` is None when the entry's own history says it, not the site's."""
         if entry.why in PARKED:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
-        return self._of(entry, self._dispatcher_of(entry.queue))
+        return self._of(entry, self._dispatcher_of(entry.queue, entry.key))
 
     def of_new(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         """Find what would hold an entry that came in now; `dispatcher` is that of its site, if its site has one."""
         if dispatcher is not None and entry.queue not in self._scheduler.queues and dispatcher.queues:
             # The queues of a site are held together, and this one would be as soon as it were one of them.
             entry = msgspec.structs.replace(entry, queue=min(dispatcher.queues))
-        return self._of(entry, dispatcher)
+        reason = self._of(entry, dispatcher)
+        is_free = dispatcher is None or dispatcher.idle_sessions or dispatcher.ready.window.may_open(self._clock())
+        if reason.why is entry.why and dispatcher is not None and not is_free:
+            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), self._clock(), None)
+        return reason
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
@@ -74,7 +79,11 @@ class Reasons:
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
+        if any(transfer.carries(entry.key) for transfer in dispatcher.transfers):
+            return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
         wait = dispatcher.ready.wait(now)
+        if wait > 0.0 and (quota := dispatcher.ready.quota) is not None and quota.wait(now) >= wait:
+            return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, _with_rule(SENTENCES[Why.RATE_LIMITED], dispatcher), since, now + wait)
         wait = dispatcher.ready.opening_cells.wait(now)
@@ -107,7 +116,9 @@ def since_when(entry: Entry, events: Sequence[Event]) -> float:
 
 
 def _with_rule(sentence: str, dispatcher: Dispatcher) -> str:
-    slowed = dispatcher.ready.slowed_by
+    slowed, upstream = dispatcher.ready.slowed_by, dispatcher.ready.site.route.upstream
+    if upstream:
+        sentence = f"{sentence} It waits at upstream {upstream}."
     return f"{sentence} The site is slowed down by {slowed}." if slowed else sentence
 
 

@@ -24,6 +24,7 @@ from smarthost.explain import explain, known_of
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
+from smarthost.operations_suppression import ListOperations
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import GaugeReader, Gauges, LoopLag
@@ -84,6 +85,7 @@ class Server:
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
+        self.operations.suppression = ListOperations(self.spool, self.relay.suppression, self._clock)
         self.operations.explainer = lambda question: explain(known_of(self.relay), question)
         self.control = ControlServer(config.data_directory / "control.sock", self.operations)
         await self.control.start()
@@ -91,6 +93,7 @@ class Server:
         self._undo.append(self._lag.stop)
         with _naming(f"http.address {config.http_address}"):
             self._start_status(loop, dropped)
+        await self.relay.suppression.follow(config.suppression)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         for listener in config.listeners:
@@ -187,6 +190,7 @@ class Server:
             return problems
         self.config = config
         self.relay.apply(config, keyring)
+        await self.relay.suppression.follow(config.suppression)
         await self.relay.scheduler.refresh()
         log.info("the configuration was reloaded")
         return []
@@ -269,6 +273,7 @@ class Server:
                     next_history = now + HISTORY_WATCH
                     self.relay.tidy()
                     await self.spool.forget_history(now - self.config.history_keep)
+                    await self.relay.suppression.forget_expired()
             except Exception:
                 log.exception("the watch failed")
             if self._notifier.watchdog_interval and now >= next_alive:

@@ -151,16 +151,16 @@ async def test_an_address_in_trouble_goes_last(clock: Clock, closed_port: int) -
             session = await connect.connect(site)
             assert isinstance(session, Session)
             session.abandon()
-        assert [address for _, address in connect._candidates(site, (), "")] == ["127.0.0.2", "127.0.0.1"]
+        assert [address for _, address in connect._candidates(site, ())] == ["127.0.0.2", "127.0.0.1"]
         clock.now += 61
-        assert [address for _, address in connect._candidates(site, (), "")] == ["127.0.0.1", "127.0.0.2"]
+        assert [address for _, address in connect._candidates(site, ())] == ["127.0.0.1", "127.0.0.2"]
 
 
 async def test_equal_hosts_share_the_load(clock: Clock) -> None:
     """Hosts of one preference are shuffled for each session, those of different ones never."""
     site = site_of(Host("a", ("192.0.2.1",)), Host("b", ("192.0.2.2",)), Host("c", ("192.0.2.3",), preference=5))
     connect = connector(clock)
-    orders = {tuple(host.name for host, _ in connect._candidates(site, (), "")) for _ in range(30)}
+    orders = {tuple(host.name for host, _ in connect._candidates(site, ())) for _ in range(30)}
     assert orders == {("a", "b", "c"), ("b", "a", "c")}
 
 

@@ -60,7 +60,7 @@ async def test_a_part_is_on_disk_before_its_entry_is_let_go() -> None:
     ready = ReadyQueue(Site("site", (), Route("default", Deliver.RELAYHOST), 9e9), SiteLimits())
     ready.push(entry)
     ready.take()
-    hall = type("Hall", (), {"scheduler": scheduler, "settler": settler})()
+    hall = type("Hall", (), {"scheduler": scheduler, "settler": settler, "loop": asyncio.get_running_loop()})()
     dispatcher = Dispatcher(ready, hall)
     refused = Outcome(
         entry.recipients[1], Action.FAILED, Scope.RECIPIENT, Stage.RCPT, EnhancedStatus(5, 1, 1), "no such user"

@@ -430,7 +430,8 @@ async def test_source_address() -> None:
         session.abandon()
         fault = await attempt(peer.port, source_address="192.0.2.1")
     assert isinstance(fault, OpenFault)
-    assert (fault.stage, fault.fault) == (Stage.CONNECT, NetFault.UNREACHABLE)
+    assert (fault.stage, fault.fault) == (Stage.CONNECT, NetFault.SOURCE_UNUSABLE)
+    assert fault.reason.startswith("source_address 192.0.2.1 cannot be used: ")
 
 
 async def test_what_comes_between_is_handed_over() -> None:

@@ -1,7 +1,7 @@
 """Turns: who is served next by priority, as literal orders."""
 
-from smarthost.mail.envelope import Priority
-from smarthost.policy.fairness import PATIENCE, RANKS, Turns
+from smarthost.mail.envelope import RANKS, Priority
+from smarthost.policy.fairness import PATIENCE, Turns
 
 
 def serve(waiting: list[int], times: int, turns: Turns | None = None) -> str:

@@ -12,7 +12,8 @@ from smarthost.policy.backoff import Retry
 from smarthost.queue import operate
 from smarthost.queue.contents import Contents
 from smarthost.queue.operate import Operator
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.store import Accepted, Content, Filter, Settlement
@@ -217,6 +218,7 @@ async def test_the_scheduler_does_not_load_a_row_that_has_changed() -> None:
 
         async def meanwhile(
             queue: str,
+            lane: str,
             before: float,
             limit: int,
             desk: Desk = desk,
@@ -224,7 +226,7 @@ async def test_the_scheduler_does_not_load_a_row_that_has_changed() -> None:
             ends: bool = ends,
             due: object = due,
         ) -> list[Entry]:
-            found: list[Entry] = await due(queue, before, limit)  # type: ignore[operator]
+            found: list[Entry] = await due(queue, lane, before, limit)  # type: ignore[operator]
             assert found
             if ends:
                 await settle(desk.spool, desk.scheduler, entry)
@@ -234,7 +236,7 @@ async def test_the_scheduler_does_not_load_a_row_that_has_changed() -> None:
 
         desk.spool.due = meanwhile  # type: ignore[method-assign, assignment]
         queue = desk.scheduler.queues["relayhost"]
-        desk.scheduler.note_due("relayhost", T0 - 1)
+        desk.scheduler._note(queue, queue.lane(entry.lane), T0 - 1)
         await desk.scheduler._pull(queue)
         assert desk.offered == [] and desk.scheduler.total == 0
         assert queue.disk_due == (LATER if ends else float("inf"))

@@ -7,20 +7,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dns_server import DnsServer, dns_server
 from relay_house import SLOW, House
 
 from smarthost.__main__ import main
+from smarthost.cli.explain_format import format_explanation
 from smarthost.config_types import DkimKey, Dns
 from smarthost.control_verbs import Question, Refusal
 from smarthost.crypto.dkim_keys import Algorithm, generate_key, load_key, public_record
+from smarthost.mail.entry import Why
 from smarthost.mail.event import Kind
-from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, Source, TlsLevel, Upstream
 from smarthost.policy.admission import User
 from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import Match, RouteRule
+from smarthost.policy.suppression import SuppressionPoint, SuppressionRules
 from smarthost.report.timestamp import parse_time
 
 DEAD = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", 1),), TlsLevel.NONE)
@@ -125,8 +129,8 @@ async def test_signature_spf_and_dmarc(house: House, server: DnsServer, tmp_path
         "published": True,
         "text": "",
     }
-    assert (row["spf"]["result"], row["spf"]["mechanism"]) == ("pass", "ip4:192.0.2.25")
-    assert "--address" in str((await ask(house))["spf"]["notes"]) and "--address" not in str(row["spf"]["notes"])
+    assert (row["spf"][0]["result"], row["spf"][0]["mechanism"]) == ("pass", "ip4:192.0.2.25")
+    assert "--address" in str((await ask(house))["spf"]) and "--address" not in str(row["spf"])
     assert (row["dmarc"]["result"], row["dmarc"]["policy"]) == ("pass", "reject")
     assert row["dmarc"]["dkim_aligned"] == ["example.org"] and row["dmarc"]["spf_aligned"]
     below = await ask(house, sender="app@mail.example.org", address="192.0.2.25")
@@ -135,7 +139,43 @@ async def test_signature_spf_and_dmarc(house: House, server: DnsServer, tmp_path
     assert not other["dmarc"]["spf_aligned"] and other["dmarc"]["result"] == "pass"
     unpublished = await ask(house, sender="a@mail.strict.example", address="192.0.2.26")
     assert unpublished["signatures"][0]["published"] is False
-    assert unpublished["dmarc"]["result"] == "fail" and unpublished["spf"]["result"] == "none"
+    assert unpublished["dmarc"]["result"] == "fail" and unpublished["spf"][0]["result"] == "none"
+
+
+async def test_each_source_address_is_judged(house: House, server: DnsServer) -> None:
+    """SPF for each address that a session may leave from; what one of them alone would pass does not align."""
+    sources = (Source("192.0.2.25"), Source("192.0.2.26", hello="out2.example.org"))
+    route = msgspec.structs.replace(DEAD, name="out", source_address=sources)
+    await house.open(route_rules=(RouteRule(Match(), route),), dns=Dns((server.address,)))
+    row = await ask(house)
+    assert [(spf["address"], spf["result"]) for spf in row["spf"]] == [("192.0.2.25", "pass"), ("192.0.2.26", "fail")]
+    assert not row["dmarc"]["spf_aligned"]
+
+
+async def test_a_pool_is_told_with_all_its_upstreams(house: House, server: DnsServer) -> None:
+    """Each upstream with its share and quota; one that cannot be used now says why, and the next one is the site."""
+    hops = (NextHop("127.0.0.9", 1), NextHop("127.0.0.8", 2))
+    routes = [msgspec.structs.replace(DEAD, next_hops=(hop,), upstream=str(hop)) for hop in hops]
+    pool = (Upstream(routes[0], 0), Upstream(routes[1], 1, 2, ("5/h",)))
+    await house.open(
+        fallback=msgspec.structs.replace(DEAD, next_hops=hops, pool=pool), retry=SLOW, dns=Dns((server.address,))
+    )
+    row = await ask(house)
+    assert row["route"]["upstream"] == str(hops[0])
+    assert row["route"]["upstreams"][1] == {"name": str(hops[1]), "order": 1, "weight": 2, "quota": ["5/h"]}
+    number = await house.send("250@example.net")
+    await waiting_for(house, number, Why.NO_UPSTREAM)
+    row = await ask(house)
+    assert "because" in row["route"]["upstreams"][0] and row["earliest"]["why"] == Why.NO_UPSTREAM
+    text = format_explanation(row, time.time())
+    assert "upstream  [127.0.0.8]:2, order 1, weight 2, quota 5/h" in text and "not used until" in text
+
+
+async def waiting_for(house: House, number: int, why: Why) -> None:
+    """Wait until a message waits for a reason."""
+    async with asyncio.timeout(15):
+        while [row["why"] async for row in house.server.operations.why(number)] != [why]:
+            await asyncio.sleep(0.02)
 
 
 async def test_what_the_door_would_refuse(house: House, server: DnsServer) -> None:
@@ -157,6 +197,18 @@ async def test_what_the_door_would_refuse(house: House, server: DnsServer) -> No
     for recipient in ("", "a@b@c", "x@" + "a" * 70 + ".example", "a b"):
         with pytest.raises(Refusal):
             await ask(house, recipient)
+
+
+@pytest.mark.parametrize(("at", "verdict"), [("rcpt", "refused"), ("send", "suppressed")])
+async def test_a_suppressed_recipient_gets_nothing(house: House, server: DnsServer, at: str, verdict: str) -> None:
+    """Refused at RCPT, or accepted and failed on send, by configuration."""
+    rules = SuppressionRules(enabled=True, at=SuppressionPoint(at))
+    await house.open(suppression=rules, dns=Dns((server.address,)))
+    assert (await ask(house, "550@example.net"))["verdict"] == "sent"
+    number = await house.send("550@example.net")
+    await house.until(lambda: Kind.FAILED in house.kinds(number))
+    row = await ask(house, "550@example.net")
+    assert row["verdict"] == verdict and "suppression list" in row["refusal"]
 
 
 async def test_the_command_asks_the_relay_or_else_the_configuration(

@@ -1,19 +1,31 @@
 """Why mail waits: what is shown can be asked for and acted on, with since when and until when."""
 
+import asyncio
 import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import msgspec
+import pytest
+from dns_server import dns_server
 from relay_house import SLOW, House
 
-from smarthost.config_types import Login
-from smarthost.mail.entry import Why
+from smarthost.config_types import Dns, Login
+from smarthost.control_verbs import Question
+from smarthost.mail.entry import PARKED, Why
 from smarthost.mail.event import Kind
-from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
+from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.limits import Limit, LimitMatch
+from smarthost.policy.routing import Match, RouteRule
+from smarthost.policy.waiting import SENTENCES
 from smarthost.report.timestamp import parse_time
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.spool.store import Filter
 
+BY_MX = (RouteRule(Match(), Route("mx", Deliver.MX, tls=TlsLevel.NONE)),)
 DEAD = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", 1),), TlsLevel.NONE)
 
 
@@ -30,7 +42,7 @@ async def test_a_throttled_site_can_be_asked_for_and_acted_on(house: House) -> N
     await house.until(lambda: any(Kind.DELAYED in house.kinds(number) for number in numbers))
     await house.until(lambda: house.server.relay.scheduler.total == 0)
     operations = house.server.operations
-    throttled = Filter(why="site_throttled")
+    throttled = Filter(why=Why.SITE_THROTTLED)
     assert await shown(house, throttled) == ["site_throttled"] * 3
     assert await shown(house, Filter(why="new")) == []
     row = [row async for row in operations.why(numbers[-1])].pop()
@@ -58,7 +70,7 @@ async def test_a_refused_login_is_named(house: House) -> None:
     numbers = [await house.send(f"250-{n}@example.net") for n in range(3)]
     await house.until(lambda: any(Kind.DELAYED in house.kinds(number) for number in numbers))
     await house.until(lambda: house.server.relay.scheduler.total == 0)
-    assert await shown(house, Filter(why="login_paused")) == ["login_paused"] * 3
+    assert await shown(house, Filter(why=Why.LOGIN_PAUSED)) == ["login_paused"] * 3
     attempts = [(await house.server.spool.entries_of(number))[0].attempts for number in numbers]
     assert sorted(attempts) == [0, 0, 1]
     row = [row async for row in house.server.operations.why(numbers[attempts.index(0)])].pop()
@@ -96,3 +108,125 @@ async def test_since_is_the_last_that_happened(house: House) -> None:
     await house.until(lambda: house.server.relay.dispatcher_of("relayhost") is not None)
     row = [row async for row in operations.why(hanging)].pop()
     assert "in delivery" in row["text"]
+
+
+async def told(house: House, message: int) -> dict[str, Any]:
+    """Give what `why` says of a message with one entry."""
+    [row] = [row async for row in house.server.operations.why(message)]
+    return row
+
+
+async def waiting(house: House, why: Why, message: int) -> dict[str, Any]:
+    """Wait until a message waits for a reason; `queue list` and its filter must say the same then."""
+    async with asyncio.timeout(15):
+        while (row := await told(house, message))["why"] != why:
+            await asyncio.sleep(0.02)
+    assert [*await shown(house, Filter(why=why))] == [why]
+    assert row["text"] and row["since"]
+    return row
+
+
+async def test_new_waits_for_its_first_attempt(house: House) -> None:
+    """NEW: while DNS is asked where to send it."""
+    async with dns_server("") as server:
+        await house.open(route_rules=BY_MX, dns=Dns((server.address,)))
+        row = await waiting(house, Why.NEW, await house.send("you@silent.example"))
+        assert "just arrived" in row["text"]
+
+
+async def test_ambiguous_says_what_may_have_happened(house: House) -> None:
+    """AMBIGUOUS: the peer hung up behind the content; until its next attempt."""
+    await house.open(retry=SLOW)
+    row = await waiting(house, Why.AMBIGUOUS, await house.send("drop-dot@example.net"))
+    assert "may have taken it" in row["text"] and parse_time(row["until"]) > time.time() + 300
+
+
+async def test_retry_has_the_reply_and_the_time(house: House) -> None:
+    """RETRY: with the peer's words, until the time on the schedule."""
+    await house.open(retry=SLOW)
+    row = await waiting(house, Why.RETRY, await house.send("451@example.net"))
+    assert "Last: 451 " in row["text"] and parse_time(row["until"]) > time.time() + 300
+
+
+async def test_busy_waits_for_a_connection(house: House) -> None:
+    """SITE_BUSY: the one connection that is allowed carries another message; nobody knows until when."""
+    await house.open(retry=SLOW, limits=(Limit(match=LimitMatch(), max_connections=1),))
+    await house.send("hang@example.net")
+    await house.until(lambda: house.server.relay.dispatcher_of("relayhost") is not None)
+    row = await waiting(house, Why.SITE_BUSY, await house.send("250@example.net"))
+    assert row["until"] is None and "connections" in row["text"]
+    explained = await house.server.operations.explain(Question("250-2@example.net"))
+    assert explained["earliest"]["why"] == Why.SITE_BUSY and explained["earliest"]["at"] is None
+
+
+async def test_unresolved_names_the_fault_for_all_who_wait(house: House) -> None:
+    """UNRESOLVED: who has had the attempt, and who came behind it, say that DNS gave no answer."""
+    async with dns_server("") as server:
+        await house.open(route_rules=BY_MX, retry=SLOW, dns=Dns((server.address,)))
+        first = await house.send("you@servfail.example")
+        await waiting(house, Why.UNRESOLVED, first)
+        second = await house.send("me@servfail.example")
+        row = await told(house, second)
+        assert row["why"] == Why.UNRESOLVED and "servfail.example cannot be looked up" in row["text"]
+        assert time.time() < parse_time(row["until"]) < time.time() + 120
+        assert await shown(house, Filter(why=Why.UNRESOLVED)) == [Why.UNRESOLVED] * 2
+
+
+async def test_automation_names_the_rule_and_the_reply(house: House) -> None:
+    """AUTOMATION: the rule's name, the words that led to it, and its end."""
+    rule = AutomationRule("blocked", ReplyMatch("^451 "), Remedy.SUSPEND, duration=600.0)
+    await house.open(retry=SLOW, automation=(rule,))
+    row = await waiting(house, Why.AUTOMATION, await house.send("451@example.net"))
+    assert "rule blocked" in row["text"] and "451 " in row["text"]
+    assert parse_time(row["until"]) > time.time() + 300
+
+
+@pytest.mark.parametrize(
+    ("why", "quota", "word"),
+    [(Why.QUOTA_USED, ("1/h",), "quota of 1/h is used up"), (Why.NO_UPSTREAM, (), "connection refused")],
+)
+async def test_upstreams_that_cannot_be_used_are_named(
+    house: House, why: Why, quota: tuple[str, ...], word: str
+) -> None:
+    """QUOTA_USED and NO_UPSTREAM: each upstream of the pool with its obstacle, and until when."""
+    await house.sink.start()
+    hops = (NextHop("127.0.0.1", house.sink.address[1] if quota else 1), NextHop("127.0.0.9", 1))
+    routes = [msgspec.structs.replace(DEAD, next_hops=(hop,), upstream=str(hop)) for hop in hops]
+    pool = tuple(Upstream(route, order, 1, quota) for order, route in enumerate(routes))
+    await house.open(retry=SLOW, fallback=msgspec.structs.replace(DEAD, next_hops=hops, pool=pool))
+    if quota:
+        number = await house.send("250@example.net")
+        await house.until(lambda: Kind.RELAYED in house.kinds(number))
+    row = await waiting(house, why, await house.send("250-2@example.net"))
+    assert word in row["text"] and parse_time(row["until"]) > time.time()
+
+
+async def test_scheduled_says_until_when(house: House) -> None:
+    """SCHEDULED: until the time that its sender asked for."""
+    await house.open()
+    when = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+    content = f"X-Smarthost-Send-At: {when.isoformat()}\r\nSubject: x\r\n\r\nhello\r\n"
+    row = await waiting(house, Why.SCHEDULED, await house.send("250@example.net", content=content))
+    assert parse_time(row["until"]) == when.timestamp()
+
+
+@pytest.mark.parametrize("why", sorted(PARKED))
+async def test_parked_waits_for_a_person(house: House, why: Why) -> None:
+    """HELD, REPORT_FAILED, INTERNAL_ERROR, CONTENT_LOST: no end by itself, and what was the matter."""
+    await house.open(retry=SLOW)
+    number = await house.send("451@example.net")
+    await house.until(lambda: Kind.DELAYED in house.kinds(number))
+    await house.until(lambda: house.server.relay.scheduler.total == 0)
+    [entry] = await house.server.spool.entries_of(number)
+    assert house.server.relay.scheduler.claim(entry)
+    house.server.relay.settler.park(entry, why, "what was the matter")
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, why, number)
+    assert row["until"] is None and "what was the matter" in row["text"]
+
+
+def test_every_reason_has_its_test() -> None:
+    """A reason that is added has a sentence, and a test in this file that names it."""
+    source = Path(__file__).read_text()
+    missing = [why.name for why in Why if why not in PARKED and f"Why.{why.name}" not in source]
+    assert not missing and set(SENTENCES) == set(Why)

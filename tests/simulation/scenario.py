@@ -6,6 +6,7 @@ from sim_plan import HOME, Mail, Plan, _add_site
 from sim_run import Run
 from sim_site import Temper
 
+from smarthost.mail.envelope import Priority
 from smarthost.policy.limits import Limit, LimitMatch
 
 SITE = "site.example"
@@ -13,17 +14,17 @@ SITE = "site.example"
 
 def scenario(
     temper: Temper,
-    mails: Sequence[tuple[float, tuple[str, ...]]],
+    mails: Sequence[tuple[float, tuple[str, ...]] | tuple[float, tuple[str, ...], str, Priority]],
     refusals: dict[str, tuple[float, bytes]] | None = None,
     **limits: object,
 ) -> Plan:
-    """Plan mail, each with its time of arrival and local-parts at the site."""
+    """Plan mail, each with its time of arrival and local-parts at the site, and who sends it, how urgently."""
     plan = Plan()
     _add_site(plan, HOME, [HOME], [1], Temper())
     _add_site(plan, SITE, [SITE], [1], temper)
-    for number, (at, names) in enumerate(mails):
+    for number, (at, names, *more) in enumerate(mails):
         recipients = tuple(f"{name}@{SITE}" for name in names)
-        plan.mails.append(Mail(number, at, f"ann@{HOME}", recipients, 0, 100))
+        plan.mails.append(Mail(number, at, f"ann@{HOME}", recipients, 0, 100, *more))
     plan.refusals = {f"{name}@{SITE}": refusal for name, refusal in (refusals or {}).items()}
     if limits:
         plan.limits.append(Limit(LimitMatch(site=f"mx0.{SITE}"), **limits))  # type: ignore[arg-type]

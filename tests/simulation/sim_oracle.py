@@ -12,7 +12,6 @@ from smarthost.mail.message import format_id
 from smarthost.policy.rate import Rate
 
 FINAL = (Kind.RELAYED, Kind.FAILED, Kind.EXPIRED)
-PROMPT = 60.0  # seconds in which mail for a healthy site goes out, whatever the others do
 
 
 class Passing:
@@ -32,6 +31,7 @@ class Tale:
         """Begin with all recipients waiting."""
         self.key, self.at, self.recipients, self.mail = key, at, recipients, mail
         self.final: dict[str, Kind] = {}
+        self.may_vanish = self.was_held = False  # a person deleted entries of it, held them
         self.passed: dict[str, list[Passing]] = {}
 
 
@@ -65,11 +65,14 @@ class Pace:
 
 
 class Oracle:
-    """Compares what the spool keeps with what sites have seen. `faults` are sentences; none is the aim."""
+    """Compares what the spool keeps with what sites have seen. `faults` are sentences; none is the aim.
 
-    def __init__(self, clock: Clock, say: Callable[..., None], is_healthy: Callable[[str], bool]) -> None:
+    `patience` gives the seconds in which mail for a recipient has to be relayed, 0 where nobody can say.
+    """
+
+    def __init__(self, clock: Clock, say: Callable[..., None], patience: Callable[[str], float]) -> None:
         """Begin with no message."""
-        self._clock, self._say, self._is_healthy = clock, say, is_healthy
+        self._clock, self._say, self._patience = clock, say, patience
         self.faults: list[str] = []
         self.tales: dict[int, Tale] = {}
         self.by_key: dict[str, Tale] = {}
@@ -97,6 +100,12 @@ class Oracle:
             self._begin(event.message, Tale(key, self._clock(), (event.recipient,), None))
         elif event.event in FINAL:
             self._ended(self.tales[event.message], event)
+        elif event.event is Kind.DELETED:
+            self.tales[event.message].may_vanish = True
+        elif event.event is Kind.RELEASED and self.tales[event.message].mail is None:
+            self.tales[event.message].final.clear()  # a report that failed, and is tried again
+        elif event.event is Kind.HELD and not event.reply:
+            self.tales[event.message].was_held = True
         elif event.event is Kind.HELD:
             self.blame(f"{format_id(event.message)} is held: {event.reply}")
 
@@ -118,8 +127,11 @@ class Oracle:
             self.blame(f"{tale.key} to {recipient} is called relayed, and no 250 was read")
         if kind is not Kind.RELAYED and was_read:
             self.blame(f"{tale.key} to {recipient} is {kind} after a 250 that was read")
-        if self._is_healthy(recipient) and self._clock() - tale.at > PROMPT + self._outage_since(tale.at):
-            self.blame(f"{tale.key} to {recipient}, a healthy site, took {self._clock() - tale.at:.0f} s")
+        if tale.was_held:
+            return
+        took, patience = self._clock() - tale.at, self._patience(recipient)
+        if patience and took > patience + self._outage_since(tale.at):
+            self.blame(f"{tale.key} to {recipient}, a healthy site, took {took:.0f} s, more than {patience:.0f} s")
 
     def _outage_since(self, at: float) -> float:
         """Seconds since a time that are nobody's fault: the relay was down, or its disk full."""
@@ -133,6 +145,8 @@ class Oracle:
         if tale is None:
             self.blame(f"a site was sent {key}, which is not on disk")
             return lambda: None
+        if tale.mail is not None and content.partition(b"\r\n\r\n")[2] != tale.mail.content.partition(b"\r\n\r\n")[2]:
+            self.blame(f"{key} was sent with another content than it came with: {len(content)} octets")
         for recipient in recipients:
             passed = tale.passed.setdefault(recipient, [])
             if recipient not in tale.recipients:
@@ -179,6 +193,8 @@ class Oracle:
             there = waiting.get(message, [])
             if len(tale.final) == len(tale.recipients) and not there:
                 continue
+            if tale.may_vanish:
+                tale.final |= {r: Kind.DELETED for r in tale.recipients if r not in tale.final and r not in there}
             missing = [r for r in tale.recipients if r not in tale.final and there.count(r) != 1]
             ended = [r for r in there if r in tale.final]
             if missing:
@@ -191,12 +207,17 @@ class Oracle:
 
     def finish(self) -> None:
         """Look at the whole, when everything has had its time."""
+        untold: dict[str, str] = {}
         for tale in self.tales.values():
             for recipient in tale.recipients:
                 if recipient not in tale.final:
                     self.blame(f"{tale.key} to {recipient} has not ended")
-                else:
-                    self._look_at_report(tale, recipient)
+                elif wrong := self._look_at_report(tale, recipient):
+                    untold[tale.key] = wrong
+        lost = sum(t.mail is None and any(k is not Kind.RELAYED for k in t.final.values()) for t in self.tales.values())
+        if len(untold) > lost:
+            for wrong in untold.values():
+                self.blame(f"{wrong}, and {lost} reports were lost on their way")
         if self.resent > self.ambiguous:
             self.blame(f"{self.resent} recipients were sent again, and {self.ambiguous} ambiguous ends were counted")
 
@@ -208,17 +229,23 @@ class Oracle:
                 address = lines[b"Final-Recipient"].split(b";")[1].strip().decode()
                 self.reports.setdefault((numbers[0], address, lines[b"Action"].decode()), set()).add(key)
 
-    def _look_at_report(self, tale: Tale, recipient: str) -> None:
-        """Whoever failed has a report with the sender, once; nobody else has one, unless it was asked for."""
+    def _look_at_report(self, tale: Tale, recipient: str) -> str:
+        """Whoever failed has a report with the sender, once; nobody else has one, unless it was asked for.
+
+        Gives what is wrong if a report is missing.
+        """
         mail = tale.mail
         if mail is None:
-            return
+            return ""
         kind = tale.final[recipient]
         failures = len(self.reports.get((mail.number, recipient, "failed"), ()))
         successes = len(self.reports.get((mail.number, recipient, "relayed"), ()))
         notify = mail.notify or Notify.FAILURE | Notify.DELAY
-        due = kind is not Kind.RELAYED and bool(notify & Notify.FAILURE) and bool(mail.reverse_path)
-        if failures != due:
+        due = kind not in (Kind.RELAYED, Kind.DELETED) and bool(notify & Notify.FAILURE) and bool(mail.reverse_path)
+        if failures > due:
             self.blame(f"{tale.key} to {recipient} is {kind}, and {failures} reports of failure reached the sender")
         if successes and not (kind is Kind.RELAYED and notify & Notify.SUCCESS and mail.reverse_path):
             self.blame(f"{tale.key} to {recipient} is {kind}, and the sender was told that it was relayed")
+        if failures < due:
+            return f"{tale.key} to {recipient} is {kind}, and 0 reports of failure reached the sender"
+        return ""

@@ -5,7 +5,7 @@ from random import Random
 
 from sim_site import Site, Temper
 
-from smarthost.mail.envelope import Notify
+from smarthost.mail.envelope import Notify, Priority
 from smarthost.policy.limits import Limit, LimitMatch
 
 ARRIVING = 600.0  # seconds in which mail arrives
@@ -17,7 +17,7 @@ GONE, NULL, UNSURE = "gone.example", "null.example", "unsure.example"  # no such
 
 @dataclass(frozen=True)
 class Mail:
-    """One message: when it arrives (seconds since the beginning), from whom, to whom, and how long it is."""
+    """One message: when it arrives (seconds since the beginning), from whom, to whom, how long and how urgent it is."""
 
     number: int
     at: float
@@ -25,6 +25,8 @@ class Mail:
     recipients: tuple[str, ...]
     notify: int
     size: int
+    identity: str = ""
+    priority: Priority = Priority.MEDIUM
 
     @property
     def content(self) -> bytes:
@@ -52,6 +54,13 @@ class Plan:
     reloads: list[float] = field(default_factory=list)
     full: list[tuple[float, float]] = field(default_factory=list)  # when the disk is
     dns_outages: list[tuple[float, float]] = field(default_factory=list)
+    moves: list[tuple[float, str, str]] = field(default_factory=list)  # when, which domain, to whose hosts
+    ttl: float = 300.0  # seconds that DNS records may be kept
+    relayhosts: list[str] = field(default_factory=list)  # sites that are next hops, in order
+    relayed: list[str] = field(default_factory=list)  # domains whose mail goes to them; none: all
+    acts: list[tuple[float, str, str]] = field(
+        default_factory=list
+    )  # when a person does what, with which domain's mail
     bounds: dict[str, int] = field(default_factory=dict)  # of the scheduler's memory
     disk_stalls: bool = True
 
@@ -63,6 +72,7 @@ def draw(seed: int) -> Plan:
         temper = Temper()
         temper.latency, temper.split = rng.uniform(0.001, 0.2), rng.choice((0.0, 0.2, 0.8))
         temper.pipelining = rng.random() < 0.7
+        temper.chunking = rng.choice(("", "reads", "keeps"))
         if domain == HOME:
             temper.deaths, temper.cuts = rng.choice((0.0, 0.1)), rng.choice((0.0, 0.1))
         _add_site(plan, domain, [domain], [1], temper)
@@ -80,6 +90,12 @@ def draw(seed: int) -> Plan:
     domains += [name for name in (GONE, NULL, UNSURE) if rng.random() < 0.2]
     _draw_mail(rng, plan, domains)
     _draw_trouble(rng, plan)
+    if rng.random() < 0.35:
+        _draw_relayhosts(rng, plan, domains)
+    elif rng.random() < 0.3:
+        _draw_moves(rng, plan, domains)
+    if rng.random() < 0.3:
+        _draw_acts(rng, plan, domains)
     return plan
 
 
@@ -114,6 +130,8 @@ def _draw_temper(rng: Random) -> Temper:
     temper.pipelining, temper.dsn, temper.old = rng.random() < 0.7, rng.random() < 0.5, rng.random() < 0.05
     temper.pipelining = temper.pipelining and not temper.old
     temper.dsn = temper.dsn and not temper.old
+    if rng.random() < 0.5 and not temper.old:
+        temper.chunking = rng.choice(("reads", "keeps", "closes", "reads", "keeps", "closes", "liar"))
     if rng.random() < 0.2:
         return temper
     some = lambda chance, value: value if rng.random() < chance else 0.0  # noqa: E731
@@ -185,7 +203,7 @@ def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
             plan.refusals[person] = rng.choice(
                 ((1e9, b"550 5.1.1 no such user"), (until, b"450 4.2.1 not now"), (until, b"452 4.2.2 mailbox full"))
             )
-    at, burst = 0.0, rng.random() < 0.3
+    at, burst, is_mixed = 0.0, rng.random() < 0.3, rng.random() < 0.4
     for number in range(rng.choice((5, 10, 20, 40, 80))):
         at = min(at + rng.expovariate(1 / (0.01 if burst else 15.0)), ARRIVING)
         if burst and rng.random() < 0.05:
@@ -198,6 +216,8 @@ def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
                 tuple(rng.sample(people, rng.choice((1, 1, 1, 2, 3, 5)))),
                 rng.choice((0, 0, Notify.NEVER, Notify.SUCCESS | Notify.FAILURE, Notify.SUCCESS, Notify.FAILURE)),
                 rng.choice((100, 100, 100, 2000, 20_000)) if rng.random() < 0.995 else 300_000,
+                rng.choice(("", "app1", "app2")) if is_mixed else "",
+                rng.choice(tuple(Priority)) if is_mixed else Priority.MEDIUM,
             )
         )
 
@@ -218,3 +238,42 @@ def _draw_trouble(rng: Random, plan: Plan) -> None:
         plan.dns_outages = _spans(rng, rng.randint(1, 2), 300.0)
     if rng.random() < 0.3:
         plan.bounds = {"QUEUE_BOUND": 6, "CROWDED_BOUND": 2, "TOTAL_BOUND": 60}
+
+
+def _draw_relayhosts(rng: Random, plan: Plan, domains: list[str]) -> None:
+    """Next hops, tried in order, that may want a login; for all mail, or for some domains."""
+    chosen = []
+    for number in range(rng.choice((1, 2, 3))):
+        name = f"r{number}.example"
+        site = _add_site(plan, name, [], [rng.randint(1, 2)], _draw_temper(rng))
+        _break_some(rng, plan, site)
+        _limit(rng, plan, site)
+        chosen.append(site)
+    plan.relayhosts = [site.name for site in chosen]
+    if rng.random() < 0.5:
+        plan.relayed = [domain for domain in domains[2:] if rng.random() < 0.5] or domains[2:3]
+    if rng.random() < 0.4:
+        for site in chosen:
+            site.temper.wants_login, site.temper.old = True, False
+            if rng.random() < 0.3:
+                site.temper.login_refused = _spans(rng, 1, 300.0)
+
+
+def _draw_moves(rng: Random, plan: Plan, domains: list[str]) -> None:
+    """Mail hosts of domains that become others while mail waits."""
+    names = [site.name for site in plan.sites if site.name not in (HOME, WELL)]
+    plan.ttl = rng.choice((5.0, 60.0, 300.0))
+    movable = [domain for domain in domains if domain in plan.exchangers and domain not in (HOME, WELL)]
+    plan.moves = sorted(
+        (rng.uniform(0.0, 2 * ARRIVING), rng.choice(movable), rng.choice((*names, "")))
+        for _ in range(rng.randint(1, 6))
+    )
+
+
+def _draw_acts(rng: Random, plan: Plan, domains: list[str]) -> None:
+    """What a person does to the queue. Mail for home is let alone where it would be lost: reports are among it."""
+    for _ in range(rng.randint(1, 12)):
+        act = rng.choice(("hold", "hold", "release", "flush", "flush", "retry", "fail", "delete"))
+        chosen = rng.choice(domains[1:] if act in ("fail", "delete") else ["", *domains])
+        plan.acts.append((rng.uniform(0.0, ARRIVING + LIFETIME / 2), act, chosen))
+    plan.acts.sort()

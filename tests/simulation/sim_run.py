@@ -5,25 +5,28 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
+from typing import Any
 
 from sim_loop import Clock, SimLoop
+from sim_person import Person
 from sim_plan import LIFETIME, OVER, Plan, draw
 from sim_spool import SimSpool
 from sim_world import World
 
 from smarthost import assembly
 from smarthost.config import Config
-from smarthost.config_types import Dns
+from smarthost.config_types import Dns, Login
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.transfer import Job, Transfer
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel
 from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
+from smarthost.policy.routing import Match, RouteRule
 from smarthost.queue import contents, scheduler
 from smarthost.queue.rules import facts_of
 from smarthost.report.counters import Counters
@@ -32,6 +35,29 @@ from smarthost.report.feed import Feed
 BEGAN = 1_790_000_000.0
 RETRY = Retry(schedule=(20.0, 60.0, 120.0, 300.0), lifetime=LIFETIME, report_lifetime=LIFETIME, delay_warning=(600.0,))
 LOOK = 30.0  # seconds between two comparisons of the disk with the tales
+
+
+def routing_of(plan: Plan) -> dict[str, Any]:
+    """Give the part of the configuration that says where mail goes."""
+    by_mx = Route("mx", Deliver.MX, tls=TlsLevel.NONE)
+    if not plan.relayhosts:
+        return {"fallback": by_mx}
+    wants_login = any(site.temper.wants_login for site in plan.sites)
+    hops = tuple(NextHop(f"mx0.{name}") for name in plan.relayhosts)
+    route = Route(
+        "relay",
+        Deliver.RELAYHOST,
+        hops,
+        tls=TlsLevel.NONE,
+        login="relay" if wants_login else "",
+        allow_plaintext_auth=True,
+    )
+    found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route}
+    if plan.relayed:
+        found["route_rules"] = (RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),)
+    if wants_login:
+        found["credentials"] = {"relay": Login("relay", "secret")}
+    return found
 
 
 class Inline:
@@ -75,7 +101,7 @@ class Run:
             hostname="relay.example",
             listeners=(),
             users=(User("nobody", "*"),),
-            fallback=Route("mx", Deliver.MX, tls=TlsLevel.NONE),
+            **routing_of(self.plan),
             limits=tuple(self.plan.limits),
             retry=RETRY,
             dns=Dns(("127.0.0.1",)),
@@ -169,6 +195,7 @@ class Life:
         await relay.bookkeeper.start()
         await relay.scheduler.start()
         arrivals = asyncio.ensure_future(self._arrive())
+        person = asyncio.ensure_future(Person(run.plan, relay.operator, world).act())
         ticks = looks = 0
         while self.clock.elapsed < until:
             await asyncio.sleep(min(1.0, until - self.clock.elapsed + 1e-6))
@@ -177,12 +204,14 @@ class Life:
             if self.clock.elapsed >= LOOK * looks:
                 looks = int(self.clock.elapsed / LOOK) + 1
                 self.oracle.compare(self._spool.waiting())
-            if arrivals.done() and not self._spool.entries and not self._is_busy():
+            if arrivals.done() and person.done() and not self._spool.entries and not self._is_busy():
                 arrivals.result()
+                person.result()
                 self._look_for_leaks()
                 return True
-        if arrivals.done():
-            arrivals.result()
+        for each in (arrivals, person):
+            if each.done():
+                each.result()
         return False
 
     def _is_busy(self) -> bool:
@@ -219,7 +248,12 @@ class Life:
         if loaded > scheduler.TOTAL_BOUND:
             # Entries whose deadline has come are taken in beyond the bound, a few hundred at a time, to end them.
             loaded = sum(entry.key not in self._claimed for entry in entries)
-        if loaded > scheduler.TOTAL_BOUND or relay.scheduler.contents._octets > contents.CACHE_LIMIT:
+        # Beyond the bound each lane may have one entry, so that nobody waits for what others have in memory.
+        lanes = sum(len(queue.lanes) for queue in relay.scheduler.queues.values())
+        if (
+            loaded > scheduler.TOTAL_BOUND + lanes * scheduler.SURE
+            or relay.scheduler.contents._octets > contents.CACHE_LIMIT
+        ):
             self.world.blame(f"{loaded} entries in memory")
 
     def _full_span(self) -> tuple[float, float]:
@@ -244,8 +278,9 @@ class Life:
             await asyncio.sleep(max(0.0, mail.at - self.clock.elapsed))
             run.arrived()
             recipients = tuple(Recipient(r, r.rpartition("@")[2], int(mail.notify)) for r in mail.recipients)
-            envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}")
-            draft = self.relay.intake.begin(Arrival(at=self.clock(), door="sim", client="192.0.2.1"), envelope)
+            envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}", priority=mail.priority)
+            arrival = Arrival(at=self.clock(), door="sim", client="192.0.2.1", identity=mail.identity)
+            draft = self.relay.intake.begin(arrival, envelope)
             for start in range(0, len(mail.content), 65536):
                 draft.write(mail.content[start : start + 65536])
             draft.commit(lambda reply, number=number: self._answered(number, reply))  # type: ignore[misc]
@@ -282,11 +317,13 @@ class Life:
         self._claimed.add(entry.key)
         return self._claim(entry)
 
-    async def _count_connect(self, site: Site, tried: tuple[str, ...] = ()) -> object:
+    async def _count_connect(self, site: Site, tried: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> object:
         limits = self.relay.limits.for_site(site)
         self.oracle.took("connections", site.name, limits.max_connection_rate)
-        self.world.plan.owner[site.hosts[0].addresses[0]].limits = limits
-        return await self._connect(site, tried)
+        for host in site.hosts:
+            for address in host.addresses:
+                self.world.plan.owner[address].limits = limits
+        return await self._connect(site, tried, first)
 
 
 @contextmanager

@@ -15,13 +15,18 @@ class Temper:
     """How a site behaves. Chances are of one event; times are seconds since the run's beginning, or lengths.
 
     `down` and `storms` are spans of time: no connection, and 421 to everything. `modes` says by address "ok",
-    "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there).
+    "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there). `chunking` is how a site that offers it
+    deals with a chunk that it refuses: "reads" it; "keeps" the transaction open as well, until RSET; "closes" behind
+    its reply, the chunk unread; a "liar" knows no BDAT at all and takes the content for commands. "" offers none.
     """
 
     def __init__(self) -> None:
         """Begin without any fault."""
         self.latency, self.think, self.split = 0.01, 0.001, 0.1
         self.pipelining, self.dsn, self.old = True, True, False
+        self.chunking = ""
+        self.wants_login = False
+        self.login_refused: list[tuple[float, float]] = []
         self.greylist = 0.0
         self.down: list[tuple[float, float]] = []
         self.storms: list[tuple[float, float]] = []
@@ -53,6 +58,10 @@ class Session:
         self._temper, self._rng = site.temper, world.rng
         self._octets = b""
         self._in_content = self._is_over = False
+        self._chunk = -1  # octets of the chunk that comes
+        self._chunk_reply = b""
+        self._lied = False
+        self._is_known = not self._temper.wants_login
         self._reply_at = 0.0
         self._transactions = 0
         self._reset()
@@ -79,6 +88,13 @@ class Session:
             if self._in_content:
                 if not self._take_content():
                     return
+                continue
+            if self._chunk >= 0:
+                if len(self._octets) < self._chunk:
+                    return
+                content, self._octets = self._octets[: self._chunk], self._octets[self._chunk :]
+                self._chunk = -1
+                self._take_chunk(content)
                 continue
             line, end, rest = self._octets.partition(b"\r\n")
             if not end:
@@ -144,11 +160,17 @@ class Session:
             self._take_recipient(_address(line))
         elif verb == b"DATA":
             self._take_data()
+        elif verb == b"BDAT":
+            self._begin_chunk(line)
+        elif verb == b"AUTH":
+            self._take_login()
         elif verb == b"RSET":
             self._reset()
             self._say(b"250 2.0.0 Ok\r\n")
         elif verb == b"QUIT":
             self._end(b"221 2.0.0 Bye\r\n")
+        elif self._lied:
+            self._say(b"500 5.5.2 what\r\n")
         else:
             self._world.blame(f"{self._address} heard a command that there is not: {line!r}")
             self._say(b"500 5.5.2 what\r\n")
@@ -161,28 +183,44 @@ class Session:
         words = [b"sim", b"SIZE 0", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
         words += [b"PIPELINING"] if temper.pipelining else []
         words += [b"DSN"] if temper.dsn else []
+        words += [b"AUTH PLAIN"] if temper.wants_login else []
+        words += [b"CHUNKING"] if temper.chunking else []
         self._say(b"".join(b"250-" + word + b"\r\n" for word in words[:-1]) + b"250 " + words[-1] + b"\r\n")
 
+    def _take_login(self) -> None:
+        if not self._temper.wants_login or self._is_known:
+            self._world.blame(f"{self._address}: AUTH that is not wanted")
+        if self._world.is_within(self._temper.login_refused):
+            self._say(b"535 5.7.8 who are you\r\n")
+            return
+        self._is_known = True
+        self._say(b"235 2.7.0 welcome\r\n")
+
     def _refused(self) -> bytes:
-        """Draw a refusal of a whole transaction, or b""."""
+        """Draw a refusal of a whole transaction, or b""; reports, with the null reverse-path, never get 5yz."""
         if self._rng.random() >= self._temper.refusals:
             return b""
-        return self._rng.choice((b"451 4.3.0 later", b"452 4.3.1 full", b"450 4.7.1 no", b"550 5.7.1 no"))
+        last = b"450 4.7.1 no" if self._reverse_path == "" else b"550 5.7.1 no"
+        return self._rng.choice((b"451 4.3.0 later", b"452 4.3.1 full", b"450 4.7.1 no", last))
 
     def _take_mail(self, line: bytes) -> None:
         if self._reverse_path is not None:
             self._world.blame(f"{self._address}: MAIL inside a transaction")
+        if not self._is_known:
+            self._world.blame(f"{self._address}: MAIL without a login")
         self._transactions += 1
+        self._asked = 0
         limits = self._site.limits
         if limits and self._transactions > limits.max_messages_per_connection:
             self._world.blame(f"{self._site.name}: {self._transactions} messages on one connection")
+        self._reverse_path = _address(line)
         refused = self._refused()
         if self._temper.max_transactions and self._transactions > self._temper.max_transactions:
             refused = b"451 4.5.3 enough for one session"
         if refused:
+            self._reverse_path = None
             self._say(refused + b"\r\n")
             return
-        self._reverse_path = _address(line)
         self._say(b"250 2.1.0 Ok\r\n")
 
     def _take_recipient(self, address: str) -> None:
@@ -221,6 +259,31 @@ class Session:
             self._in_content = True
             self._say(b"354 go\r\n")
 
+    def _begin_chunk(self, line: bytes) -> None:
+        """Take BDAT; its octets follow, whatever the reply will be (RFC 3030 2)."""
+        size, last = line.split()[1:]
+        if last != b"LAST" or not self._temper.chunking:
+            self._world.blame(f"{self._address}: {line!r}")
+        if self._temper.chunking == "liar":
+            self._lied = True
+            self._say(b"502 5.5.1 what\r\n")
+            return
+        self._chunk = int(size)
+        self._chunk_reply = self._refused()
+        if not self._recipients:
+            self._chunk_reply = b"503 5.5.1 no valid recipients"
+        if self._chunk_reply and self._temper.chunking == "closes":
+            self._end(self._chunk_reply + b"\r\n")
+
+    def _take_chunk(self, content: bytes) -> None:
+        """Take a whole chunk, which is the whole content."""
+        if self._chunk_reply:
+            if self._temper.chunking == "reads" and self._recipients:
+                self._reset()
+            self._say(self._chunk_reply + b"\r\n")
+            return
+        self._accept(content)
+
     def _take_content(self) -> bool:
         """Look for the end of data; gives whether it was there."""
         if self._octets.startswith(b".\r\n"):
@@ -231,20 +294,24 @@ class Session:
                 return False
             self._octets = rest
         self._in_content = False
+        refused = self._refused()
+        if refused:
+            self._reset()
+            self._say(refused + b"\r\n")
+        else:
+            self._accept(content.replace(b"\r\n..", b"\r\n.") + b"\r\n")
+        return True
+
+    def _accept(self, content: bytes) -> None:
+        """Take a message, and perhaps die before anybody hears of it."""
         recipients, reverse_path = self._recipients, self._reverse_path or ""
         self._reset()
-        refused, rng = self._refused(), self._rng
-        if refused:
-            self._say(refused + b"\r\n")
-            return True
         read = self._world.accepted(self._site, key_of(content), reverse_path, recipients, content)
-        if rng.random() < self._temper.deaths:
-            # The message is taken, and the relay never hears of it.
+        if self._rng.random() < self._temper.deaths:
             self._world.say("%s accepts and dies", self._address)
-            self._end(reset=rng.random() < 0.5)
-            return True
-        self._say(b"250 2.0.0 Ok queued\r\n", read)
-        return True
+            self._end(reset=self._rng.random() < 0.5)
+        else:
+            self._say(b"250 2.0.0 Ok queued\r\n", read)
 
 
 def key_of(content: bytes) -> str:

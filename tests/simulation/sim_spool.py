@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Event
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.store import Accepted, Content, Done
@@ -67,13 +67,13 @@ class SimSpool(MemorySpool):
         self._ready_at = max(self._ready_at + 2e-6, self._loop.time() + wait)
         self._loop.call_at(self._ready_at, write)
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
         """Give what is due, as it was when the reading began."""
-        return await self._read(super().due(queue, before, limit))
+        return await self._read(super().due(queue, lane, before, limit))
 
-    async def next_due(self, queue: str, after: float) -> float | None:
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
         """Give the next due time, as it was when the reading began."""
-        return await self._read(super().next_due(queue, after))
+        return await self._read(super().next_due(queue, lane, after))
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give whose deadline has come, as it was when the reading began."""
@@ -98,13 +98,15 @@ class SimSpool(MemorySpool):
         """Give the recipients that are in the queue by message, as often as they are there."""
         found: dict[int, list[str]] = {}
         for entry in self._entries.values():
+            if entry.why is Why.REPORT_FAILED:
+                continue  # ended as far as the relay goes; a person may want to see it
             found.setdefault(entry.message.id, []).extend(r.address for r in entry.recipients)
         return found
 
     @property
     def entries(self) -> int:
-        """Count the entries on disk."""
-        return len(self._entries)
+        """Count the entries on disk, reports left out that failed and are kept for a person."""
+        return sum(entry.why is not Why.REPORT_FAILED for entry in self._entries.values())
 
     @property
     def parked(self) -> list[str]:

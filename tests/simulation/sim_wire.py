@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-COMMANDS = (b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"RSET")
+COMMANDS = (b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET")
 
 
 class Listener(Protocol):

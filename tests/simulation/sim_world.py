@@ -7,6 +7,7 @@ from typing import Any
 
 from sim_loop import Clock
 from sim_oracle import Oracle
+from sim_patience import patience_of
 from sim_plan import GONE, HOME, NULL, UNSURE, WELL, Plan
 from sim_site import Session, Site, Temper, numbers_in
 from sim_wire import Line, Wire
@@ -21,7 +22,8 @@ class World:
         """Begin with nobody connected; `trace` is the story so far, times since the beginning with each line."""
         self.plan, self.rng, self.clock = plan, rng, clock
         self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
-        self.oracle = Oracle(clock, self.say, lambda recipient: recipient.endswith(f"@{WELL}"))
+        patience = patience_of(plan)
+        self.oracle = Oracle(clock, self.say, lambda recipient: patience.get(recipient.rpartition("@")[2], 0.0))
         self._wires: dict[Wire, None] = {}
         self._connections = 0
         self.most_open: dict[str, int] = {}  # connections at once, by site
@@ -42,7 +44,19 @@ class World:
             temper = {name: value for name, value in vars(site.temper).items() if value != plain[name]}
             hosts = sorted(address for address, owner in plan.owner.items() if owner is site)
             lines.append(f"{site.name} at {', '.join(hosts)}: {temper}")
-        for name in ("limits", "refusals", "crashes", "reloads", "full", "dns_outages", "bounds"):
+        for name in (
+            "limits",
+            "refusals",
+            "crashes",
+            "reloads",
+            "full",
+            "dns_outages",
+            "bounds",
+            "moves",
+            "relayhosts",
+            "relayed",
+            "acts",
+        ):
             if found := getattr(plan, name):
                 lines.append(f"{name}: {found}")
         return "\n".join([*lines, f"{len(plan.mails)} messages", ""])
@@ -128,6 +142,16 @@ class World:
         wire.peer = Session(self, site, address, wire)
         return wire
 
+    def _mail_hosts_of(self, domain: str) -> Records:
+        """Answer for a domain as it stands now; while it moves to nowhere, its name servers fail."""
+        now = domain
+        for at, moved, to in self.plan.moves:
+            if moved == domain and at <= self.clock.elapsed:
+                now = to
+        if not now:
+            return Records(fault=DnsFault.TEMPORARY)
+        return Records(mx=tuple(self.plan.exchangers[now]), ttl=self.plan.ttl)
+
     async def ask(self, _stub: object, name: str, rdtype: str) -> Records:
         """Answer a question of DNS."""
         plan = self.plan
@@ -143,8 +167,8 @@ class World:
         if name == UNSURE:
             return Records(fault=DnsFault.TEMPORARY)
         if rdtype == "MX" and name in plan.exchangers:
-            return Records(mx=tuple(plan.exchangers[name]), ttl=300.0)
+            return self._mail_hosts_of(name)
         if rdtype == "A" and name in plan.addresses:
-            return Records(addresses=plan.addresses[name], ttl=300.0)
+            return Records(addresses=plan.addresses[name], ttl=plan.ttl)
         known = name in plan.addresses or name in plan.exchangers or name == NULL
         return Records(fault=DnsFault.NO_RECORDS if known and name != GONE else DnsFault.NO_NAME)

@@ -40,10 +40,11 @@ def test_a_seed_is_always_the_same_story() -> None:
     assert len(told[0]) > 1000
 
 
-@pytest.mark.parametrize("rate", ["30/min", "2/s,max_burst=5", "300/h"])
+@pytest.mark.parametrize("rate", ["30/min", "2/s,max_burst=5", "300/h", "300/d"])
 def test_a_limit_that_binds_is_used(rate: str) -> None:
     """With more mail than a rate allows, at least 95 % of what it allows goes out, and the oracle sees no more."""
-    count, period = {"30/min": (30, 60.0), "2/s,max_burst=5": (2, 1.0), "300/h": (300, 3600.0)}[rate]
+    periods = {"30/min": (30, 60.0), "2/s,max_burst=5": (2, 1.0), "300/h": (300, 3600.0), "300/d": (300, 86400.0)}
+    count, period = periods[rate]
     temper = Temper()
     temper.latency, temper.think = 0.05, 0.05
     found = run(scenario(temper, [(1.0, ("ann",))] * 700, message_rate=(rate,)))
@@ -53,6 +54,14 @@ def test_a_limit_that_binds_is_used(rate: str) -> None:
     else:
         whole = min(times[-1], 1800.0) - times[0]
         assert len(times) >= 0.95 * whole * count / period
+
+
+def test_several_rates_bind_together() -> None:
+    """Of a pace and a quota each is used to 95 % in the time in which it binds, and neither is exceeded."""
+    found = run(scenario(Temper(), [(1.0, ("ann",))] * 700, message_rate=("1/s", "200/h")))
+    times = taken(found, "messages")
+    assert len([at for at in times if at < 1.0 + 200.0 / 0.95]) >= 0.95 * 200
+    assert len([at for at in times if at < 1800.0]) <= 200
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -61,7 +61,7 @@ def ignore_connections(patch: pytest.MonkeyPatch) -> None:
 
 def forget_to_come_back(patch: pytest.MonkeyPatch) -> None:
     """Entries that are settled with a new due time are not looked at again, and do not expire."""
-    patch.setattr(Scheduler, "_note", lambda self, queue, due: None)
+    patch.setattr(Scheduler, "_note", lambda self, queue, lane, due: None)
     patch.setattr("smarthost.delivery.promoter.Promoter.overdue", lambda self, entries: None)
 
 

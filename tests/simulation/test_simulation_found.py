@@ -71,3 +71,24 @@ def test_a_report_is_written_before_what_comes_behind_it() -> None:
     for number in range(30):
         mine = [recipient for key, recipient in ends if key == f"m{number}"]
         assert mine == [f"ann@{SITE}", f"bob@{SITE}"]
+
+
+def test_what_a_person_deletes_leaves_memory() -> None:
+    """Contents of messages that are deleted while they wait for a slow site do not stay in memory."""
+    temper = Temper()
+    temper.think = 3.0
+    plan = scenario(temper, [(1.0, ("ann",))] * 40, max_connections=1)
+    plan.acts = [(5.0, "delete", SITE)]
+    found = run(plan)
+    assert len(taken(found, "messages")) < 10
+
+
+def test_replies_to_content_decide_nothing() -> None:
+    """A site that offers CHUNKING and knows no BDAT answers 500 to each line of the content; nobody fails by that."""
+    temper = Temper()
+    temper.chunking, temper.refusals = "liar", 0.3
+    for seed in range(6):
+        found = run(scenario(temper, [(1.0, ("ann", "bob"))] * 20, max_connections=1), seed)
+        assert not [
+            values for _, text, values in found.world.trace if text.startswith("%s to %s:") and values[3] == 500
+        ]

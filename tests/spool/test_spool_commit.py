@@ -114,7 +114,7 @@ async def test_reading_does_not_wait_for_writing(open_sqlite: Opener) -> None:
     waiting = Waiting()
     spool.accept(sample(2), waiting.more())
     async with asyncio.timeout(2):
-        assert len(await spool.due("relayhost", NOW + 1, 10)) == 1
+        assert len(await spool.due("relayhost", "2app", NOW + 1, 10)) == 1
         assert await spool.oldest() is not None
     assert waiting.faults == []
     other.execute("ROLLBACK")
@@ -128,9 +128,10 @@ async def test_no_question_reads_a_queue_through(open_sqlite: Opener) -> None:
     await accept(spool, sample(1))
     connection = spool._database.connection
     asked = {
-        reader._HEAD: ("",),
-        reader._DUE: ("q", NOW, 10),
-        reader._NEXT_DUE: ("q", NOW),
+        reader._NEXT_LANE: ("", ""),
+        reader._NEXT_QUEUE: ("",),
+        reader._DUE: ("q", "2", NOW, 10),
+        reader._NEXT_DUE: ("q", "2", NOW),
         reader._DEADLINES: (NOW, 10),
         reader._BEHIND: (0, 0, 10),
         reader._OF: (1,),

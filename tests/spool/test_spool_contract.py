@@ -9,8 +9,10 @@ import pytest
 from spool_samples import NOW, Waiting, accept, done_with, sample, sample_id, sample_message, settle, split_sample
 
 from smarthost.mail.entry import Entry, Why
+from smarthost.mail.envelope import Priority
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
+from smarthost.mail.suppression import Origin, Suppression
 from smarthost.policy.ledger import LimitState
 from smarthost.spool.store import Accepted, Change, Content, Filter, QueueHead, Settlement, Spool
 
@@ -31,7 +33,7 @@ async def test_accepted_comes_back_as_it_was(spool: Spool) -> None:
     entry.attempts, entry.warned, entry.last, entry.hosts_tried = 3, 1, "451 4.3.0 later (mx)", ("mx1", "mx2")
     expected = copy.copy(entry)
     await accept(spool, accepted)
-    assert await spool.due("relayhost", NOW + 1, 10) == [expected]
+    assert await spool.due("relayhost", "2app", NOW + 1, 10) == [expected]
     assert await spool.entries_of(sample_id(1)) == [expected]
     assert await spool.contents([sample_id(1), 5]) == {sample_id(1): accepted.content}
     assert spool.last_id == sample_id(1)
@@ -68,12 +70,12 @@ async def test_due_gives_the_earliest_first_then_by_arrival(spool: Spool) -> Non
     await accept(spool, *(sample(serial, due=due) for serial, due in times.items()), sample(6, queue="other"))
 
     async def serials(before: float, limit: int) -> list[int]:
-        return [(entry.message.id - sample_id(0)) >> 4 for entry in await spool.due("relayhost", before, limit)]
+        return [(entry.message.id - sample_id(0)) >> 4 for entry in await spool.due("relayhost", "2app", before, limit)]
 
     assert await serials(NOW + 10, 10) == [2, 3, 1, 4]
     assert await serials(NOW + 10, 2) == [2, 3]
     assert await serials(NOW, 10) == []
-    assert await spool.due("nowhere", NOW + 99, 10) == []
+    assert await spool.due("nowhere", "2app", NOW + 99, 10) == []
 
 
 async def test_heads_and_next_due(spool: Spool) -> None:
@@ -82,13 +84,13 @@ async def test_heads_and_next_due(spool: Spool) -> None:
     parked.entries[0].due = parked.entries[0].deadline = math.inf
     await accept(spool, sample(1, "b", due=NOW + 7), sample(2, "b", due=NOW + 4), sample(3, "a/x.example"), parked)
     assert sorted(await spool.heads(), key=lambda head: head.queue) == [
-        QueueHead("a/x.example", NOW),
-        QueueHead("b", NOW + 4),
+        QueueHead("a/x.example", "2app", NOW),
+        QueueHead("b", "2app", NOW + 4),
     ]
-    assert await spool.next_due("b", NOW + 4) == NOW + 4
-    assert await spool.next_due("b", NOW + 5) == NOW + 7
-    assert await spool.next_due("b", NOW + 8) is None
-    assert await spool.next_due("parked", 0) is None
+    assert await spool.next_due("b", "2app", NOW + 4) == NOW + 4
+    assert await spool.next_due("b", "2app", NOW + 5) == NOW + 7
+    assert await spool.next_due("b", "2app", NOW + 8) is None
+    assert await spool.next_due("parked", "2app", 0) is None
 
 
 async def test_settle_replaces_the_row(spool: Spool) -> None:
@@ -98,7 +100,7 @@ async def test_settle_replaces_the_row(spool: Spool) -> None:
     first.due, first.attempts, first.why, first.last = NOW + 300, 1, Why.RETRY, "421 4.3.2 later"
     await settle(spool, Settlement(first))
     assert await spool.entries_of(sample_id(1)) == [first, second]
-    assert await spool.heads() == [QueueHead("a", NOW + 300), QueueHead("b", NOW + 2)]
+    assert await spool.heads() == [QueueHead("a", "2app", NOW + 300), QueueHead("b", "2app", NOW + 2)]
 
 
 async def test_the_message_goes_with_its_last_entry(spool: Spool) -> None:
@@ -123,7 +125,7 @@ async def test_a_report_comes_with_the_settle(spool: Spool) -> None:
     event = Event(time=NOW, event=Kind.FAILED, message=sample_id(1), code=550, recipient="user0@d0.example.net")
     await settle(spool, Settlement(entry, (event,), (sample(2, "report"),)))
     assert await spool.events_of(sample_id(1)) == [event]
-    assert [each.key for each in await spool.due("report", NOW + 1, 9)] == [(sample_id(2), 1)]
+    assert [each.key for each in await spool.due("report", "2app", NOW + 1, 9)] == [(sample_id(2), 1)]
     assert spool.last_id == sample_id(2)
 
 
@@ -293,7 +295,42 @@ async def test_null_reverse_path_and_unicode(spool: Spool) -> None:
     message = msgspec.structs.replace(sample_message(1, sender=""), tag="größer")
     entry = Entry(message, 1, "mx/übung.example", message.envelope.recipients, NOW, NOW + 9, NOW + 9, last="не сейчас")
     await accept(spool, Accepted(message, Content(b"x"), (entry,)))
-    assert await spool.due("mx/übung.example", NOW + 1, 1) == [entry]
+    assert await spool.due("mx/übung.example", "2app", NOW + 1, 1) == [entry]
+
+
+async def test_lanes_are_read_apart(spool: Spool) -> None:
+    """Each lane of a queue has a head of its own, and only its own entries are due; a settle leaves an entry there."""
+    low, urgent = sample(1), sample(2)
+    envelope = msgspec.structs.replace(low.message.envelope, priority=Priority.LOW)
+    low.message = low.entries[0].message = msgspec.structs.replace(low.message, envelope=envelope)
+    await accept(spool, low, urgent, sample(3))
+    assert await spool.heads() == [QueueHead("relayhost", "2app", NOW), QueueHead("relayhost", "3app", NOW)]
+    assert [each.key for each in await spool.due("relayhost", "3app", NOW + 1, 9)] == [low.entries[0].key]
+    assert len(await spool.due("relayhost", "2app", NOW + 1, 9)) == 2
+    (entry,) = await spool.entries_of(low.message.id)
+    entry.due = NOW + 300
+    await settle(spool, Settlement(entry))
+    assert await spool.next_due("relayhost", "3app", 0.0) == NOW + 300
+    assert await spool.next_due("relayhost", "0", 0.0) is None
+
+
+async def test_suppressions_come_back_as_they_were(spool: Spool) -> None:
+    """Rows are kept by owner and address, a later word on a key counts, pages go by key, odd text harms nobody."""
+    store = spool.suppressions
+    first = Suppression("", "a@example.net", 1, 0.0, NOW + 5, reason="550 5.2.1 off")
+    second = Suppression("app1", "a@example.net", 0, NOW, math.inf, Origin.MANUAL, "asked for")
+    waiting = Waiting()
+    store.write([first])
+    store.write([msgspec.structs.replace(first, failures=2), second], (), waiting.more())
+    store.write([Suppression("", "gone@example.net", 3, NOW, NOW + 9, reason="\udc80")])
+    store.write((), [("", "gone@example.net"), ("", "\udc80")], waiting.more())
+    assert await waiting.all() == [None, None]
+    assert await store.page(("", ""), 9) == [msgspec.structs.replace(first, failures=2), second]
+    assert await store.page(("", ""), 1) == [msgspec.structs.replace(first, failures=2)]
+    assert await store.page(first.key, 9) == [second]
+    assert await store.find([second.key, ("app2", "a@example.net")]) == {second.key: second}
+    assert [row.key for row in await store.expired(NOW + 5, 9)] == [first.key]
+    assert await store.expired(NOW + 4, 9) == []
 
 
 async def test_limit_states_are_kept(spool: Spool) -> None:

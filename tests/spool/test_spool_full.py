@@ -46,7 +46,7 @@ async def test_accepts_are_refused_and_settles_go_through(open_sqlite: Opener) -
     await accept(spool, *(sample(serial) for serial in range(20)))
     limit_pages(spool, 1)
     waiting, settled = Waiting(), Waiting()
-    for entry in await spool.due("relayhost", NOW + 1, 5):
+    for entry in await spool.due("relayhost", "2app", NOW + 1, 5):
         spool.settle(done_with(entry), settled.more())
     for serial in range(100, 130):
         spool.accept(sample(serial, content=b"x" * 30_000), waiting.more())
@@ -145,7 +145,7 @@ async def test_a_file_system_that_is_really_full(open_sqlite: Opener, small_disk
         for _ in range(100):
             file.write(b"x" * 65_536)
     waiting = Waiting()
-    entries = await spool.due("relayhost", NOW + 1, 5000)
+    entries = await spool.due("relayhost", "2app", NOW + 1, 5000)
     for entry in entries[: total // 2]:
         entry.why, entry.last = Why.RETRY, "451 4.3.0 later"
         spool.settle(Settlement(entry), waiting.more())

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from smarthost.config import Config, ConfigError, load
 from smarthost.crypto.dkim_keys import KeyUnreadable, load_key
 from smarthost.crypto.tls import ServerTls, TlsContexts, TlsFault
 from smarthost.mail.route import Route, TlsLevel
+from smarthost.network.dial import SourceUnusable, bind
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +35,7 @@ def run(chosen: argparse.Namespace) -> int:
         check_keys(config, problems, warnings)
         check_certificates(config, problems)
         check_folder(config.data_directory, problems, warnings)
+        check_sources(config, warnings)
     if chosen.json:
         print(json.dumps({"ok": not problems, "problems": problems, "warnings": warnings}, ensure_ascii=False))
         return os.EX_CONFIG if problems else os.EX_OK
@@ -65,6 +68,7 @@ def check_certificates(config: Config, problems: list[str]) -> None:
             problems.append(str(fault))
     contexts = TlsContexts()
     routes: list[Route] = [config.fallback, *(rule.route for rule in config.route_rules)]
+    routes += [upstream.route for route in routes for upstream in route.pool]
     anchors = {route.ca_file for route in routes}
     anchors |= {login.grant.ca_file for login in config.credentials.values() if login.grant is not None}
     for ca_file in sorted(anchors - {""}):
@@ -72,6 +76,17 @@ def check_certificates(config: Config, problems: list[str]) -> None:
             contexts.for_level(TlsLevel.VERIFY, ca_file)
         except TlsFault as fault:
             problems.append(str(fault))
+
+
+def check_sources(config: Config, warnings: list[str]) -> None:
+    """See whether this machine has the addresses that sessions shall go out from; they may come up later."""
+    routes = [config.fallback, *(rule.route for rule in config.route_rules)]
+    for address in sorted({source.address for route in routes for source in route.source_address}):
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as connection:
+            try:
+                bind(connection, address)
+            except SourceUnusable as fault:
+                warnings.append(str(fault))
 
 
 def check_folder(folder: Path, problems: list[str], warnings: list[str]) -> None:

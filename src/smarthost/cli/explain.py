@@ -22,7 +22,7 @@ from smarthost.explain import explain, known_from
 
 # What would not be sent, or not now, is no success for a script.
 _EXIT_CODES: Mapping[str, int] = MappingProxyType(
-    {"refused": os.EX_NOPERM, "fails": os.EX_NOHOST, "unresolved": os.EX_TEMPFAIL}
+    {"refused": os.EX_NOPERM, "suppressed": os.EX_NOPERM, "fails": os.EX_NOHOST, "unresolved": os.EX_TEMPFAIL}
 )
 
 
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run the command; gives 0, 68 (the domain takes no mail), 75 (DNS gives no answer) or 77 (it would be refused)."""
+    """Run the command; gives 0, 68 (the domain takes no mail), 75 (DNS gives no answer) or 77 (refused)."""
     question = Question(chosen.recipient, chosen.sender, chosen.author, chosen.user, chosen.tag, chosen.address)
     try:
         row = ask_one(find_data_directory(chosen), "explain", msgspec.to_builtins(question))

@@ -15,6 +15,7 @@ _VERDICTS = {
     "held": "it would be accepted, and held until somebody releases it",
     "discarded": "it would be accepted and thrown away",
     "refused": "it would be refused",
+    "suppressed": "it would be accepted, and fail: the recipient is on the suppression list",
     "fails": "it would be accepted, and fail: the domain takes no mail",
     "unresolved": "it would be accepted, and wait: DNS gives no answer about where to deliver",
 }
@@ -62,8 +63,13 @@ def _route(row: Row) -> Iterator[Line]:
     if "instead_of" in route:
         yield "", f"instead of {route['instead_of']}: a rule on replies leads its mail here for now"
     yield "", route["text"]
-    for hop in route["next_hops"]:
+    for hop in () if "upstreams" in route else route["next_hops"]:
         yield "next hop", hop
+    for upstream in route.get("upstreams", ()):
+        quota = f", quota {', '.join(upstream['quota'])}" if upstream["quota"] else ""
+        yield "upstream", f"{upstream['name']}, order {upstream['order']}, weight {upstream['weight']}{quota}"
+        if "because" in upstream:
+            yield "", f"not used until {upstream['unused_until']}: {upstream['because']}"
     if route["login"]:
         yield "login", route["login"]
 
@@ -101,8 +107,7 @@ def _author(row: Row) -> Iterator[Line]:
         yield "signature", "none: no [[dkim]] key is for the From domain"
     for key in row.get("signatures", ()):
         yield "signature", f"{key['selector']}._domainkey.{key['domain']}, {key['algorithm']}: {key['text']}"
-    spf = row.get("spf")
-    if spf is not None:
+    for spf in row.get("spf", ()):
         decided = f" by {spf['mechanism']}" if spf["mechanism"] else ""
         yield "SPF", f"{spf['result']}{decided} for {spf['domain']} from {spf['address']} ({spf['explanation']})"
         for note in spf["notes"]:

@@ -36,7 +36,7 @@ def find_spool(folder: Path) -> Path | None:
 
 def list_entries(spool: Path, wanted: Filter, limit: int) -> Iterator[Row]:
     """Give the entries that a filter chooses, at most `limit` of them unless it is 0."""
-    with _reading(spool) as reader:
+    with reading(spool) as reader:
         for number, entry in enumerate(_select(reader, wanted)):
             if limit and number == limit:
                 return
@@ -45,7 +45,7 @@ def list_entries(spool: Path, wanted: Filter, limit: int) -> Iterator[Row]:
 
 def show_message(spool: Path, message: int) -> Row | None:
     """Give a message with its entries and events, None when nobody knows it."""
-    with _reading(spool) as reader:
+    with reading(spool) as reader:
         entries = reader.entries_of((message,))
         events = reader.events_of(message)
     if not entries and not events:
@@ -59,7 +59,7 @@ def show_message(spool: Path, message: int) -> Row | None:
 
 def export_messages(spool: Path, wanted: Filter) -> Iterator[Row]:
     """Give whole messages as rows, content in base64, as the control socket does."""
-    with _reading(spool) as reader:
+    with reading(spool) as reader:
         last = 0
         for entry in _select(reader, wanted):
             if entry.message.id != last:
@@ -101,8 +101,8 @@ def _select(reader: Reader, wanted: Filter) -> Iterator[Entry]:
 
 
 @contextmanager
-def _reading(spool: Path) -> Iterator[Reader]:
-    """Open the spool's own reader; its questions are asked on this thread, so its loop never runs."""
+def reading(spool: Path) -> Iterator[Reader]:
+    """Open the spool's own reader, read-only; its questions are asked on this thread, so its loop never runs."""
     loop = asyncio.new_event_loop()
     reader = Reader(spool / DATABASE, loop, lambda sentence: None)
     try:

@@ -23,7 +23,7 @@ def list_entries(folder: Path, wanted: Mapping[str, Any], limit: int) -> Iterato
     def offline(spool: Path) -> Iterator[Row]:
         return queue_offline.list_entries(spool, _to_filter(wanted), limit)
 
-    return _read(folder, "queue.list", {"filter": wanted, "limit": limit}, offline)
+    return read_rows(folder, "queue.list", {"filter": wanted, "limit": limit}, offline)
 
 
 def export_messages(folder: Path, wanted: Mapping[str, Any]) -> Iterator[Row]:
@@ -32,7 +32,7 @@ def export_messages(folder: Path, wanted: Mapping[str, Any]) -> Iterator[Row]:
     def offline(spool: Path) -> Iterator[Row]:
         return queue_offline.export_messages(spool, _to_filter(wanted))
 
-    return _read(folder, "queue.export", {"filter": wanted}, offline)
+    return read_rows(folder, "queue.export", {"filter": wanted}, offline)
 
 
 def show_message(folder: Path, message: str) -> Row:
@@ -40,24 +40,25 @@ def show_message(folder: Path, message: str) -> Row:
     try:
         return ask_one(folder, "queue.show", {"id": message})
     except RelayDown as down:
-        shown = queue_offline.show_message(_find_spool(folder, down), parse_id(message) or 0)
+        shown = queue_offline.show_message(find_spool(folder, down), parse_id(message) or 0)
     if shown is None:
         detail = f"{message} is neither in the queue nor in the history that is kept"
         raise CommandFailed(detail, os.EX_NOINPUT)
     return shown
 
 
-def _read(
+def read_rows(
     folder: Path, verb: str, arguments: Mapping[str, Any], offline: Callable[[Path], Iterator[Row]]
 ) -> Iterator[Row]:
+    """Give the running relay's answer to a verb, or what `offline` reads from the spool of one that is down."""
     try:
         rows = iter(ask(folder, verb, arguments))
     except RelayDown as down:
-        rows = offline(_find_spool(folder, down))
+        rows = offline(find_spool(folder, down))
     yield from rows
 
 
-def _find_spool(folder: Path, down: RelayDown) -> Path:
+def find_spool(folder: Path, down: RelayDown) -> Path:
     """Find the spool of a relay that is down, and say that it is read; raises what said that it is down if none."""
     spool = queue_offline.find_spool(folder)
     if spool is None:

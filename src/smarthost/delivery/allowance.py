@@ -4,7 +4,7 @@ from smarthost.delivery.hall import Hall
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Outcome
 from smarthost.queue.ready import ReadyQueue
-from smarthost.queue.scheduler import Key
+from smarthost.queue.waiting import Key
 
 
 def allowed(hall: Hall, ready: ReadyQueue, recipients: tuple[Recipient, ...], now: float) -> tuple[Recipient, ...]:

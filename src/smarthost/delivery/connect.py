@@ -1,16 +1,20 @@
 """Connect: the next candidate, and the next, until one gives a session; what failed is remembered for a while."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address
 from itertools import groupby
 from random import Random
 
 import msgspec
 
+from smarthost.delivery.egress import Egress, families
 from smarthost.delivery.pauses import Pauses
+from smarthost.delivery.transfer import Ending
 from smarthost.mail.envelope import Recipient
-from smarthost.mail.outcome import Outcome, Scope, Stage
+from smarthost.mail.outcome import Action, Outcome, Scope, Stage
+from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Host, Site
 from smarthost.network.session import OpenFault, Session, SessionSettings, Timeouts, TlsContexts, open_session
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
@@ -63,23 +67,27 @@ class Connector:
         self._timeouts = timeouts or Timeouts()
         self.pauses: Pauses[Unreached] = Pauses()
         self._troubled: Pauses[None] = Pauses()
+        self.egress = Egress(clock, rng)
 
-    async def connect(self, site: Site, hosts_tried: Sequence[str] = ()) -> Session | Unreached:
-        """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last.
+    async def connect(
+        self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = ()
+    ) -> Session | Unreached:
+        """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last, `first` go first.
 
         For MX delivery at most 5 addresses are tried, and 2 that answer. A refused login ends the search at once:
         it would be refused everywhere, and counted.
         """
-        settings = self._settings_for(site)
+        settings, sources = self._settings_for(site), self.egress.draw(site.route.source_address)
         if settings.credentials is not None and (left := self._left_alone(_login_place(site))):
             return left
         last: Unreached | None = None
         addresses = sessions = 0
-        for host, address in self._candidates(site, hosts_tried, settings.source_address):
+        for host, address in self._candidates(site, hosts_tried, families(sources, settings.source_address), first):
             if left := self._left_alone(_host_place(site, host)):
                 last = last or left
                 continue
-            opened = await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+            attempt = partial(self._open, host, address)
+            opened = await self.egress.open(address, sources, settings, attempt)
             if isinstance(opened, Session):
                 self._troubled.resume(address)
                 return opened
@@ -90,17 +98,27 @@ class Connector:
                 break
             if site.route.deliver is Deliver.MX and (addresses >= MAX_ADDRESSES or sessions >= MAX_SESSIONS):
                 break
-        return last or _no_candidate(settings.source_address)
+        return last or _no_candidate([*(source.address for source in sources), settings.source_address])
 
-    def pause(self, site: Site, host: Host, address: str, fault: OpenFault, verdict: Verdict) -> None:
-        """Leave a host, or for scope SITE the login, alone because of what it said within a session."""
-        now = self._clock()
+    def leave_alone(self, site: Site, session: Session, ending: Ending) -> None:
+        """Leave a host, or for scope SITE the login, alone because of what ended a session with it."""
+        now, host = self._clock(), session.host
+        fault = OpenFault(ending.stage or Stage.CONTENT, ending.fault, ending.reply, ending.reason)
+        status = ending.reply.status if ending.reply is not None else EnhancedStatus(4, 4, 2)
+        verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
         place = _login_place(site) if verdict.scope >= Scope.SITE else _host_place(site, host)
-        self.pauses.pause(place, now + verdict.pause, Unreached(fault, verdict, host.name, address), now)
+        self.pauses.pause(place, now + verdict.pause, Unreached(fault, verdict, host.name, session.address), now)
 
     def login_pause(self, site: Site) -> tuple[float, Unreached] | None:
         """Give until when the login of a site is left alone, and why; None when it is not."""
         return self.pauses.cause(_login_place(site), self._clock())
+
+    def is_dead(self, site: Site, host: Host) -> bool:
+        """Whether a host of a site is left alone, or none of its addresses has answered lately."""
+        now = self._clock()
+        if self.pauses.is_paused(_host_place(site, host), now):
+            return True
+        return all(self._troubled.is_paused(address, now) for address in host.addresses)
 
     def host_pause(self, site: Site, host: Host) -> tuple[float, Unreached] | None:
         """Give until when a host of a site is left alone, and why; None when it is not."""
@@ -115,24 +133,30 @@ class Connector:
         """End all pauses, as after a reload."""
         self.pauses.clear()
         self._troubled.clear()
+        self.egress.clear()
 
-    def _candidates(self, site: Site, hosts_tried: Sequence[str], source: str) -> Iterator[tuple[Host, str]]:
+    async def _open(self, host: Host, address: str, settings: SessionSettings) -> Session | OpenFault:
+        """Open a session to one address."""
+        return await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+
+    def _candidates(
+        self, site: Site, hosts_tried: Sequence[str], versions: Collection[int] = (), first: Sequence[str] = ()
+    ) -> Iterator[tuple[Host, str]]:
         """Give host and address of each candidate in the order of trial.
 
         Hosts of one preference are shuffled anew for each session, so that they share the load (RFC 5321 5.1).
-        Addresses that did not answer lately go last; only those of the source address's family are of use.
+        Addresses that did not answer lately go last; only those of a source address's family are of use.
         """
         hosts: list[Host] = []
         for _, equals in groupby(site.hosts, key=lambda host: host.preference):
             group = list(equals)
             self._rng.shuffle(group)
             hosts += group
-        hosts.sort(key=lambda host: host.name in hosts_tried)
-        version = ip_address(source).version if source else 0
+        hosts.sort(key=lambda host: (host.name not in first, host.name in hosts_tried))
         now = self._clock()
         pairs = [(host, address) for host in hosts for address in host.addresses]
         pairs.sort(key=lambda pair: self._troubled.is_paused(pair[1], now))
-        return (pair for pair in pairs if not version or ip_address(pair[1]).version == version)
+        return (pair for pair in pairs if not versions or ip_address(pair[1]).version in versions)
 
     def _note(self, site: Site, host: Host, address: str, fault: OpenFault) -> Unreached:
         """Say what a fault means, and remember whom it touched."""
@@ -147,7 +171,7 @@ class Connector:
                 text = "the login of route %s is left alone for %.0f s: %s"
                 log.error(text, site.route.name, verdict.pause, unreached.reason)
             self.pauses.pause(place, now + verdict.pause, unreached, now)
-        elif fault.reply is None:
+        elif fault.reply is None and fault.fault is not NetFault.SOURCE_UNUSABLE:
             self._troubled.pause(address, now + TROUBLE, None, now)
         return unreached
 
@@ -183,8 +207,8 @@ def _classify(fault: OpenFault) -> Verdict:
     return classify_fault(fault.stage, fault.fault)
 
 
-def _no_candidate(source: str) -> Unreached:
-    what = "no address that can be reached" + (f" from {source}" if source else "")
+def _no_candidate(sources: Sequence[str]) -> Unreached:
+    what = " ".join(["no address that can be reached", *(f"from {source}" for source in sources if source)])
     fault = OpenFault(Stage.CONNECT, NetFault.UNREACHABLE, None, what)
     return Unreached(fault, _classify(fault), "", "")
 

@@ -1,48 +1,50 @@
 """Pulls entries of one site and has sessions carry them: as many as window, limits and work ask for."""
 
 import asyncio
-import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from smarthost.delivery.allowance import allowed, give_way
 from smarthost.delivery.connect import Unreached, outcomes_of
+from smarthost.delivery.front import Front
 from smarthost.delivery.hall import Hall
-from smarthost.delivery.loading import load_contents
+from smarthost.delivery.loading import Loader
+from smarthost.delivery.opener import Opener
+from smarthost.delivery.sticking import bring_fitting
 from smarthost.delivery.telling import Passage
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
-from smarthost.mail.reply import EnhancedStatus
-from smarthost.network.session import OpenFault, Session
-from smarthost.policy.classify import Verdict
+from smarthost.network.session import Session
 from smarthost.queue.ready import ReadyQueue
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from smarthost.delivery.pool import Pool
 
 ENTRIES_PER_SESSION = 16  # waiting entries that justify one more session: pipelining carries a few without one
-PATIENCE = 0.005  # seconds that one entry may stand at the front before further sessions are opened
-_RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
+_RELAYED = Action.RELAYED  # members are looked up each time they are named; these for every message
+_AMBIGUOUS = Why.AMBIGUOUS
 
 
 class Dispatcher:
     """One site's sessions. Callback-driven: a message costs no task.
 
-    `queues` are the names of the queues whose entries come here, which wait together when the site does.
+    `queues` are the names of the queues whose entries come here, which wait together when the site does. In a `pool`
+    they need not: what cannot go here goes elsewhere.
     """
 
     def __init__(self, ready: ReadyQueue, hall: Hall) -> None:
         """Begin with no session."""
         self.ready, self._hall = ready, hall
         self.queues: set[str] = set()
+        self.pool: Pool | None = None
         self.transfers: dict[Transfer, None] = {}  # a set that keeps their order
-        self.opening = 0
         self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loading = False
-        self._is_stalled = False
-        self._front: Entry | None = None
+        self._opener = Opener(ready, hall, self._start, self._unreached)
+        self._front = Front(ready, hall.loop, self.work)
+        self._loader = Loader(ready, hall, self._take_out, self.work)
         self._timer: asyncio.TimerHandle | None = None
         self.stopping = False
 
@@ -55,8 +57,8 @@ class Dispatcher:
         if ready.todo:
             if self._wants_session():
                 self.work()
-            elif self._front is None:
-                self._watch_front()
+            else:
+                self._front.watch()
 
     def work(self) -> None:
         """Wake idle sessions and open further ones, as far as there is work for them."""
@@ -69,7 +71,7 @@ class Dispatcher:
         while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
             pass
         if ready.is_paced and (wait := ready.wait(now)) and not self._would_use_session(wait):
-            self._later(wait)
+            self._pace(wait)
             return
         wanted = len(ready.todo) - self.opening
         while wanted > 0 and self._wants_session():
@@ -80,12 +82,13 @@ class Dispatcher:
             if not ready.window.may_open(now):
                 self.hold(now)
                 return
-            ready.opening_cells.take(now)
-            ready.window.opened()
-            self.opening += 1
-            task = asyncio.ensure_future(self._open())
-            self._tasks.add(task)
-            task.add_done_callback(self._opened)
+            self._opener.open(now, ready.todo[0])
+
+    def probe(self) -> None:
+        """Open a session with no mail for it, if the window allows: does the site answer again?"""
+        now = self._hall.clock()
+        if not self.stopping and not self.opening and self._opener.may_open(now):
+            self._opener.open(now)
 
     def next_job(self, transfer: Transfer) -> Job | None:
         """Give a session its next transaction; None when there is nothing to carry just now."""
@@ -93,9 +96,14 @@ class Dispatcher:
         now = self._hall.clock() if ready.todo else 0.0
         while ready.todo and not self.stopping and self._may_send(now):
             entry = ready.todo[0]
+            if entry.why is _AMBIGUOUS:
+                fitting = self._fitting(transfer, entry, now)
+                if fitting is None:
+                    break
+                entry = fitting
             content = self._hall.scheduler.contents.get(entry.message.id)
             if content is None:
-                self._load()
+                self._loader.load()
                 break
             most, recipients = ready.limits.max_recipients_per_transaction, entry.recipients
             if len(recipients) > most or self._partial or ready.counts_recipients or self._hall.gates.active:
@@ -110,6 +118,23 @@ class Dispatcher:
             return Job(entry, recipients, content, now)
         self._idle[transfer] = None
         return None
+
+    def _fitting(self, transfer: Transfer, front: Entry, now: float) -> Entry | None:
+        """Give what a session may carry while an entry is at the front that belongs to one host; see to that one."""
+        ready, loop = self.ready, self._hall.loop
+        entry = bring_fitting(ready, transfer.session.host.name, self._hall.connector.is_dead)
+        if entry is front:
+            return entry
+        carrier = next((each for each in self.transfers if each.session.host.name in front.sticks_to), None)
+        if carrier is not None:
+            loop.call_soon(carrier.wake)
+        elif self.opening:
+            pass
+        elif len(self.transfers) >= ready.limits.max_connections:
+            loop.call_soon(transfer.close)
+        elif self._opener.may_open(now):
+            self._opener.open(now, front)
+        return entry
 
     def finished(
         self,
@@ -156,7 +181,7 @@ class Dispatcher:
         if ending.scope >= Scope.HOST:
             ready.window.failed(now)
             if ending.pause:
-                self._pause(transfer.session, ending)
+                self._hall.connector.leave_alone(ready.site, transfer.session, ending)
         ready.window.closed()
         for job in reversed(ending.untouched):
             if self._hall.gates.active:
@@ -174,10 +199,12 @@ class Dispatcher:
         """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
         for transfer in tuple(self.transfers):
             transfer.check(now)
+        if self.pool is not None:
+            self.pool.watch(self, now)
         if self.ready.todo:
             self.work()
-            if self.ready.todo and self._front is None:
-                self._watch_front()
+            if self.ready.todo:
+                self._front.watch()
 
     def withdraw(self, key: tuple[int, int]) -> bool:
         """Take one waiting entry out by its key, with what is known of a part of it; False when it is in delivery.
@@ -195,18 +222,24 @@ class Dispatcher:
     def retire(self) -> None:
         """Take no more work and let sessions end once they carry nothing: at shutdown, or when routes changed."""
         self.stopping = True
+        self.pool = None
         self._unload()
         for transfer in tuple(self.transfers):
             transfer.close()
 
     def cut(self) -> None:
         """End every session at once, at the end of the shutdown's patience."""
-        for task in tuple(self._tasks):
-            task.cancel()
+        self._opener.cut()
+        self._loader.cut()
         for transfer in tuple(self.transfers):
             transfer.abort()
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def opening(self) -> int:
+        """Count the sessions that are being opened."""
+        return self._opener.opening
 
     @property
     def idle_sessions(self) -> int:
@@ -225,13 +258,6 @@ class Dispatcher:
         """Whether nothing is in delivery."""
         return self.ready.busy == 0 and self.opening == 0
 
-    def _pause(self, session: Session, ending: Ending) -> None:
-        """Leave the host or the login alone for as long as the verdict says."""
-        fault = OpenFault(ending.stage or Stage.CONTENT, ending.fault, ending.reply, ending.reason)
-        status = ending.reply.status if ending.reply is not None else EnhancedStatus(4, 4, 2)
-        verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
-        self._hall.connector.pause(self.ready.site, session.host, session.address, fault, verdict)
-
     def _untried(self, entry: Entry) -> tuple[Recipient, ...]:
         decided = {outcome.recipient for outcome in self._partial.get(entry.key, ())}
         return tuple(r for r in entry.recipients if r not in decided) if decided else entry.recipients
@@ -241,7 +267,7 @@ class Dispatcher:
         if self._hall.settler.is_stuck or ready.suspended_until > now:
             return False
         if ready.is_paced and (wait := ready.wait(now)) > 0.0:
-            self._later(wait)
+            self._pace(wait)
             return False
         return True
 
@@ -265,26 +291,19 @@ class Dispatcher:
     def _wants_session(self) -> bool:
         """Whether one more session is worth its cost: none is there, or the work is too much for those that are."""
         sessions = len(self.transfers) + self.opening
-        if sessions and len(self.ready.todo) <= (0 if self._is_stalled else ENTRIES_PER_SESSION * sessions):
+        if sessions and len(self.ready.todo) <= (0 if self._front.is_stalled else ENTRIES_PER_SESSION * sessions):
             return False
         return sessions < self.ready.limits.max_connections and not self._hall.settler.is_stuck
 
-    def _watch_front(self) -> None:
-        """Look again in a moment whether the entry at the front has moved."""
-        self._front = self.ready.todo[0]
-        self._hall.loop.call_later(PATIENCE, self._look_at_front)
+    def _pace(self, wait: float) -> None:
+        """Come back when a rate allows; what an upstream's quota holds back may go elsewhere meanwhile."""
+        self._later(wait)
+        if self.pool is not None:
+            self._hall.loop.call_soon(self._give_up_quota)
 
-    def _look_at_front(self) -> None:
-        front, self._front = self._front, None
-        if not self.ready.todo or self.stopping:
-            return
-        if self.ready.todo[0] is front:
-            # The peer is slow or far away, so that what waits is better carried side by side.
-            self._is_stalled = True
-            self.work()
-            self._is_stalled = False
-        else:
-            self._watch_front()
+    def _give_up_quota(self) -> None:
+        if self.pool is not None:
+            self.pool.quota_used(self)
 
     def _later(self, wait: float) -> None:
         if self._timer is None:
@@ -294,38 +313,15 @@ class Dispatcher:
         self._timer = None
         self.work()
 
-    def _load(self) -> None:
-        if not self._loading:
-            self._loading = True
-            task = asyncio.ensure_future(load_contents(self._hall, self.ready.todo, self._take_out))
-            self._tasks.add(task)
-            task.add_done_callback(self._loaded)
-
-    def _loaded(self, task: "asyncio.Task[None]") -> None:
-        self._loading = False
-        self._opened(task)
-        self.work()
-
-    async def _open(self) -> None:
-        """Open one session and start it; a failure is spent on the entry at the front."""
-        ready, hall = self.ready, self._hall
-        tried = ready.todo[0].hosts_tried if ready.todo else ()
-        try:
-            session = await hall.connector.connect(ready.site, tried)
-        except BaseException:
-            self.opening -= 1
-            ready.window.closed()
-            raise
-        self.opening -= 1
-        if isinstance(session, Unreached):
-            self._unreached(session)
-            return
-        ready.window.succeeded()
-        transfer = hall.make_transfer(session, self)
+    def _start(self, session: Session) -> None:
+        """Take a session that has just been opened."""
+        transfer = self._hall.make_transfer(session, self)
         self.transfers[transfer] = None
         transfer.start()
         if self.stopping:
             transfer.close()
+        elif self.pool is not None:
+            self.pool.recovered()
 
     def _unreached(self, unreached: Unreached) -> None:
         """No host answered: the first entry has had its attempt; if the site is throttled now, the others wait."""
@@ -335,7 +331,8 @@ class Dispatcher:
         ready.window.closed()
         if unreached.verdict.scope is Scope.SITE and unreached.verdict.pause:
             ready.window.pause(now + unreached.verdict.pause)
-        if not self.transfers and ready.todo:
+        spares = self.pool is not None and self.pool.has_other(self)
+        if not self.transfers and ready.todo and not spares:
             entry = ready.take()
             ready.done()
             recipients = self._untried(entry)
@@ -345,7 +342,7 @@ class Dispatcher:
             if is_news:
                 outcomes = hall.remedies.review(self, outcomes)
             hall.settler.attempted(entry, [*earlier, *outcomes])
-        elif self.transfers:
+        elif self.transfers or spares:
             hall.settler.teller.tell_unreached(ready.site, unreached)
             if is_news:
                 hall.remedies.hear(self, unreached.fault.stage, unreached.fault.reply)
@@ -362,17 +359,31 @@ class Dispatcher:
             until, why, reason = ready.suspended_until, Why.AUTOMATION, ready.suspended_by
         if until <= now:
             return
+        self._later(until - now)
+        if self.pool is not None:
+            self.pool.spread(self, reason)
+            return
         for queue in self.queues:
             self._hall.scheduler.block(queue, until, reason or "the site is throttled", why)
         if self._hall.gates.active:
             self._hall.gates.drain(self.queues)
         self._unload()
-        self._later(until - now)
 
     def shrink(self) -> None:
         """End the sessions that are more than the limits allow now, each with what it carries."""
         for transfer in tuple(self.transfers)[self.ready.limits.max_connections :]:
             transfer.close()
+
+    def release(self, queue: str = "") -> list[Entry]:
+        """Give up what waits here, or of one queue, to go elsewhere; an entry that is partly tried goes to disk."""
+        every = self.ready.drain()
+        entries = [entry for entry in every if not queue or entry.queue == queue]
+        for entry in every if len(entries) < len(every) else ():
+            if entry.queue != queue:
+                self.ready.push(entry)
+        begun = {entry.key for entry in entries if self._partial.pop(entry.key, None) is not None}
+        self._hall.scheduler.unload([entry for entry in entries if entry.key in begun])
+        return [entry for entry in entries if entry.key not in begun]
 
     def _unload(self) -> None:
         """Give all that waits here back to the disk."""
@@ -380,8 +391,3 @@ class Dispatcher:
         for entry in entries:
             self._partial.pop(entry.key, None)
         self._hall.scheduler.unload(entries)
-
-    def _opened(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("delivery to %s failed", self.ready.site.name, exc_info=error)

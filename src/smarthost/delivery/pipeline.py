@@ -14,7 +14,8 @@ from smarthost.wire.data import stuff
 RSET = b"RSET\r\n"
 CHUNK_LIMIT = 64 * 1024  # octets of a content that is worth sending before its recipients are known to be accepted
 _END_LINE = b".\r\n"
-_NO_SUCH_COMMAND = frozenset({500, 501, 502, 503, 504})  # RFC 5321 4.2.2: said of BDAT, not of a message
+_BAD_SEQUENCE = 503  # what BDAT gets where every recipient was refused, too
+_NO_SUCH_COMMAND = frozenset({500, 501, 502, _BAD_SEQUENCE, 504})  # RFC 5321 4.2.2: said of BDAT, not of a message
 
 
 class Step(NamedTuple):
@@ -262,17 +263,26 @@ class Pipeline:
     def _chunk_answered(self, transaction: Transaction, reply: Reply) -> None:
         """BDAT's reply decides like that to the end of data; where no recipient was accepted it says nothing."""
         assert self._depth is not None
-        if not transaction.accepted:
+        if reply.code in _NO_SUCH_COMMAND and (transaction.accepted or reply.code != _BAD_SEQUENCE):
+            self._chunk_not_known(transaction, reply)
+        elif not transaction.accepted:
             self._end_transaction(transaction, reset=not transaction.is_refused)
-            return
-        if reply.code in _NO_SUCH_COMMAND:
-            self._depth.refused()
-            transaction.put_off()
         else:
             transaction.content_replied(reply)
             if reply.code < 300:
                 self._depth.coped()
-        self._end_transaction(transaction, reset=reply.code >= 300)
+            self._end_transaction(transaction, reset=reply.code >= 300)
+
+    def _chunk_not_known(self, transaction: Transaction, reply: Reply) -> None:
+        """BDAT was offered and is not known: the peer takes the content for commands, and its replies mean nothing."""
+        assert self._depth is not None
+        self._depth.refused()
+        transaction.put_off()
+        self.current = self.behind.popleft() if self.behind else None
+        self.step = BETWEEN
+        self._driver.settle(transaction)
+        if self.step is BETWEEN:
+            self._driver.break_off(f"BDAT was answered: {reply}", reply)
 
     def _empty_dot_answered(self, reply: Reply) -> None:
         transaction = self._transaction(reply)

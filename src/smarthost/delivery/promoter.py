@@ -2,28 +2,37 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
 
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.hall import Hall
+from smarthost.delivery.pool import ANOTHER_LOOK, Member, Pool
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
-from smarthost.queue.rules import Rules
+from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
+from smarthost.queue.rules import Rules, site_queue
 from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.waiting import Key
 
 log = logging.getLogger(__name__)
 
 UNRESOLVED_PAUSE = 60.0  # seconds before a queue whose DNS fails is looked at again, doubling to the next
 UNRESOLVED_PAUSE_MOST = 900.0
+POOL_PATIENCE = 5.0  # seconds for all upstreams of a pool to be looked up; what is not found then joins later
+_NEVER = float("inf")
 
 
 class Promoter:
     """From the scheduler to the dispatchers. `dispatcher_for` makes or finds the dispatcher of a site.
 
-    `joined` is told of each queue that is found to go to a site; the assembly sets it.
+    `joined` is told of each queue that is found to go to a site, `suppression` knows to whom nothing is sent, and by
+    `rng` pools share their mail; the assembly sets them. `known` is where a queue's mail goes, and until when that may
+    be believed.
     """
 
     def __init__(
@@ -41,7 +50,11 @@ class Promoter:
         self._dispatcher_for, self._clock, self.gates = dispatcher_for, hall.clock, hall.gates
         self.gates.admit = self._admit
         self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
-        self.known: dict[str, tuple[Dispatcher, float]] = {}
+        self.rng = Random(0)
+        self.suppression: SuppressionList | None = None
+        self.known: dict[str, tuple[Dispatcher | Pool, float]] = {}
+        # By queue: dispatchers of sites that it went to before, which may still have some of its entries.
+        self._former: dict[str, list[Dispatcher]] = {}
         self._waiting: dict[str, list[Entry]] = {}
         self._pauses: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,22 +68,27 @@ class Promoter:
             self._offer(entry)
 
     def _offer(self, entry: Entry) -> None:
+        if self.suppression is not None and self.suppression.fails and self._fail_suppressed(entry, self.suppression):
+            return
         if not (self.gates.active and self.gates.holds(entry)):
             self._admit(entry)
 
     def _admit(self, entry: Entry) -> None:
-        known = self.known.get(entry.queue)
+        known = self.known.get(entry.queue) or self._join_pool(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
             return
-        waiting = self._waiting.get(entry.queue)
+        route = self._route_of(entry)
+        place = site_queue(entry.queue) if route.pool else entry.queue
+        waiting = self._waiting.get(place)
         if waiting is not None:
             waiting.append(entry)
             return
-        self._waiting[entry.queue] = [entry]
-        task = asyncio.ensure_future(self._resolve(entry.queue, self._route_of(entry), entry.recipients[0].domain))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        self._waiting[place] = [entry]
+        if route.pool:
+            self._keep(self._find_pool(place, route))
+        else:
+            self._keep(self._resolve(entry.queue, route, entry.recipients[0].domain))
 
     def reoffer(self, entry: Entry) -> None:
         """Take an entry from disk: it may have been routed by an older configuration, so route it again."""
@@ -87,10 +105,45 @@ class Promoter:
         else:
             self._settler.reroute(entry, list(zip(named, routes, strict=True)))
 
+    def _fail_suppressed(self, entry: Entry, suppression: SuppressionList) -> bool:
+        """Give recipients up that are on the suppression list; the others come back from disk at once."""
+        message = entry.message
+        identity = message.arrival.identity
+        doomed = () if message.report else [r for r in entry.recipients if suppression.is_suppressed(identity, r)]
+        if not doomed:
+            return False
+        status = SUPPRESSED.status
+        outcomes = [
+            Outcome(recipient, Action.FAILED, Scope.RECIPIENT, Stage.QUEUE, status, SUPPRESSED_ON_SEND)
+            for recipient in doomed
+        ]
+        self._settler.attempted(entry, outcomes, tuple(r for r in entry.recipients if r not in doomed))
+        return True
+
     def forget(self) -> None:
         """Resolve again before the next use, as after a reload."""
+        for target, _ in self.known.values():
+            if isinstance(target, Pool):
+                target.is_retired = True
         self.known.clear()
         self._pauses.clear()
+
+    def dispatchers_of(self, queue: str) -> list[Dispatcher]:
+        """Give the dispatchers that may have entries of a queue, first those to which its mail goes now."""
+        known = self.known.get(queue)
+        found = [] if known is None else known[0].dispatchers if isinstance(known[0], Pool) else [known[0]]
+        return [*found, *self._former[queue]] if queue in self._former else found
+
+    def pool_of(self, queue: str) -> Pool | None:
+        """Give the pool that serves a queue, if one does."""
+        known = self.known.get(queue)
+        return known[0] if known is not None and isinstance(known[0], Pool) else None
+
+    def withdraw(self, queue: str, key: Key) -> bool:
+        """Take one waiting entry out of wherever it waits; False when it is in delivery, or on disk only."""
+        if not self._scheduler.is_unwritten(key) and self.gates.withdraw(key, queue):
+            return True
+        return any(dispatcher.withdraw(key) for dispatcher in self.dispatchers_of(queue))
 
     def tidy(self) -> set[Dispatcher]:
         """Forget findings that have expired; gives the dispatchers that the others still name.
@@ -98,23 +151,28 @@ class Promoter:
         One whose dispatcher has entries stays, for that is how they are found when their deadline comes.
         """
         now = self._clock()
-        self.known = {
-            queue: known
-            for queue, known in self.known.items()
-            if known[1] > now or known[0].ready.todo or known[0].ready.busy
+        self._former = {
+            queue: left
+            for queue, former in self._former.items()
+            if (left := [each for each in former if each.ready.todo or each.ready.busy])
         }
+        named: set[Dispatcher] = {each for former in self._former.values() for each in former}
+        for queue, (target, expires) in tuple(self.known.items()):
+            if isinstance(target, Pool):
+                named.update(target.dispatchers)
+            elif expires > now or target.ready.todo or target.ready.busy:
+                named.add(target)
+            else:
+                del self.known[queue]
         self._pauses = {queue: pause for queue, pause in self._pauses.items() if queue in self._scheduler.queues}
-        return {known[0] for known in self.known.values()}
+        return named
 
     def overdue(self, entries: Sequence[Entry]) -> None:
         """Warn about or give up entries whose deadline has come; those in delivery are left for the next look."""
         now = self._clock()
         for entry in entries:
-            if not self._scheduler.claim(entry):
-                known = self.known.get(entry.queue)
-                held = not self._scheduler.is_unwritten(entry.key) and self.gates.withdraw(entry.key, entry.queue)
-                if not held and (known is None or not known[0].withdraw(entry.key)):
-                    continue
+            if not self._scheduler.claim(entry) and not self.withdraw(entry.queue, entry.key):
+                continue
             if entry.expires <= now:
                 self._settler.expire(entry)
             else:
@@ -146,13 +204,78 @@ class Promoter:
             self._unresolved(queue, entries, found)
             return
         self._pauses.pop(queue, None)
-        dispatcher = self._dispatcher_for(found)
+        dispatcher = self._join(queue, found)
+        former = self.known.get(queue)
         self.known[queue] = (dispatcher, found.expires)
+        if former is not None and isinstance(former[0], Dispatcher) and former[0] is not dispatcher:
+            self._leave(queue, former[0])
+        for entry in entries:
+            self.offer(entry)
+
+    def _join(self, queue: str, site: Site) -> Dispatcher:
+        """Give the dispatcher of a site, which serves the queue from now on."""
+        dispatcher = self._dispatcher_for(site)
         if queue not in dispatcher.queues:
             dispatcher.queues.add(queue)
             self.joined(dispatcher, queue)
-        for entry in entries:
+        return dispatcher
+
+    def _leave(self, queue: str, former: Dispatcher) -> None:
+        """Have what waits of a queue at its site of before wait where it goes now; what is in delivery may return."""
+        former.queues.discard(queue)
+        known = self._former.setdefault(queue, [])
+        if former not in known:
+            known.append(former)
+        for entry in former.release(queue):
+            self._offer(entry)
+
+    def _join_pool(self, queue: str) -> "tuple[Pool, float] | None":
+        """Have the pool of a route serve one more queue, of mail that is restrained; None where there is no pool."""
+        known = self.known.get(site_queue(queue))
+        if known is None or not isinstance(known[0], Pool):
+            return None
+        pool = known[0]
+        pool.queues[queue] = None
+        for dispatcher in pool.dispatchers:
+            self._join(queue, dispatcher.ready.site)
+        self.known[queue] = pool, _NEVER
+        return pool, _NEVER
+
+    async def _find_pool(self, queue: str, route: Route) -> None:
+        """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
+        pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
+        pool.renew = self._renew
+        try:
+            await asyncio.wait(self._renew(pool), timeout=POOL_PATIENCE)
+        except BaseException:
+            self._scheduler.unload(self._waiting.pop(queue, []))
+            raise
+        self.known[queue] = (pool, _NEVER)
+        for entry in self._waiting.pop(queue):
             self.offer(entry)
+
+    def _renew(self, pool: Pool) -> "list[asyncio.Task[None]]":
+        """Look up the upstreams of a pool whose finding has expired, each by itself."""
+        now = self._clock()
+        return [self._keep(self._find_member(pool, member)) for member in pool.members if member.expires <= now]
+
+    async def _find_member(self, pool: Pool, member: Member) -> None:
+        """Find the site of one upstream, unless the pool has been replaced meanwhile."""
+        member.expires = self._clock() + ANOTHER_LOOK
+        found = await self._sites.resolve(member.upstream.route, "")
+        if pool.is_retired:
+            return
+        former, dispatcher = member.dispatcher, None
+        if isinstance(found, Unresolved):
+            member.fault = found.reason
+        else:
+            member.expires = found.expires
+            for queue in pool.queues:
+                dispatcher = self._join(queue, found)
+        pool.found(member, dispatcher)
+        if former is not None and former is not dispatcher:
+            for queue in pool.queues:
+                self._leave(queue, former)
 
     def _unresolved(self, queue: str, entries: list[Entry], found: Unresolved) -> None:
         """A domain that cannot take mail fails its entries; a DNS fault delays the first and lets the others wait."""
@@ -163,9 +286,15 @@ class Promoter:
         pause = self._pauses.get(queue, UNRESOLVED_PAUSE)
         self._pauses[queue] = min(pause * 2, UNRESOLVED_PAUSE_MOST)
         first, *others = entries
-        self._scheduler.block(queue, self._clock() + pause, found.reason)
+        self._scheduler.block(queue, self._clock() + pause, found.reason, Why.UNRESOLVED)
         self._settler.attempted(first, _outcomes(first, found, Scope.SITE), why=Why.UNRESOLVED)
         self._scheduler.unload(others)
+
+    def _keep(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

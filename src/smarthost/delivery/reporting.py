@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -12,24 +12,31 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Body, Envelope, Notify, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Message, format_id
-from smarthost.mail.outcome import Action
-from smarthost.policy.notification import DueReport, ReportKind
+from smarthost.mail.outcome import Action, Outcome
+from smarthost.mail.reply import EnhancedStatus, Reply
+from smarthost.policy.notification import DueReport, ReportKind, is_past
 from smarthost.queue.intake import Intake
 from smarthost.spool.store import Accepted, Content, Done, Fault, Settlement, Spool
-from smarthost.wire.dsn import ReportFacts, ReportRecipient, build_report
+from smarthost.wire.dsn import LastAttempt, ReportFacts, ReportRecipient, build_report
 
 log = logging.getLogger(__name__)
 
 HEADER_READ = 256 * 1024  # octets read from a content file to find its header section
-FULL_MOST = 1024 * 1024  # octets of a message that is returned whole, whatever RET asks
+RETURNED_MOST = 1024 * 1024  # octets of a message that is returned whole, whatever RET asks
 
 
 class ReportTerms(msgspec.Struct, frozen=True):
-    """How reports are written: who they come from, and the reverse-path they travel with ("" is the null one)."""
+    """How reports are written: who they come from, and the reverse-path they travel with ("" is the null one).
+
+    A message of more than `most_returned` octets comes back as its header only; with `hide_client` nothing is said of
+    who handed it in.
+    """
 
     hostname: str
     postmaster: str
     reverse_path: str = ""
+    most_returned: int = RETURNED_MOST
+    hide_client: bool = False
 
 
 class Reporter:
@@ -68,8 +75,9 @@ class Reporter:
         made: list[Accepted] = []
         try:
             content = await self._content_of(entry, any(report.full for report in due))
+            past = await self._past_of(entry, due)
             for report in due:
-                made.append(await self._make(entry, report, content))
+                made.append(await self._make(entry, report, content, past))
         except Exception:
             # Nobody would be told of the failure, so the recipients stay, for a person to look at.
             log.exception("a report on message %s could not be made", format_id(entry.message.id))
@@ -102,24 +110,29 @@ class Reporter:
             return b""
         if not found.file:
             return found.head
-        count = found.size if whole and found.size <= FULL_MOST else HEADER_READ
+        count = found.size if whole and found.size <= self.terms.most_returned else HEADER_READ
         try:
             return found.head + await self._spool.read_file(found.file, 0, count)
         except OSError:
             return found.head
 
-    async def _make(self, entry: Entry, report: DueReport, content: bytes) -> Accepted:
+    async def _past_of(self, entry: Entry, due: Sequence[DueReport]) -> dict[str, LastAttempt]:
+        """Give each recipient's last attempt from the history, where a report is not about an attempt."""
+        if not any(is_past(outcome) for report in due for outcome in report.outcomes):
+            return {}
+        events = await self._spool.events_of(entry.message.id)
+        return {event.recipient: _last_attempt(event) for event in events if event.event is Kind.DELAYED}
+
+    async def _make(self, entry: Entry, report: DueReport, content: bytes, past: Mapping[str, LastAttempt]) -> Accepted:
         now = self._clock()
         number = self._intake.ids.mint(now)
         message, terms = entry.message, self.terms
-        full = report.full and 0 < message.size <= len(content)
+        full = report.full and 0 < message.size <= min(len(content), terms.most_returned)
         identity = format_id(number).lower()
         until = entry.expires if report.kind is ReportKind.DELAY else 0.0
         facts = ReportFacts(
             message=message,
-            recipients=tuple(
-                ReportRecipient(outcome=outcome, last_attempt=now, retry_until=until) for outcome in report.outcomes
-            ),
+            recipients=tuple(_recipient(outcome, now, until, past) for outcome in report.outcomes),
             hostname=terms.hostname,
             postmaster=terms.postmaster,
             at=now,
@@ -127,6 +140,7 @@ class Reporter:
             boundary=f"{identity}={int(now)}",
             returned=content,
             whole=full,
+            received_from="" if terms.hide_client else message.arrival.ehlo,
         )
         built = build_report(facts)
         to = message.envelope.reverse_path
@@ -153,6 +167,25 @@ class Reporter:
             self._loop.call_soon_threadsafe(_fail, answer, error)
         else:
             self._loop.call_soon_threadsafe(_answer, answer, accepted)
+
+
+def _recipient(outcome: Outcome, now: float, until: float, past: Mapping[str, LastAttempt]) -> ReportRecipient:
+    """Say when a recipient was tried last: now, or before a decision of ours, if ever."""
+    if not is_past(outcome):
+        return ReportRecipient(outcome=outcome, last_attempt=now, retry_until=until)
+    before = past.get(outcome.recipient.address)
+    if before is None:
+        return ReportRecipient(outcome=outcome, retry_until=until)
+    if outcome.action is Action.DELAYED:
+        # Of a delay there is nothing to say but what caused it.
+        outcome = msgspec.structs.replace(outcome, status=before.status)
+    return ReportRecipient(outcome=outcome, last_attempt=before.at, retry_until=until, before=before)
+
+
+def _last_attempt(event: Event) -> LastAttempt:
+    status = EnhancedStatus.parse(event.status)
+    reply = Reply(event.code, status, (event.reply,)) if event.code else None
+    return LastAttempt(event.time, status, event.host, reply)
 
 
 def _keep_failed(entry: Entry, due: Sequence[DueReport]) -> None:

@@ -85,7 +85,7 @@ class Sites:
             fault = found.fault if of_domain else NetFault.DNS_FAILURE
             verdict = classify_fault(Stage.RESOLVE, fault, configured=not of_domain)
             return Unresolved(verdict.action, verdict.status, found.reason)
-        name = name_by_hosts(found.hosts) if of_domain else ",".join(map(str, route.next_hops))
+        name = name_by_hosts(found.hosts) if of_domain else route.upstream or ",".join(map(str, route.next_hops))
         site = Site(f"{route.name}/{name}", found.hosts, route, found.expires)
         self._known.pop(place, None)
         while len(self._known) >= MAX_SITES:

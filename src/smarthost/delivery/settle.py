@@ -21,7 +21,8 @@ from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import Retry, deadline, next_attempt
 from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Done, Fault, Settlement, Spool
@@ -194,7 +195,7 @@ class Settler:
         self._scheduler.forget(entry.key, old_queue)
         for part in parts:
             if part.due < _NEVER:
-                self._scheduler.note_due(part.queue, part.due)
+                self._scheduler.note_due(part)
 
     def _delay(self, entry: Entry, delayed: Sequence[Outcome], why: Why | None, now: float) -> None:
         """Set when an entry is tried again, and why it waits."""
@@ -210,15 +211,16 @@ class Settler:
             entry.due = min(hinted_attempt(self.retry, hint, now, jitter), entry.expires)
         entry.last = f"{last.reason} ({last.host})" if last.host else last.reason
         ambiguous = any(outcome.ambiguous for outcome in delayed)
+        entry.hosts_tried = entry.avoids
         entry.why = why or (Why.AMBIGUOUS if ambiguous else Why.RETRY)
         if self.detours and not ambiguous and self.detours.leads_away(entry.queue, entry.recipients[0].domain):
             # It is routed again when it is read from disk, and finds other hosts there.
             entry.due, entry.hosts_tried = now, ()
             return
-        if last.scope is Scope.TRANSACTION and last.host:
+        if ambiguous:
+            entry.hosts_tried = tuple(dict.fromkeys(outcome.host for outcome in delayed if outcome.ambiguous))
+        elif last.scope is Scope.TRANSACTION and last.host:
             entry.hosts_tried = (*entry.hosts_tried, last.host)[-4:]
-        elif ambiguous:
-            entry.hosts_tried = ()
 
     def _hold_report(self, entry: Entry, outcomes: Sequence[Outcome]) -> None:
         """A report that fails is never reported on: it is held for a person, logged and counted."""

@@ -10,6 +10,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event, Kind, Seconds
 from smarthost.mail.outcome import Action, Outcome
 from smarthost.mail.route import Site
+from smarthost.queue.suppression import SuppressionList
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 
@@ -36,11 +37,15 @@ class Passage(msgspec.Struct, frozen=True, gc=False):
 
 
 class Teller:
-    """Makes the events of attempts, publishes them, and counts what they tell."""
+    """Makes the events of attempts, publishes them, and counts what they tell.
+
+    `suppression` learns from them, where the assembly has set it.
+    """
 
     def __init__(self, feed: Feed, counters: Counters, clock: Callable[[], float]) -> None:
         """Join the parts."""
         self._feed, self._counters, self._clock = feed, counters, clock
+        self.suppression: SuppressionList | None = None
 
     def tell(
         self,
@@ -90,6 +95,8 @@ class Teller:
             )
             self._feed.publish(event)
             events.append(event)
+        if self.suppression is not None and self.suppression.active:
+            self.suppression.observe(message, outcomes)
         return tuple(events)
 
     def tell_unreached(self, site: Site, unreached: Unreached) -> None:

@@ -142,6 +142,11 @@ class Transfer(asyncio.Protocol):
             self._pipeline.wake()
             self._is_busy = False
 
+    def carries(self, key: tuple[int, int]) -> bool:
+        """Whether an entry is in flight here."""
+        in_flight = (self._pipeline.current, *self._pipeline.behind)
+        return any(each is not None and each.job.entry.key == key for each in in_flight)
+
     def close(self) -> None:
         """Take no more jobs; QUIT once nothing is in flight, its reply not awaited."""
         self._is_leaving = True

@@ -1,10 +1,11 @@
 """Entry: the recipients of one message that travel together, and why they wait."""
 
 from enum import StrEnum
+from types import MappingProxyType
 
 import msgspec
 
-from smarthost.mail.envelope import Recipient
+from smarthost.mail.envelope import RANKS, Recipient
 from smarthost.mail.message import Message
 
 
@@ -18,6 +19,8 @@ class Why(StrEnum):
     SITE_BUSY = "site_busy"
     RATE_LIMITED = "rate_limited"
     LOGIN_PAUSED = "login_paused"
+    QUOTA_USED = "quota_used"
+    NO_UPSTREAM = "no_upstream"
     AUTOMATION = "automation"
     UNRESOLVED = "unresolved"
     SCHEDULED = "scheduled"
@@ -31,6 +34,9 @@ class Why(StrEnum):
 PARKED = frozenset({Why.HELD, Why.REPORT_FAILED, Why.INTERNAL_ERROR, Why.CONTENT_LOST})
 
 
+_DIGITS = MappingProxyType({priority: str(rank) for priority, rank in RANKS.items()})
+
+
 class Entry(msgspec.Struct, gc=False):
     """Recipients of one message in one queue. Mutable: only `delivery.settle` and `queue.operate` change it.
 
@@ -38,7 +44,8 @@ class Entry(msgspec.Struct, gc=False):
     time of the next attempt (infinite while parked); `expires` of giving up; `deadline` is the earlier of the expiry
     and the next delay warning (infinite while parked); `warned` counts the delay warnings that were sent.
     `last` is the last outcome's "code status text (host)" for people, "" before the first. `hosts_tried` names hosts
-    that failed this entry in a row (HOST scope), so that the next attempt starts behind them.
+    that failed this entry in a row, so that the next attempt starts behind them; after an ambiguous end it names the
+    one that may have the message, with which the next attempt begins.
     """
 
     message: Message
@@ -55,6 +62,22 @@ class Entry(msgspec.Struct, gc=False):
     hosts_tried: tuple[str, ...] = ()
 
     @property
+    def avoids(self) -> tuple[str, ...]:
+        """The hosts that are tried after all others."""
+        return () if self.why is Why.AMBIGUOUS else self.hosts_tried
+
+    @property
+    def sticks_to(self) -> tuple[str, ...]:
+        """The host that may have taken the message already, and recognises it at best: it is tried first."""
+        return self.hosts_tried if self.why is Why.AMBIGUOUS else ()
+
+    @property
     def key(self) -> tuple[int, int]:
         """The entry's identity: message id and number."""
         return self.message.id, self.number
+
+    @property
+    def lane(self) -> str:
+        """Among whom it waits for its turn: the rank of its priority, then its user: "2app1"; never another one."""
+        message = self.message
+        return _DIGITS[message.envelope.priority] + message.arrival.identity

@@ -1,6 +1,7 @@
 """Envelope and its recipients: what the client asked for (RFC 5321, RFC 3461)."""
 
 from enum import IntFlag, StrEnum
+from types import MappingProxyType
 
 import msgspec
 
@@ -30,12 +31,15 @@ class Notify(IntFlag):
 
 
 class Priority(StrEnum):
-    """How urgent a message is; entries of one queue with the same due time leave in this order."""
+    """How urgent a message is; what is more urgent goes first where several wait (`policy.fairness`)."""
 
     IMMEDIATE = "immediate"
     HIGH = "high"
     MEDIUM = "medium"
     LOW = "low"
+
+
+RANKS = MappingProxyType({priority: rank for rank, priority in enumerate(Priority)})  # 0 is the most urgent
 
 
 class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     SLOWED = "slowed"
     SWITCHED = "switched"
     RESUMED = "resumed"
+    SUPPRESSED = "suppressed"
+    UNSUPPRESSED = "unsuppressed"
 
 
 _ACCEPTED = Kind.ACCEPTED  # looked up for each message: an attribute of an enum costs more than a name of the module

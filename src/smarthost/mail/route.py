@@ -40,11 +40,20 @@ class NextHop(msgspec.Struct, frozen=True):
         return f"{scheme}{host}:{self.port}"
 
 
+class Source(msgspec.Struct, frozen=True):
+    """A local IP address to connect from, its share among those of a route, and its name in EHLO ("" for our own)."""
+
+    address: str
+    weight: int = 1
+    hello: str = ""
+
+
 class Route(msgspec.Struct, frozen=True):
     """Where mail of one kind goes, and how.
 
     `next_hops` are tried in order (empty unless deliver is relayhost); `login` is a key into the credentials, or "";
-    `source_address` are local addresses to connect from.
+    `source_address` are the local addresses to connect from, of which each session has one. A route with a `pool` is
+    not travelled itself: its mail takes the route of one of the upstreams, each of which carries its name there.
     """
 
     name: str
@@ -54,11 +63,31 @@ class Route(msgspec.Struct, frozen=True):
     login: str = ""
     allow_plaintext_auth: bool = False
     ca_file: str = ""
-    source_address: tuple[str, ...] = ()
+    source_address: tuple[Source, ...] = ()
+    upstream: str = ""
+    pool: "tuple[Upstream, ...]" = ()
 
     def queue_for(self, domain: str) -> str:
         """Name the queue of a recipient of this route: one for a relayhost, one a destination for MX delivery."""
         return f"{self.name}/{domain}" if self.deliver is Deliver.MX else self.name
+
+
+class Upstream(msgspec.Struct, frozen=True):
+    """One member of a pool: the route to it alone, and its share of the mail.
+
+    Those of the lowest `order` that can be used share by their weights; the others are for when none of them can.
+    `quota` are rates as texts, "10000/d": what is more goes to the others.
+    """
+
+    route: Route
+    order: int
+    weight: int = 1
+    quota: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its next hop, with the user name where several members have the same one."""
+        return self.route.upstream
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):

@@ -9,10 +9,23 @@ from ipaddress import ip_address
 _IP_BIND_ADDRESS_NO_PORT = 24
 
 
+def bind(connection: socket.socket, source_address: str) -> None:
+    """Have a socket connect from a local address; raises SourceUnusable where this machine does not have it."""
+    connection.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    try:
+        connection.bind((source_address, 0))
+    except OSError as error:
+        raise SourceUnusable(f"source_address {source_address} cannot be used: {error.strerror}") from error
+
+
+class SourceUnusable(OSError):
+    """The local address cannot be connected from; the text is a sentence."""
+
+
 async def dial(address: str, port: int, source_address: str, timeout: float) -> socket.socket:
     """Connect to an IP address; `source_address` "" leaves the local address to the system, `timeout` is in seconds.
 
-    Raises TimeoutError or another OSError; the socket that failed is closed.
+    Raises SourceUnusable, TimeoutError or another OSError; the socket that failed is closed.
     """
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM)
@@ -20,8 +33,7 @@ async def dial(address: str, port: int, source_address: str, timeout: float) -> 
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source_address:
-            connection.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-            connection.bind((source_address, 0))
+            bind(connection, source_address)
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().sock_connect(connection, (address, port))
     except BaseException:

@@ -6,6 +6,7 @@ import aiosmtplib
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import Reply
+from smarthost.network.dial import SourceUnusable
 from smarthost.network.opening import OpenFault
 from smarthost.policy.classify import NetFault
 from smarthost.wire.reply_reader import ProtocolFault, ReplyReader
@@ -52,6 +53,8 @@ def translate(stage: Stage, error: BaseException) -> OpenFault:
     if isinstance(error, aiosmtplib.SMTPResponseException) and (reply := read_reply(error)) is not None:
         return OpenFault(stage, None, reply, str(reply))
     root = _root(error)
+    if isinstance(root, SourceUnusable):
+        return fault_at(stage, NetFault.SOURCE_UNUSABLE, str(root))
     if isinstance(root, ssl.SSLError):
         # With TLS on connect the handshake is part of connecting.
         stage = Stage.STARTTLS

@@ -30,6 +30,7 @@ class NetFault(StrEnum):
     NULL_MX = "null_mx"
     NO_ADDRESS = "no_address"
     MX_LOOP = "mx_loop"
+    SOURCE_UNUSABLE = "source_unusable"
     PROTOCOL_ERROR = "protocol_error"
     TOO_LONG = "too_long"
     TOO_BIG = "too_big"
@@ -139,6 +140,7 @@ _STATUS: Mapping[NetFault, tuple[int, int]] = MappingProxyType(
         NetFault.NULL_MX: (1, 10),  # RFC 7505 4.1
         NetFault.NO_ADDRESS: (4, 4),
         NetFault.MX_LOOP: (4, 6),
+        NetFault.SOURCE_UNUSABLE: (3, 5),
         NetFault.PROTOCOL_ERROR: (5, 0),
         NetFault.TOO_LONG: (5, 0),
         NetFault.TOO_BIG: (3, 4),

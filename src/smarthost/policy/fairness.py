@@ -1,12 +1,8 @@
 """Decides which priority is served next where several wait: the highest, but none is passed over for ever."""
 
 from collections.abc import Sequence
-from types import MappingProxyType
 
-from smarthost.mail.envelope import Priority
-
-RANKS = MappingProxyType({priority: rank for rank, priority in enumerate(Priority)})
-# By rank, of which 0 is served first: how often those that wait there may be passed over for a higher one before it is
+# By rank (`mail.envelope.RANKS`): how often those that wait there may be passed over for a more urgent one before it is
 # their turn. So low mail has a seventeenth of a busy site at the worst, and high mail waits for one of it at a time.
 PATIENCE = (0, 4, 8, 16)
 

@@ -7,7 +7,7 @@ import msgspec
 
 from smarthost.mail.envelope import Notify, Ret
 from smarthost.mail.message import Message
-from smarthost.mail.outcome import Action, Outcome
+from smarthost.mail.outcome import Action, Outcome, Stage
 
 SMALL = 50 * 1024  # octets; a failed message up to this size comes back whole when nobody said what to return
 
@@ -63,6 +63,11 @@ def _kind(outcome: Outcome, warning: bool, dsn_offered: bool) -> ReportKind | No
     if outcome.action is Action.RELAYED and notify & Notify.SUCCESS and not dsn_offered:
         return ReportKind.RELAYED
     return None
+
+
+def is_past(outcome: Outcome) -> bool:
+    """Whether an outcome is no attempt's, but a decision of ours about what earlier attempts left undone."""
+    return outcome.stage is Stage.QUEUE
 
 
 def _is_returned_whole(message: Message) -> bool:

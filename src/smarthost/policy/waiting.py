@@ -16,6 +16,10 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
         Why.SITE_BUSY: "All the connections that the site may have are in use; it goes as soon as one is free.",
         Why.RATE_LIMITED: "A rate limit of the configuration has been reached; it goes when the limit allows.",
         Why.LOGIN_PAUSED: "Our login was refused, or there is no token for it; that login is paused for some minutes.",
+        Why.QUOTA_USED: "The upstreams of its pool that are well have used up their quotas; "
+        "it goes as soon as one of them may take more, and no attempt is spent.",
+        Why.NO_UPSTREAM: "No upstream of its pool can be used now; it goes as soon as one can, "
+        "and no attempt is spent.",
         Why.AUTOMATION: "A rule of [[automation]] has suspended the site because of what it replied; "
         "no attempt is spent, and `smarthost queue flush` ends it early.",
         Why.UNRESOLVED: "DNS gave no answer about where to deliver; it is asked again on the retry schedule.",

@@ -7,7 +7,7 @@ from functools import lru_cache
 import msgspec
 
 from smarthost.mail.address import domain_of, to_a_label
-from smarthost.mail.envelope import Envelope, Priority
+from smarthost.mail.envelope import Envelope, Notify, Priority
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import TOO_MANY_HOPS, Reply, make_reply
 from smarthost.policy.admission import SENDER_NOT_ALLOWED, Submission, User, check_sender
@@ -31,6 +31,7 @@ _Wishes = tuple[str, Priority | None, float]
 # Removed from every message: RFC 5322 3.6.3 (Bcc), RFC 5321 4.4 (Return-Path is the final server's to write).
 _PRIVATE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _OURS = b"x-smarthost-"
+_LOOP_MARK = b"x-smarthost-report"  # of reports: one that comes back is never reported on
 _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
 _NO_WISHES: _Wishes = ("", None, 0.0)
@@ -98,7 +99,10 @@ def edit_header(
         if isinstance(read, Reply):
             return read
         wishes = read
-        fields = drop_fields(fields, _PRIVATE, _OURS)
+        marks = [field for field in fields if field[0] == _LOOP_MARK][:1]
+        if marks:
+            envelope = _silence(envelope)
+        fields = drop_fields(fields, _PRIVATE, _OURS) + marks
         shape = _find_shape(fields)
     if rewriter.has_rules or wishes[1] is not None:
         envelope = _rewrite_envelope(envelope, wishes[1], rewriter)
@@ -182,6 +186,12 @@ def _read_wishes(fields: list[Field]) -> _Wishes | Reply:
     return tag, priority, send_at
 
 
+def _silence(envelope: Envelope) -> Envelope:
+    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 6.1)."""
+    recipients = tuple(msgspec.structs.replace(each, notify=int(Notify.NEVER)) for each in envelope.recipients)
+    return msgspec.structs.replace(envelope, recipients=recipients)
+
+
 def _rewrite_envelope(envelope: Envelope, priority: Priority | None, rewriter: Rewriter) -> Envelope:
     """Apply the rewriting rules to the reverse-path and each recipient; the same object if nothing changes."""
     reverse_path = rewriter.reverse_path(envelope.reverse_path) if envelope.reverse_path else ""
@@ -192,7 +202,10 @@ def _rewrite_envelope(envelope: Envelope, priority: Priority | None, rewriter: R
         if address != recipient.address:
             domain = to_a_label(domain_of(address))
             if domain is not None:
-                recipient = msgspec.structs.replace(recipient, address=address, domain=domain)
+                # The sender knows this address and no other (RFC 3461 5.2.1 d).
+                kind = "rfc822" if recipient.address.isascii() else "utf-8"
+                orcpt = recipient.orcpt or f"{kind};{recipient.address}"
+                recipient = msgspec.structs.replace(recipient, address=address, domain=domain, orcpt=orcpt)
                 changed = True
         recipients.append(recipient)
     if not changed and reverse_path == envelope.reverse_path and priority is None:

@@ -7,63 +7,16 @@ from heapq import heappop, heappush
 from smarthost.mail.entry import Entry, Why
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.restraints import Restraint, Restraints
-from smarthost.queue.lanes import Lanes
+from smarthost.queue.gate import Gate, Line
 from smarthost.queue.rules import facts_of
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 
 LINE_HELD = 256  # entries that wait in one line; the rest of its queue stays on disk
 GATE_HELD = 2048  # entries that wait at one gate, in all lines; the queues of others stay on disk
 LINE_OUT = 16  # entries of a line that may be on their way to a session at least; a slow site shall not have them all
 ANOTHER_LOOK = 0.02  # seconds until more are let in where those that were have not come to a session
 CUT = 300.0  # seconds for which a queue is left on disk at the most before it is asked again
-
-
-class Gate:
-    """One restraint at work: its cells, who waits for it, and how many are in delivery. Mutable."""
-
-    __slots__ = ("cells", "flying", "held", "on_disk", "recipients", "restraint", "timer", "waiting")
-
-    def __init__(self, restraint: Restraint, ledger: Ledger) -> None:
-        """Begin with nobody waiting; what the cells have counted before stands."""
-        self.waiting: list[tuple[float, int, Line]] = []
-        self.on_disk: list[tuple[float, str]] = []
-        self.flying = self.held = 0
-        self.timer: asyncio.TimerHandle | None = None
-        self.follow(restraint, ledger)
-
-    def follow(self, restraint: Restraint, ledger: Ledger) -> None:
-        """Take over what the configuration says now."""
-        self.restraint = restraint
-        self.cells = ledger.cells(f"{restraint.name} messages", restraint.message_rate)
-        self.recipients = ledger.cells(f"{restraint.name} recipients", restraint.recipient_rate)
-
-    def wait(self, now: float) -> float:
-        """Give the seconds until its rates let one go."""
-        return max(self.cells.wait(now), self.recipients.wait(now))
-
-    def room(self, now: float) -> int:
-        """Give how many may go at once."""
-        room = min(self.cells.room(now), self.recipients.room(now))
-        most = self.restraint.max_connections
-        return room if most is None else min(room, most - self.flying)
-
-
-class Line:
-    """What waits of one queue for the gates that all of it has to pass, in the order of service. Mutable.
-
-    `out` counts entries that were let in and are in no session yet; `is_cut` says that more is on disk. `place` is the
-    gate at which it waits; a line without one has as many out as it may, or nobody in it.
-    """
-
-    __slots__ = ("entries", "gates", "is_cut", "name", "out", "place")
-
-    def __init__(self, name: str, gates: tuple[Gate, ...]) -> None:
-        """Begin empty."""
-        self.name, self.gates = name, gates
-        self.entries = Lanes()
-        self.out = 0
-        self.is_cut = False
-        self.place: Gate | None = None
 
 
 class Gates:
@@ -103,9 +56,9 @@ class Gates:
         if not line.gates or entry.key in self._out:
             return False
         now = self._clock()
-        if not line.entries:
+        if not line:
             closed = self._closed(line, now)
-            if closed is None and not _is_full(line, now):
+            if closed is None and all(gate.out < gate.room(now) for gate in line.gates):
                 self._let_out(line, entry)
                 return False
             if closed is not None and (closed.held >= GATE_HELD or _is_behind(closed, entry)):
@@ -114,12 +67,10 @@ class Gates:
                 self._cut(line, closed, entry, now)
                 return True
             line.is_cut = False
-        elif len(line.entries) >= LINE_HELD:
+        elif len(line) >= LINE_HELD:
             self._cut(line, line.place or line.gates[0], entry, now)
             return True
-        line.entries.append(entry)
-        if line.place is not None:
-            line.place.held += 1
+        line.push(entry)
         self._queue_up(line, now)
         return True
 
@@ -135,7 +86,7 @@ class Gates:
             most = min(most, gate.recipients.room(now))
         del self._out[entry.key]
         self._flying[entry.key] = line
-        line.out -= 1
+        self._came_in(line)
         for gate in line.gates:
             gate.flying += 1
             gate.cells.take(now)
@@ -146,10 +97,8 @@ class Gates:
     def turn_back(self, entry: Entry) -> None:
         """Take back an entry that was let in and may not go after all; it is the next of its line."""
         line = self._out.pop(entry.key)
-        line.out -= 1
-        line.entries.appendleft(entry)
-        if line.place is not None:
-            line.place.held += 1
+        self._came_in(line)
+        line.push_back(entry)
         self._queue_up(line, self._clock())
 
     def landed(self, entry: Entry) -> None:
@@ -169,7 +118,7 @@ class Gates:
         """Note that an entry has left memory, settled or as it was."""
         line = self._out.pop(key, None)
         if line is not None:
-            line.out -= 1
+            self._came_in(line)
             self._queue_up(line, self._clock())
         line = self._flying.pop(key, None)
         if line is not None:
@@ -178,25 +127,14 @@ class Gates:
     def withdraw(self, key: Key, queue: str) -> bool:
         """Take a waiting entry out by its key; False when it does not wait here."""
         line = self._lines.get(queue)
-        if line is None:
-            return False
-        found = next((entry for entry in line.entries.anyhow() if entry.key == key), None)
-        if found is not None:
-            line.entries.remove(found)
-            if line.place is not None:
-                line.place.held -= 1
-        return found is not None
+        return line is not None and line.withdraw(key)
 
     def drain(self, queues: "list[str] | set[str]") -> None:
         """Give what waits of queues back to disk, as when their site is away."""
         for name in sorted(queues) if self._lines else ():
             line = self._lines.get(name)
-            if line is not None and line.entries:
-                entries = tuple(line.entries.anyhow())
-                line.entries.clear()
-                if line.place is not None:
-                    line.place.held -= len(entries)
-                self._scheduler.unload(entries)
+            if line is not None and line:
+                self._scheduler.unload(line.drain())
 
     def reason_of(self, entry: Entry) -> tuple[Gate, float] | None:
         """Give the gate that holds an entry longest, and when it lets one go; None when none does just now."""
@@ -222,9 +160,7 @@ class Gates:
     def tidy(self) -> None:
         """Forget lines and gates that nobody waits at, and that count nothing that the ledger does not keep."""
         kept = {id(line) for line in (*self._out.values(), *self._flying.values())}
-        self._lines = {
-            name: line for name, line in self._lines.items() if line.entries or line.is_cut or id(line) in kept
-        }
+        self._lines = {name: line for name, line in self._lines.items() if line or line.is_cut or id(line) in kept}
         self._set_active()
         used = {id(gate) for line in self._lines.values() for gate in line.gates}
         self._gates = {name: gate for name, gate in self._gates.items() if gate.flying or id(gate) in used}
@@ -258,28 +194,34 @@ class Gates:
 
     def _queue_up(self, line: Line, now: float) -> None:
         """Have a line wait at a gate, if it has entries and may have more of them out."""
-        if line.entries and line.place is None and not _is_full(line, now):
+        if line and line.place is None and not _is_full(line, now):
             self._join(line, self._closed(line, now) or line.gates[0], now)
 
     def _let_in(self, line: Line) -> None:
-        entry = line.entries.popleft()
-        if line.place is not None:
-            line.place.held -= 1
+        entry = line.pop()
         self._let_out(line, entry)
         self.admit(entry)
-        if line.is_cut and len(line.entries) <= LINE_HELD // 4:
+        if line.is_cut and len(line) <= LINE_HELD // 4:
             self._uncut(line)
 
     def _let_out(self, line: Line, entry: Entry) -> None:
         self._out[entry.key] = line
         line.out += 1
+        for gate in line.gates:
+            gate.out += 1
+
+    def _came_in(self, line: Line) -> None:
+        """Note that an entry which was let in has come to a session, or has gone."""
+        line.out -= 1
+        for gate in line.gates:
+            gate.out -= 1
 
     def _join(self, line: Line, gate: Gate, now: float) -> None:
         """Have a line wait at a gate, in the order in which what it begins with was due."""
         self._serial += 1
         line.place = gate
-        gate.held += len(line.entries)
-        heappush(gate.waiting, (line.entries[0].due, self._serial, line))
+        gate.held += len(line)
+        heappush(gate.waiting, (line.front.due, self._serial, line))
         self._arm(gate, now)
 
     def _arm(self, gate: Gate, now: float) -> None:
@@ -296,20 +238,21 @@ class Gates:
     def _open(self, gate: Gate) -> None:
         """Let in as many as there is room for, from the lines in their order; then see when to look again."""
         now = self._clock()
-        many = gate.room(now)
+        # One more than there is room for, each time: those that were let in may be slow to come to a session.
+        many = max(gate.room(now) - gate.out, 1)
         while many > 0 and gate.waiting and gate.room(now) > 0:
             _, _, line = heappop(gate.waiting)
             if line.place is not gate:
                 continue
-            gate.held -= len(line.entries)
+            gate.held -= len(line)
             line.place = None
-            if not line.entries or _is_full(line, now):
+            if not line or _is_full(line, now):
                 continue
             closed = self._closed(line, now, gate)
             if closed is None:
                 self._let_in(line)
                 many -= 1
-            if line.entries and line.place is None and not _is_full(line, now):
+            if line and line.place is None and not _is_full(line, now):
                 self._join(line, closed or gate, now)
         self._call(gate)
         self._arm(gate, now)

@@ -4,7 +4,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
 from smarthost.mail.entry import Entry
-from smarthost.policy.fairness import RANKS, Turns
+from smarthost.mail.envelope import RANKS
+from smarthost.policy.fairness import Turns
 
 
 class Lanes:

@@ -9,12 +9,16 @@ import msgspec
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.policy.backoff import Retry, deadline
-from smarthost.queue.scheduler import Key, Scheduler
+from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
-# Reasons that only memory knows: an entry's row never has one of them.
-LIVE = frozenset({Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION})
+# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it (UNRESOLVED).
+LIVE = frozenset(
+    {Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION, Why.UNRESOLVED}
+)
+LIVE |= {Why.QUOTA_USED, Why.NO_UPSTREAM}
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
 LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
@@ -93,6 +97,7 @@ class Operator:
         """Park entries until they are released."""
 
         def change(entry: Entry) -> None:
+            entry.hosts_tried = entry.avoids
             entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
 
         return (await self._change(wanted, dry_run, _is_active, change, Kind.HELD)).as_row()
@@ -132,6 +137,7 @@ class Operator:
 
     def _make_due(self, entry: Entry) -> None:
         now = self._clock()
+        entry.hosts_tried = entry.avoids
         entry.why, entry.due = Why.RETRY if entry.attempts else Why.NEW, now
         entry.expires = max(entry.expires, now + self.retry.schedule[0])
         entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
@@ -155,7 +161,7 @@ class Operator:
             for entry in entries:
                 tally.queues.add(entry.queue)
                 if entry.due < _NEVER:
-                    self._scheduler.note_due(entry.queue, entry.due)
+                    self._scheduler.note_due(entry)
         return tally
 
     async def _taken(

@@ -1,7 +1,7 @@
 """Ready queue: the entries that may go to one site now, and how many sessions may carry them."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -23,7 +23,8 @@ class ReadyQueue:
     always has, and `Lanes` from the moment in which it has not until it is empty. `busy` counts entries that a
     dispatcher has taken and not settled; `is_paced` says whether `wait` may ever be long. Nothing is sent before
     `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has suspended the site, or has
-    made its limits stricter than the configuration's, "" where nothing has.
+    made its limits stricter than the configuration's, "" where nothing has. `quota` is what an upstream of a pool may
+    take, counted in `cells`, too; None where there is none.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class ReadyQueue:
         "is_paced",
         "limits",
         "opening_cells",
+        "quota",
         "recipient_cells",
         "site",
         "slowed_by",
@@ -48,9 +50,14 @@ class ReadyQueue:
     )
 
     def __init__(
-        self, site: Site, limits: SiteLimits, former: "ReadyQueue | None" = None, ledger: Ledger | None = None
+        self,
+        site: Site,
+        limits: SiteLimits,
+        former: "ReadyQueue | None" = None,
+        ledger: Ledger | None = None,
+        quota: Sequence[Rate] = (),
     ) -> None:
-        """Begin empty, with the limits of the site.
+        """Begin empty, with the limits of the site; `quota` are the rates of an upstream of a pool.
 
         `former` is the site's queue under an older configuration: its sessions count until they have ended. Rates
         count in the ledger's cells of the site, which outlive the queue, or in cells of its own where there is none.
@@ -67,9 +74,10 @@ class ReadyQueue:
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
         self.recipient_cells = _cells(ledger, site, "recipients", limits.recipient_rate)
         self.counts_recipients = bool(limits.recipient_rate)
-        self.is_paced = bool(limits.message_rate) or self.counts_recipients
         self.opening_cells = _cells(ledger, site, "connections", limits.max_connection_rate)
-        self.cells = self.usual_cells
+        self.quota = _cells(ledger, site, "quota", quota) if quota else None
+        self.cells = self._with_quota(self.usual_cells)
+        self.is_paced = self._has_rates()
         self.suspended_until = 0.0
         self.suspended_by = self.slowed_by = ""
 
@@ -84,15 +92,19 @@ class ReadyQueue:
             message_rate=usual.message_rate + rates,
             max_connections=min(usual.max_connections, connections or usual.max_connections),
         )
-        self.cells = self.usual_cells.joined(slower)
-        self.is_paced = bool(self.limits.message_rate) or self.counts_recipients
+        self.cells, self.is_paced = self._with_quota(self.usual_cells.joined(slower)), self._has_rates()
         self.window.maximum, self.slowed_by = self.limits.max_connections, reason
 
     def resume_speed(self) -> None:
         """Follow the configuration's limits again, whose rates have gone on counting."""
-        self.limits, self.cells, self.slowed_by = self.configured, self.usual_cells, ""
-        self.is_paced = bool(self.limits.message_rate) or self.counts_recipients
-        self.window.maximum = self.limits.max_connections
+        self.limits, self.cells, self.slowed_by = self.configured, self._with_quota(self.usual_cells), ""
+        self.is_paced, self.window.maximum = self._has_rates(), self.limits.max_connections
+
+    def _with_quota(self, cells: Cells) -> Cells:
+        return cells if self.quota is None else cells.joined(self.quota)
+
+    def _has_rates(self) -> bool:
+        return self.quota is not None or self.counts_recipients or bool(self.limits.message_rate)
 
     def wait(self, now: float) -> float:
         """Give the seconds until the rates let one more go; 0.0 means at once."""
@@ -139,6 +151,11 @@ class ReadyQueue:
                 return True
         return False
 
+    def bring_forward(self, entry: Entry) -> None:
+        """Have an entry that waits here taken next."""
+        if self.withdraw(entry.key):
+            self.todo.appendleft(entry)
+
     def drain(self) -> list[Entry]:
         """Take out all that waits; what is in delivery stays."""
         todo = self.todo
@@ -151,5 +168,5 @@ class ReadyQueue:
         return f"<ReadyQueue {self.site.name} todo={len(self.todo)} busy={self.busy} {self.window.state}>"
 
 
-def _cells(ledger: Ledger | None, site: Site, what: str, rates: tuple[Rate, ...]) -> Cells:
+def _cells(ledger: Ledger | None, site: Site, what: str, rates: Sequence[Rate]) -> Cells:
     return Cells(rates) if ledger is None else ledger.cells(f"site {site.name} {what}", rates)

@@ -9,6 +9,7 @@ from math import nextafter
 
 from smarthost.mail.entry import Entry, Why
 from smarthost.queue.contents import Contents
+from smarthost.queue.waiting import NEVER, Key, Lane, Waiting
 from smarthost.spool.store import Accepted, Spool
 
 log = logging.getLogger(__name__)
@@ -16,51 +17,15 @@ log = logging.getLogger(__name__)
 QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
+SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
-_NEVER = float("inf")
-Key = tuple[int, int]
-
-
-class Waiting:
-    """What the scheduler knows of one queue. `loaded` are its entries in memory, until their settle is on disk.
-
-    `disk_due` is the earliest due time among entries that are on disk only, infinite when there is none;
-    `blocked_until` is a Unix time before which nothing is read from disk; `blocked_why`, `blocked_by` and
-    `blocked_since` say why and since when, for people.
-    """
-
-    __slots__ = (
-        "blocked_by",
-        "blocked_since",
-        "blocked_until",
-        "blocked_why",
-        "disk_due",
-        "loaded",
-        "name",
-        "pulling",
-        "turn",
-    )
-
-    def __init__(self, name: str) -> None:
-        """Begin with nothing known."""
-        self.name = name
-        self.loaded: dict[Key, Entry] = {}
-        self.disk_due = _NEVER
-        self.blocked_until = 0.0
-        self.blocked_why = Why.SITE_THROTTLED
-        self.blocked_by = ""
-        self.blocked_since = 0.0
-        self.pulling = False
-        self.turn = _NEVER
-
-    @property
-    def next_turn(self) -> float:
-        """When this queue should be looked at: its earliest due time, but not while it is blocked."""
-        return max(self.disk_due, self.blocked_until) if self.disk_due < _NEVER else _NEVER
 
 
 class Scheduler:
     """Offers due entries to the promoter and keeps memory bounded, per queue and in all.
+
+    A queue's share of memory is divided among its lanes, each priority of each user, and each lane is read from disk
+    by itself: what is urgent, and one message of one user, overtakes a crowd that is on disk, too.
 
     The caller sets `offer` (takes one due entry) and `overdue` (takes entries whose deadline has passed); `left`, if it
     is set, is told the key of each entry that leaves memory or what waits there.
@@ -93,7 +58,8 @@ class Scheduler:
     async def refresh(self) -> None:
         """Read the heads of all queues again, as after a start, a reload or a change by a person."""
         for head in await self._spool.heads():
-            self._note(self._queue(head.queue), head.due)
+            queue = self._queue(head.queue)
+            self._note(queue, queue.lane(head.lane), head.due)
 
     async def stop(self) -> None:
         """Offer nothing any more."""
@@ -109,12 +75,13 @@ class Scheduler:
             queue = self._queue(entry.queue)
             if entry.key in queue.loaded:
                 continue  # its row was read before this commit was told of
-            if entry.due > now or queue.disk_due <= now or queue.blocked_until > now or not self._has_room(queue):
-                if entry.due < _NEVER:
-                    self._note(queue, entry.due)
+            lane = queue.lane(entry.lane)
+            if entry.due > now or lane.disk_due <= now or queue.blocked_until > now or self._room(queue, lane) <= 0:
+                if entry.due < NEVER:
+                    self._note(queue, lane, entry.due)
                 continue
             self.contents.put(accepted.message.id, accepted.content)
-            queue.loaded[entry.key] = entry
+            queue.enter(lane, entry)
             self.total += 1
             self.offer(entry)
 
@@ -123,15 +90,16 @@ class Scheduler:
         if self.left is not None:
             self.left(entry.key)
         queue = self._queue(queue_name)
-        if queue.loaded.pop(entry.key, None) is not None:
+        lane = queue.leave(entry.key)
+        if lane is not None:
             self.total -= 1
         self._was_written(entry.key)
         # A message that waits leaves its content on disk; another entry of it, if it is still here, reads it again.
         self.contents.drop(entry.message.id)
-        if entry.recipients and entry.due < _NEVER:
-            self._note(self._queue(entry.queue), entry.due)
-        if queue.disk_due < _NEVER and len(queue.loaded) == QUEUE_BOUND // 2:
-            self._note(queue, queue.disk_due)
+        if entry.recipients and entry.due < NEVER:
+            self.note_due(entry)
+        if lane is not None and lane.disk_due < NEVER and lane.count == lane.half:
+            self._note(queue, lane, lane.disk_due)
 
     def partly_settled(self, entry: Entry) -> None:
         """Note that a part of an entry's attempt is on its way to disk: until then its row is not what it is."""
@@ -164,10 +132,10 @@ class Scheduler:
                 self._leaving[entry.key] = entry
                 continue
             queue = self._queue(entry.queue)
-            if queue.loaded.pop(entry.key, None) is not None:
+            if queue.leave(entry.key) is not None:
                 self.total -= 1
                 self.contents.drop(entry.message.id)
-            self._note(queue, entry.due)
+            self._note(queue, queue.lane(entry.lane), entry.due)
 
     def block(self, name: str, until: float, reason: str, why: Why = Why.SITE_THROTTLED) -> None:
         """Read nothing of a queue before a time."""
@@ -175,30 +143,30 @@ class Scheduler:
         if now > queue.blocked_until + PROBE_TIME or why is not queue.blocked_why:
             queue.blocked_since = now
         queue.blocked_until, queue.blocked_by, queue.blocked_why = until, reason, why
-        self._note(queue, queue.disk_due)
+        self._plan(queue)
 
     def unblock(self, name: str) -> None:
         """Let a queue be read again at once."""
         queue = self._queue(name)
         if queue.blocked_until:
             queue.blocked_until, queue.blocked_by = 0.0, ""
-            self._note(queue, queue.disk_due)
+            self._plan(queue)
 
     def forget(self, key: Key, queue_name: str) -> None:
         """Drop one entry from memory that a person has changed or deleted on disk."""
         if self.left is not None:
             self.left(key)
         self._was_written(key)
-        queue = self._queue(queue_name)
-        if queue.loaded.pop(key, None) is not None:
+        if self._queue(queue_name).leave(key) is not None:
             self.total -= 1
+            self.contents.drop(key[0])
 
     def claim(self, entry: Entry) -> bool:
         """Take an entry into memory though it is not due, to settle it; False when it is in memory already."""
         queue = self._queue(entry.queue)
         if entry.key in queue.loaded:
             return False
-        queue.loaded[entry.key] = entry
+        queue.enter(queue.lane(entry.lane), entry)
         self.total += 1
         return True
 
@@ -221,12 +189,13 @@ class Scheduler:
         """Forget queues of which nothing is left, so that memory does not grow with the destinations ever seen."""
         now = self._clock()
         for name, queue in tuple(self.queues.items()):
-            if not queue.loaded and queue.disk_due == _NEVER and queue.blocked_until <= now and not queue.pulling:
+            if queue.is_forgettable(now):
                 del self.queues[name]
 
-    def note_due(self, queue_name: str, due: float) -> None:
-        """Remember that a queue has an entry on disk that is due at a time."""
-        self._note(self._queue(queue_name), due)
+    def note_due(self, entry: Entry) -> None:
+        """Remember that an entry is on disk, and when it is due."""
+        queue = self._queue(entry.queue)
+        self._note(queue, queue.lane(entry.lane), entry.due)
 
     def _queue(self, name: str) -> Waiting:
         queue = self.queues.get(name)
@@ -234,14 +203,22 @@ class Scheduler:
             queue = self.queues[name] = Waiting(name)
         return queue
 
-    def _has_room(self, queue: Waiting) -> bool:
+    def _room(self, queue: Waiting, lane: Lane) -> int:
+        """Say how many more entries of a lane may be in memory; 0 or less is none."""
+        if self.total >= TOTAL_BOUND:
+            return SURE - lane.count if self.total < 2 * TOTAL_BOUND else 0
         bound = CROWDED_BOUND if self.total > TOTAL_BOUND // 2 else QUEUE_BOUND
-        return len(queue.loaded) < bound and self.total < TOTAL_BOUND
+        room = max(bound // len(queue.lanes), SURE) - lane.count
+        return min(room, TOTAL_BOUND - self.total)
 
-    def _note(self, queue: Waiting, due: float) -> None:
-        queue.disk_due = min(queue.disk_due, due)
+    def _note(self, queue: Waiting, lane: Lane, due: float) -> None:
+        lane.disk_due = min(lane.disk_due, due)
+        self._plan(queue)
+
+    def _plan(self, queue: Waiting) -> None:
+        """Put a queue down for its next turn."""
         turn = queue.next_turn
-        if turn < _NEVER and turn != queue.turn:
+        if turn < NEVER and turn != queue.turn:
             queue.turn = turn
             heappush(self._turns, (turn, queue.name))
             if self._turns[0][0] == turn:
@@ -266,7 +243,7 @@ class Scheduler:
                 queue = self.queues.get(name)
                 if queue is None or queue.turn != turn:
                     continue
-                queue.turn = _NEVER
+                queue.turn = NEVER
                 if not queue.pulling:
                     await self._pull(queue)
             self._changed.clear()
@@ -279,44 +256,59 @@ class Scheduler:
                     pass
 
     async def _pull(self, queue: Waiting) -> None:
-        """Load what is due of one queue, as far as there is room."""
+        """Load what is due of one queue, lane by lane, the most urgent first, as far as there is room."""
         now = self._clock()
         if queue.next_turn > now:
-            self._note(queue, queue.disk_due)
+            self._plan(queue)
             return
-        if not self._has_room(queue):
-            self._come_back(queue, now + 0.1)
-            return
-        bound = CROWDED_BOUND if self.total > TOTAL_BOUND // 2 else QUEUE_BOUND
         queue.pulling = True
-        queue.disk_due = _NEVER
-        limit = bound + len(queue.loaded)
+        found = 0
         try:
-            # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
-            until = nextafter(now, _NEVER)
-            with self.settles() as settled:
-                entries = await self._spool.due(queue.name, until, limit)
-                later = await self._spool.next_due(queue.name, until) if len(entries) < limit else None
+            for name in sorted(name for name, lane in queue.lanes.items() if lane.disk_due <= now):
+                lane = queue.lanes[name]
+                room = self._room(queue, lane)
+                if room > 0 and queue.blocked_until <= now:
+                    found += await self._pull_lane(queue, lane, room, now)
         except BaseException:
-            queue.disk_due = now
             self._come_back(queue, now + 1.0)
             raise
         finally:
             queue.pulling = False
+        if queue.next_turn > now:
+            self._plan(queue)
+        else:
+            self._come_back(queue, now + (0.0 if found else 0.1))
+
+    async def _pull_lane(self, queue: Waiting, lane: Lane, room: int, now: float) -> int:
+        """Load at most `room` entries of one lane; gives how many came."""
+        # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
+        until = nextafter(now, NEVER)
+        limit = room + lane.count
+        lane.disk_due, lane.half = NEVER, limit // 2
+        try:
+            with self.settles() as settled:
+                entries = await self._spool.due(queue.name, lane.name, until, limit)
+                later = None
+                if len(entries) < limit:
+                    later = await self._spool.next_due(queue.name, lane.name, until)
+        except BaseException:
+            lane.disk_due = now
+            raise
+        came = 0
         # A row that was settled while it was read is not what it was: its recipients have been sent to.
-        fresh = [entry for entry in entries if entry.key not in queue.loaded and entry.key not in settled][:bound]
-        for entry in fresh:
-            if not self._has_room(queue) or queue.blocked_until > now:
-                queue.disk_due = min(queue.disk_due, entry.due)
+        for entry in [entry for entry in entries if entry.key not in queue.loaded and entry.key not in settled]:
+            if self._room(queue, lane) <= 0 or queue.blocked_until > now:
+                lane.disk_due = min(lane.disk_due, entry.due)
                 break
-            queue.loaded[entry.key] = entry
+            queue.enter(lane, entry)
             self.total += 1
             self.reoffer(entry)
+            came += 1
         if len(entries) >= limit:
-            queue.disk_due = min(queue.disk_due, entries[-1].due)
-            self._come_back(queue, now + (0.0 if fresh and self._has_room(queue) else 0.1))
-        else:
-            self._note(queue, queue.disk_due if later is None else later)
+            lane.disk_due = min(lane.disk_due, entries[-1].due)
+        elif later is not None:
+            lane.disk_due = min(lane.disk_due, later)
+        return came
 
     def _come_back(self, queue: Waiting, when: float) -> None:
         """Have a queue looked at again at a time, though it is due already."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from smarthost.mail.envelope import Priority
 from smarthost.mail.event import Event, Kind
+from smarthost.policy.suppression import SUPPRESSED
 
 # Seconds; from a memory copy to a slow disk, and on to a slow upstream.
 FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -58,7 +59,7 @@ class Counters:
     def __init__(self) -> None:
         """Start at nothing."""
         self.accepted: defaultdict[tuple[str, str], int] = defaultdict(int)  # listener, user
-        self.rejected: defaultdict[tuple[str, str], int] = defaultdict(int)  # listener, enhanced status
+        self.rejected: defaultdict[tuple[str, str], int] = defaultdict(int)  # listener, enhanced status or "suppressed"
         self.recipients: defaultdict[tuple[str, str], int] = defaultdict(int)  # route, action
         self.attempts: defaultdict[tuple[str, str, str], int] = defaultdict(int)  # route, stage, class
         self.tls_sessions: defaultdict[tuple[str, str], int] = defaultdict(int)  # "in" or "out", version
@@ -86,7 +87,8 @@ class Counters:
         elif kind in _ACTIONS:
             self.recipients[(event.route, _ACTIONS[kind])] += 1
         elif kind is Kind.REJECTED:
-            self.rejected[(event.listener, event.status)] += 1
+            reason = "suppressed" if event.reply == SUPPRESSED.text else event.status
+            self.rejected[(event.listener, reason)] += 1
         elif kind is Kind.REPORTED:
             self.reports += 1
 

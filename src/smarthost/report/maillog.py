@@ -15,7 +15,16 @@ from smarthost.report.timestamp import format_time
 _ENCODER = msgspec.json.Encoder()
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _TROUBLE = frozenset(
-    {Kind.REJECTED, Kind.DELAYED, Kind.FAILED, Kind.EXPIRED, Kind.SUSPENDED, Kind.SLOWED, Kind.SWITCHED}
+    {
+        Kind.REJECTED,
+        Kind.DELAYED,
+        Kind.FAILED,
+        Kind.EXPIRED,
+        Kind.SUSPENDED,
+        Kind.SLOWED,
+        Kind.SWITCHED,
+        Kind.SUPPRESSED,
+    }
 )
 
 

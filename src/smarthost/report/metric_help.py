@@ -8,7 +8,8 @@ HELP: Mapping[str, str] = {
         "hours that usually have mail."
     ),
     "messages_rejected": (
-        "Messages and recipients refused, by listener and reason (the enhanced status). Alert when the rate "
+        "Messages and recipients refused, by listener and reason (the enhanced status, or "
+        '"suppressed" for a recipient on the suppression list). Alert when the rate '
         "of 4.3.1 (disk) or 4.3.0 (our own error) is above 0, or when 5.7.x jumps (wrong password, or a "
         "guesser)."
     ),

@@ -8,6 +8,7 @@ import msgspec
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
+from smarthost.mail.suppression import Suppression
 from smarthost.report.maillog import to_line
 from smarthost.report.timestamp import format_time
 
@@ -71,3 +72,17 @@ def event_row(event: Event) -> Row:
 
 def _time(at: float) -> str | None:
     return format_time(at) if math.isfinite(at) and at > 0 else None
+
+
+def suppression_row(row: Suppression) -> Row:
+    """Describe an address on the suppression list; `since` is None while its failures are only counted."""
+    return {
+        "address": row.address,
+        "user": row.owner,
+        "suppressed": row.is_suppressed,
+        "failures": row.failures,
+        "since": format_time(row.since) if row.is_suppressed else None,
+        "expires": _time(row.expires),
+        "origin": str(row.origin),
+        "reason": row.reason,
+    }

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from smarthost.mail.event import Event
+from smarthost.mail.suppression import Key
 from smarthost.spool import record, schema
 from smarthost.spool.store import Change, Done, Settlement
 
@@ -26,6 +27,7 @@ class Part:
         self.left: list[tuple[int]] = []  # messages that lost an entry
         self.events: list[Event] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.suppressions: dict[Key, record.Row | None] = {}  # rows as they stand now, None for those that go
         self.limits: dict[str, bytes] = {}  # the latest of each name; without a state the row goes
         self.dones: list[Done] = []
         self.octets = 0  # of content, to judge how long the write-ahead log has become
@@ -33,7 +35,7 @@ class Part:
 
     def __bool__(self) -> bool:
         """Whether there is anything to write or to answer."""
-        return bool(self.dones or self.events)  # nothing else comes without somebody who waits
+        return bool(self.dones or self.events or self.suppressions)  # nothing else comes without somebody who waits
 
     def add_message(self, row: record.Row, head: bytes, entries: Iterable[record.Row]) -> None:
         """Add a message, its content and its entries."""
@@ -78,6 +80,7 @@ class Part:
             "dones",
         ):
             getattr(self, name).extend(getattr(later, name))
+        self.suppressions |= later.suppressions
         self.limits |= later.limits
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
@@ -104,7 +107,15 @@ class Part:
             if rows:
                 cursor.executemany(sql, rows)
                 grown += sign * cursor.rowcount
+        if self.suppressions:
+            self._apply_suppressions(cursor)
         return grown
+
+    def _apply_suppressions(self, cursor: sqlite3.Cursor) -> None:
+        kept = [row for row in self.suppressions.values() if row is not None]
+        gone = [key for key, row in self.suppressions.items() if row is None]
+        cursor.executemany(schema.REPLACE_SUPPRESSION, kept)
+        cursor.executemany(schema.DELETE_SUPPRESSION, gone)
 
 
 class Batch:

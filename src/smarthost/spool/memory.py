@@ -11,6 +11,8 @@ from typing import BinaryIO
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
+from smarthost.mail.suppression import Key as SuppressionKey
+from smarthost.mail.suppression import Suppression
 from smarthost.policy.ledger import LimitState
 from smarthost.spool.match import Matcher
 from smarthost.spool.stats import Stats
@@ -48,6 +50,42 @@ class MemoryFile:
         self._files.pop(self.name, None)
 
 
+class MemorySuppressions:
+    """A `store.SuppressionStore` without a disk; `write` is how the spool writes."""
+
+    def __init__(
+        self, rows: dict[SuppressionKey, Suppression], write: Callable[[Callable[[], None], Done | None], None]
+    ) -> None:
+        """Keep rows in a dictionary of the spool's."""
+        self._rows, self._write = rows, write
+
+    def write(
+        self, kept: Sequence[Suppression], removed: Sequence[SuppressionKey] = (), done: Done | None = None
+    ) -> None:
+        """Write rows as the spool writes settles."""
+        rows, gone = tuple(kept), tuple(removed)
+
+        def act() -> None:
+            for key in gone:
+                self._rows.pop(key, None)
+            self._rows.update((row.key, row) for row in rows)
+
+        self._write(act, done)
+
+    async def page(self, after: SuppressionKey, limit: int) -> list[Suppression]:
+        """Give rows behind a key."""
+        return [self._rows[key] for key in sorted(self._rows) if key > after][:limit]
+
+    async def find(self, keys: Sequence[SuppressionKey]) -> dict[SuppressionKey, Suppression]:
+        """Give those rows that there are."""
+        return {key: self._rows[key] for key in keys if key in self._rows}
+
+    async def expired(self, before: float, limit: int) -> list[Suppression]:
+        """Give rows that are over."""
+        rows = sorted(self._rows.values(), key=lambda row: row.expires)
+        return [row for row in rows if row.expires <= before][:limit]
+
+
 class MemorySpool:
     """A `store.Spool` for one thread, that of the loop; `Done` is called with the loop's next turn.
 
@@ -66,10 +104,11 @@ class MemorySpool:
         self._messages: dict[int, tuple[Message, Content]] = {}
         self._numbers: dict[int, set[int]] = {}
         self._entries: dict[Key, Entry] = {}
-        self._due: dict[str, list[Timed]] = {}
+        self._due: dict[tuple[str, str], list[Timed]] = {}  # by queue and lane
         self._deadlines: list[Timed] = []
         self._events: dict[int, list[Event]] = {}
         self._files: dict[str, bytes] = {}
+        self.suppressions = MemorySuppressions({}, self._write)
         self._limits: dict[str, LimitState] = {}
 
     @property
@@ -193,13 +232,13 @@ class MemorySpool:
             return False
         for times, when in self._indexes(entry):
             del times[bisect_left(times, (when, *key))]
-        if not self._due.get(entry.queue, True):
-            del self._due[entry.queue]
+        if not self._due.get((entry.queue, entry.lane), True):
+            del self._due[entry.queue, entry.lane]
         return True
 
     def _indexes(self, entry: Entry) -> Iterable[tuple[list[Timed], float]]:
         if entry.due != math.inf:
-            yield self._due.setdefault(entry.queue, []), entry.due
+            yield self._due.setdefault((entry.queue, entry.lane), []), entry.due
         if entry.deadline != math.inf:
             yield self._deadlines, entry.deadline
 
@@ -224,16 +263,16 @@ class MemorySpool:
             self._events.setdefault(event.message, []).append(event)
 
     async def heads(self) -> list[QueueHead]:
-        """Give every queue that has an entry with a due time, with the earliest one."""
-        return [QueueHead(queue, times[0][0]) for queue, times in sorted(self._due.items())]
+        """Give every lane of every queue that has an entry with a due time, with the earliest one."""
+        return [QueueHead(queue, lane, times[0][0]) for (queue, lane), times in sorted(self._due.items())]
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give at most `limit` entries of a queue that are due before a time."""
-        return self._before(self._due.get(queue, []), before, limit)
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue's lane that are due before a time."""
+        return self._before(self._due.get((queue, lane), []), before, limit)
 
-    async def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue that is at or after a time."""
-        times = self._due.get(queue, [])
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane that is at or after a time."""
+        times = self._due.get((queue, lane), [])
         place = bisect_left(times, (after,))
         return times[place][0] if place < len(times) else None
 

@@ -21,19 +21,25 @@ Asked = ParamSpec("Asked")
 # The index is named where a guess of the planner would read every row of a long queue.
 _SELECT = f"SELECT {schema.ENTRY_COLUMNS} FROM entry AS e"
 _DUE = (
-    f"{_SELECT} INDEXED BY entry_due WHERE e.queue = ? AND e.due < ? "
-    "ORDER BY e.queue, e.due, e.message, e.number LIMIT ?"
+    f"{_SELECT} INDEXED BY entry_lane WHERE e.queue = ? AND e.lane = ? AND e.due < ? "
+    "ORDER BY e.queue, e.lane, e.due, e.message, e.number LIMIT ?"
 )
 _DEADLINES = (
     f"{_SELECT} INDEXED BY entry_deadline WHERE e.deadline < ? ORDER BY e.deadline, e.message, e.number LIMIT ?"
 )
 _BEHIND = f"{_SELECT} WHERE (e.message, e.number) > (?, ?) ORDER BY e.message, e.number LIMIT ?"
 _OF = f"{_SELECT} WHERE e.message = ? ORDER BY e.number"
-_HEAD = (
-    "SELECT queue, due FROM entry INDEXED BY entry_due WHERE queue > ? AND due IS NOT NULL ORDER BY queue, due LIMIT 1"
+# Two questions, as SQLite would look for (queue, lane) > (?, ?) by reading the whole lane.
+_NEXT_LANE, _NEXT_QUEUE = (
+    f"SELECT queue, lane, due FROM entry INDEXED BY entry_lane WHERE {behind} AND due IS NOT NULL "
+    "ORDER BY queue, lane, due LIMIT 1"
+    for behind in ("queue = ? AND lane > ?", "queue > ?")
 )
 _CONTENT = "SELECT c.head, c.crc, m.file, m.size FROM message AS m JOIN content AS c ON c.id = m.id WHERE m.id = ?"
-_NEXT_DUE = "SELECT due FROM entry INDEXED BY entry_due WHERE queue = ? AND due >= ? ORDER BY queue, due LIMIT 1"
+_NEXT_DUE = (
+    "SELECT due FROM entry INDEXED BY entry_lane WHERE queue = ? AND lane = ? AND due >= ? "
+    "ORDER BY queue, lane, due LIMIT 1"
+)
 _OLDEST = "SELECT meta FROM message WHERE id = (SELECT message FROM entry {} ORDER BY message LIMIT 1)"
 _OLDEST_ACTIVE = _OLDEST.format("WHERE due IS NOT NULL")
 _OLDEST_PARKED = _OLDEST.format("INDEXED BY entry_parked WHERE due IS NULL")
@@ -82,20 +88,25 @@ class Reader:
             self._made = schema.connect_reader(self._path)
         return self._made
 
-    def heads(self, after: str, limit: int) -> list[QueueHead]:
-        """Give the heads of at most `limit` queues behind a name: a seek each, however long a queue is."""
+    def rows(self, sql: str, arguments: record.Row) -> list[record.Row]:
+        """Give the rows of one question."""
+        return self._connection.execute(sql, arguments).fetchall()
+
+    def heads(self, after: tuple[str, str], limit: int) -> list[QueueHead]:
+        """Give the heads of at most `limit` lanes behind a queue and lane: a seek each, however long a lane is."""
         found: list[QueueHead] = []
         while len(found) < limit:
-            row = self._connection.execute(_HEAD, (after,)).fetchone()
+            row = self._connection.execute(_NEXT_LANE, after).fetchone()
+            row = row or self._connection.execute(_NEXT_QUEUE, after[:1]).fetchone()
             if row is None:
                 break
             found.append(QueueHead(*row))
-            after = row[0]
+            after = row[0], row[1]
         return found
 
-    def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give the entries of a queue that are due before a time."""
-        return self._entries(_DUE, (queue, before, limit))
+    def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give the entries of a queue's lane that are due before a time."""
+        return self._entries(_DUE, (queue, lane, before, limit))
 
     def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give the entries whose deadline is before a time."""
@@ -133,9 +144,9 @@ class Reader:
             connection.execute("COMMIT")
         return [record.read_entry(row, messages[row[0]]) for row in rows]
 
-    def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue from a time on."""
-        row = self._connection.execute(_NEXT_DUE, (queue, after)).fetchone()
+    def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane from a time on."""
+        row = self._connection.execute(_NEXT_DUE, (queue, lane, after)).fetchone()
         return float(row[0]) if row else None
 
     def contents(self, ids: Sequence[int]) -> dict[int, Content]:

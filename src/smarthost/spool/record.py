@@ -53,15 +53,23 @@ def entry_row(entry: Entry) -> Row:
     and not for the batch.
     """
     entry.queue.encode()
+    (lane := entry.lane).encode()
     # A plain str: for an enum sqlite3 would look for an adapter, at some microseconds each.
     why = str(entry.why)
     due, deadline = _finite(entry.due), _finite(entry.deadline)
-    return entry.message.id, entry.number, entry.queue, due, deadline, why, _state(entry)
+    return entry.message.id, entry.number, entry.queue, due, deadline, why, _state(entry), lane
+
+
+def lane_of(meta: bytes | None) -> str:
+    """Read from a message's row the lane of its entries (`Entry.lane`)."""
+    if meta is None:  # a damaged database: what has no message is swept by the recovery
+        return "2"
+    return Entry(_decode_message(meta), 0, "", (), 0.0, 0.0, 0.0).lane
 
 
 def update_row(entry: Entry) -> Row:
-    """Write an entry for `schema.UPDATE_ENTRY`, whose key comes last."""
-    return (*entry_row(entry)[2:], entry.message.id, entry.number)
+    """Write an entry for `schema.UPDATE_ENTRY`, whose key comes last; its lane is what it was."""
+    return (*entry_row(entry)[2:7], entry.message.id, entry.number)
 
 
 class History:

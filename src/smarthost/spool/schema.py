@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+from smarthost.spool.record import lane_of
 from smarthost.spool.store import SpoolError
 
 DATABASE = "spool.db"
@@ -32,17 +33,29 @@ _SCHEMA_1 = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('schema', 0), ('last_id', 0), ('entries', 0)",
 )
-# `limit_state` is what rates remember, by their names (`policy.ledger`).
-_SCHEMA_2 = ("CREATE TABLE limit_state (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",)
+# Which entries of a queue are read first is decided by lane, so that a long lane hides no other.
+# `limit_state` is what rates remember, by their names (`policy.ledger`). A suppression without `expires` stays until a
+# person removes it.
+_SCHEMA_2 = (
+    "ALTER TABLE entry ADD COLUMN lane TEXT NOT NULL DEFAULT '2'",
+    "UPDATE entry SET lane = lane_of((SELECT meta FROM message WHERE id = entry.message))",
+    "DROP INDEX entry_due",
+    "CREATE INDEX entry_lane ON entry (queue, lane, due) WHERE due IS NOT NULL",
+    "CREATE TABLE limit_state (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE suppression (owner TEXT NOT NULL, address TEXT NOT NULL, failures INTEGER NOT NULL, "
+    "since REAL NOT NULL, expires REAL, origin TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (owner, address)) "
+    "WITHOUT ROWID",
+    "CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL",
+)
 # One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2)
 
 ENTRY_COLUMNS = "e.message, e.number, e.queue, e.due, e.deadline, e.why, e.state"
 INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_CONTENT = "INSERT INTO content VALUES (?, ?, ?)"
-INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 # A split entry comes later than its message, which may have left meanwhile.
-ADD_ENTRY = "INSERT INTO entry SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM message WHERE id = ?1)"
+ADD_ENTRY = "INSERT INTO entry SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (SELECT 1 FROM message WHERE id = ?1)"
 # UPDATE and not REPLACE: what a person deleted meanwhile must not come back.
 UPDATE_ENTRY = "UPDATE entry SET queue = ?, due = ?, deadline = ?, why = ?, state = ? WHERE message = ? AND number = ?"
 DELETE_ENTRY = "DELETE FROM entry WHERE message = ? AND number = ?"
@@ -50,6 +63,8 @@ DELETE_MESSAGE = "DELETE FROM message WHERE id = ? AND NOT EXISTS (SELECT 1 FROM
 DELETE_CONTENT = "DELETE FROM content WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE id = ?1)"
 INSERT_EVENT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?)"
 DELETE_EVENTS = "DELETE FROM event WHERE message = ? AND sequence < ?"
+REPLACE_SUPPRESSION = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?, ?, ?)"
+DELETE_SUPPRESSION = "DELETE FROM suppression WHERE owner = ? AND address = ?"
 SET_LIMIT = "INSERT OR REPLACE INTO limit_state VALUES (?, ?)"
 DELETE_LIMIT = "DELETE FROM limit_state WHERE name = ?"
 SET_META = "UPDATE meta SET value = ? WHERE key = ?"
@@ -104,6 +119,7 @@ def migrate(connection: sqlite3.Connection) -> int:
         )
     if version == len(MIGRATIONS):
         return version
+    connection.create_function("lane_of", 1, lane_of, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[version:]:
@@ -116,6 +132,8 @@ def migrate(connection: sqlite3.Connection) -> int:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    finally:
+        connection.create_function("lane_of", 1, None)
     return version
 
 

@@ -20,6 +20,7 @@ from smarthost.spool.record import Row, entry_row, message_row
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
+from smarthost.spool.suppressions import StoredSuppressions
 from smarthost.spool.writer import Writer
 
 _CHUNK = 500  # rows a question, so that a long search does not keep the scheduler's questions waiting
@@ -61,6 +62,7 @@ class SqliteSpool:
         self._database = Database(connection, folder, self._contents, self.stats)
         self._reader = Reader(folder / schema.DATABASE, loop, on_fatal)
         self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
+        self.suppressions = StoredSuppressions(self._reader, self._writer)
         self._closed = False
 
     @classmethod
@@ -175,22 +177,22 @@ class SqliteSpool:
         return row, content.head, [entry_row(entry) for entry in accepted.entries]
 
     async def heads(self) -> list[QueueHead]:
-        """Give every queue that has an entry with a due time, with the earliest one."""
+        """Give every lane of every queue that has an entry with a due time, with the earliest one."""
         found: list[QueueHead] = []
         while True:
-            after = found[-1].queue if found else ""
+            after = (found[-1].queue, found[-1].lane) if found else ("", "")
             chunk = await self._reader.ask(self._reader.heads, after, _CHUNK)
             found += chunk
             if len(chunk) < _CHUNK:
                 return found
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give at most `limit` entries of a queue that are due before a time."""
-        return await self._reader.ask(self._reader.due, queue, before, limit)
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue's lane that are due before a time."""
+        return await self._reader.ask(self._reader.due, queue, lane, before, limit)
 
-    async def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue that is at or after a time."""
-        return await self._reader.ask(self._reader.next_due, queue, after)
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane that is at or after a time."""
+        return await self._reader.ask(self._reader.next_due, queue, lane, after)
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time."""

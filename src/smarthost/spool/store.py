@@ -9,6 +9,7 @@ import msgspec
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message
+from smarthost.mail.suppression import Key, Suppression
 from smarthost.policy.ledger import LimitState
 
 INLINE_LIMIT = 256 * 1024  # octets of content that live in the row; larger content has a file of its own
@@ -79,9 +80,10 @@ class Change(msgspec.Struct, gc=False):
 
 
 class QueueHead(msgspec.Struct, frozen=True, gc=False):
-    """The earliest due time (Unix seconds) of a queue on disk, parked entries left out."""
+    """The earliest due time (Unix seconds) of a queue's lane on disk, parked entries left out."""
 
     queue: str
+    lane: str
     due: float
 
 
@@ -134,6 +136,22 @@ class ContentFile(Protocol):
         """Delete the file: its message will not be accepted, or was refused. Harmless when it is gone."""
 
 
+class SuppressionStore(Protocol):
+    """Rows of the suppression list by owner and address. `write` may be called from any thread and returns at once."""
+
+    def write(self, kept: Sequence[Suppression], removed: Sequence[Key] = (), done: Done | None = None) -> None:
+        """Put rows in the place of those with the same key and remove others, with the next settles."""
+
+    async def page(self, after: Key, limit: int) -> list[Suppression]:
+        """Give at most `limit` rows behind a key, by owner and address."""
+
+    async def find(self, keys: Sequence[Key]) -> dict[Key, Suppression]:
+        """Give those of some rows that there are."""
+
+    async def expired(self, before: float, limit: int) -> list[Suppression]:
+        """Give at most `limit` rows that expired before a Unix time."""
+
+
 class Spool(Protocol):
     """A durable store. `accept`, `settle`, `record`, `change` and `delete` may be called from any thread and return
     at once; what they are given is copied before they return.
@@ -146,6 +164,10 @@ class Spool(Protocol):
     @property
     def settles_stuck(self) -> bool:
         """Whether settles wait in memory because the disk is full: delivery shall pause meanwhile."""
+
+    @property
+    def suppressions(self) -> SuppressionStore:
+        """The suppression list; its rows are written by the same transactions."""
 
     def new_file(self, message: int) -> ContentFile:
         """Start the content file of a message id; raises OSError, with ENOSPC when the disk is full."""
@@ -178,13 +200,15 @@ class Spool(Protocol):
         """Give all that is remembered of limits, by name."""
 
     async def heads(self) -> list[QueueHead]:
-        """Give every queue that has an entry with a due time, with the earliest one."""
+        """Give every lane of every queue that has an entry with a due time, with the earliest one."""
 
-    async def due(self, queue: str, before: float, limit: int) -> list[Entry]:
-        """Give at most `limit` entries of a queue that are due before a time, earliest first, then by arrival."""
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Give at most `limit` entries of a queue's lane (`Entry.lane`) that are due before a time, earliest first,
+        then by arrival.
+        """
 
-    async def next_due(self, queue: str, after: float) -> float | None:
-        """Give the earliest due time of a queue that is at or after a time; None when there is none."""
+    async def next_due(self, queue: str, lane: str, after: float) -> float | None:
+        """Give the earliest due time of a queue's lane that is at or after a time; None when there is none."""
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time, earliest first; parked ones have none."""

@@ -2,11 +2,14 @@
 
 import re
 from binascii import b2a_qp
+from ipaddress import ip_address
 
 import msgspec
 
+from smarthost.mail.address import to_a_label, to_literal
 from smarthost.mail.message import Message, format_id
 from smarthost.mail.outcome import Action, Outcome
+from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.wire.data import has_long_line
 from smarthost.wire.dsn_text import clean, explain, wrap
 from smarthost.wire.header import field_value, fold_long_field, has_utf8, parse_fields, split_header
@@ -25,22 +28,37 @@ _SUBJECTS = {
 _GRAVITY = (Action.FAILED, Action.DELAYED, Action.RELAYED, Action.EXPANDED)
 
 
+class LastAttempt(msgspec.Struct, frozen=True):
+    """What the last attempt brought that this report is not about: a Unix time, a status, and who said what.
+
+    `host` is "" and `reply` None where nobody was reached.
+    """
+
+    at: float
+    status: EnhancedStatus
+    host: str = ""
+    reply: Reply | None = None
+
+
 class ReportRecipient(msgspec.Struct, frozen=True, kw_only=True):
     """One recipient of a report: what became of it, and when (Unix seconds, 0.0 where there is nothing to say).
 
-    `retry_until` is when we shall give up, for a delay.
+    `retry_until` is when we shall give up, for a delay; `before` is the attempt before a decision of our own, such as
+    giving up for age, None where the outcome is an attempt's or none was made.
     """
 
     outcome: Outcome
     last_attempt: float = 0.0
     retry_until: float = 0.0
+    before: LastAttempt | None = None
 
 
 class ReportFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All that a report says; the same facts always give the same octets.
 
     `message` is the one reported on, and the report goes to its reverse-path; `hostname` is the Reporting-MTA;
-    `postmaster` is the address in From; `at` is the report's date in Unix seconds; `message_id` is its own Message-ID
+    `postmaster` is the address in From; `received_from` is what the client called itself in EHLO, "" to leave that
+    out; `at` is the report's date in Unix seconds; `message_id` is its own Message-ID
     without angle brackets; `returned` is the original content, or its header at least, with CRLF line ends;
     `whole` asks for all of it to be returned and not the header only (RFC 3461 4.3).
     """
@@ -54,6 +72,7 @@ class ReportFacts(msgspec.Struct, frozen=True, kw_only=True):
     boundary: str
     returned: bytes
     whole: bool = False
+    received_from: str = ""
 
 
 def build_report(facts: ReportFacts) -> bytes:
@@ -101,6 +120,7 @@ def _report_header(facts: ReportFacts, boundary: str, original: bytes, is_global
         lines += [f"In-Reply-To: {message_id}", f"References: {message_id}"]
     lines += [
         "Auto-Submitted: auto-replied",
+        f"X-Smarthost-Report: {clean(facts.hostname)}",
         "MIME-Version: 1.0",
         # RFC 6522 3: report-type is the subtype of the second part.
         f"Content-Type: multipart/report; report-type={'global-' if is_global else ''}delivery-status;",
@@ -127,42 +147,61 @@ def _text_part(facts: ReportFacts, plain: bool) -> bytes:
 
 
 def _status_part(facts: ReportFacts, is_global: bool, plain: bool) -> bytes:
-    """Write the part for programs (RFC 3464 2)."""
+    """Write the part for programs; the fields of the message in the order of RFC 3464 2.2."""
     message = facts.message
-    lines = [f"Reporting-MTA: dns; {clean(facts.hostname)}"]
-    if message.envelope.envid:
-        lines += wrap(f"Original-Envelope-Id: {clean(message.envelope.envid)}", indent=" ")
-    lines += [f"X-Smarthost-Id: {format_id(message.id)}", f"Arrival-Date: {format_date(message.arrival.at)}"]
+    lines: list[str] = []
+    if envid := clean(message.envelope.envid):
+        lines += wrap(f"Original-Envelope-Id: {envid}", indent=" ")
+    lines.append(f"Reporting-MTA: dns; {_mta_name(facts.hostname) or 'localhost'}")
+    if came_from := _mta_name(facts.received_from):
+        lines.append(f"Received-From-MTA: dns; {came_from}")
+    lines += [f"Arrival-Date: {format_date(message.arrival.at)}", f"X-Smarthost-Id: {format_id(message.id)}"]
     for recipient in facts.recipients:
-        lines += ["", *_recipient_fields(recipient, is_global)]
+        lines += ["", *_recipient_fields(recipient, format_id(message.id), is_global)]
     if not is_global:
         lines = [line.encode("ascii", "backslashreplace").decode() for line in lines]
     return _part(f"message/{'global-' if is_global else ''}delivery-status", _join(lines), plain)
 
 
-def _recipient_fields(recipient: ReportRecipient, is_global: bool) -> list[str]:
-    """Write the fields of one recipient (RFC 3464 2.3)."""
-    outcome = recipient.outcome
+def _recipient_fields(recipient: ReportRecipient, log_id: str, is_global: bool) -> list[str]:
+    """Write the fields of one recipient, in the order of RFC 3464 2.3.
+
+    What a peer said stands as it did (2.3.6), though we may have decided by ourselves: it is the reason of the reason.
+    """
+    outcome, before = recipient.outcome, recipient.before
+    host, reply = outcome.host, outcome.reply
+    if reply is None and before is not None:
+        host, reply = before.host, before.reply
     address = outcome.recipient.address
     orcpt = outcome.recipient.orcpt
     lines = []
-    if orcpt:
-        written = encode_orcpt(orcpt) if orcpt.startswith("utf-8;") and not is_global else orcpt
-        kind, _, original = written.partition(";")
-        lines += wrap(f"Original-Recipient: {clean(kind)}; {clean(original)}", indent=" ")
+    written = encode_orcpt(orcpt) if orcpt.startswith("utf-8;") and not is_global else orcpt
+    kind, _, original = written.partition(";")
+    if original := clean(original):
+        lines += wrap(f"Original-Recipient: {clean(kind)}; {original}", indent=" ")
     lines += wrap(f"Final-Recipient: {'rfc822' if address.isascii() else 'utf-8'}; {clean(address)}", indent=" ")
     lines += [f"Action: {outcome.action}", f"Status: {outcome.status}"]
-    if outcome.host and outcome.reply is not None:
-        lines += wrap(f"Remote-MTA: dns; {clean(outcome.host)}", indent=" ")
-    if outcome.reply is not None:
-        lines += wrap(f"Diagnostic-Code: smtp; {clean(str(outcome.reply))}", indent=" ")
+    if reply is not None and (name := _mta_name(host)):
+        lines.append(f"Remote-MTA: dns; {name}")
+    if reply is not None:
+        lines += wrap(f"Diagnostic-Code: smtp; {clean(str(reply))}", indent=" ")
     else:
-        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason)}", indent=" ")
+        lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason) or 'unknown'}", indent=" ")
     if recipient.last_attempt:
         lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
+    lines.append(f"Final-Log-ID: {log_id}")
     if recipient.retry_until and outcome.action is Action.DELAYED:
         lines.append(f"Will-Retry-Until: {format_date(recipient.retry_until)}")
     return lines
+
+
+def _mta_name(name: str) -> str:
+    """Write a name of the type dns (RFC 3464 2.1.2): a domain, or an address literal; "" for what is neither."""
+    try:
+        return to_literal(str(ip_address(name)))
+    except ValueError:
+        label = to_a_label(name)
+        return label if label is not None else ""
 
 
 def _original_part(original: bytes, whole: bool, is_global: bool, plain: bool) -> bytes:

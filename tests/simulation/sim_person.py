@@ -1,0 +1,49 @@
+"""A person at the queue: holds, releases, retries, fails, deletes and flushes while mail is under way."""
+
+import asyncio
+
+import msgspec
+from sim_plan import Plan
+from sim_world import World
+
+from smarthost.mail.entry import Why
+from smarthost.queue.operate import Operator
+from smarthost.spool.store import Filter
+
+RELEASES = 30.0  # seconds between two looks, at the end, whether anything is still held
+
+
+class Person:
+    """Does what the plan says, in one life of the relay, and at the end lets everything go that is held."""
+
+    def __init__(self, plan: Plan, operator: Operator, world: World) -> None:
+        """Keep what it works with."""
+        self._operator, self._world = operator, world
+        self._acts = [act for act in plan.acts if act[0] > world.clock.elapsed]
+        self._held = any(act == "hold" for _, act, _ in plan.acts)
+
+    async def act(self) -> None:
+        """Work through the plan."""
+        for at, act, domain in self._acts:
+            await asyncio.sleep(max(0.0, at - self._world.clock.elapsed))
+            await self._do(act, domain)
+        while self._held:
+            self._held = bool((await self._do("release", "")).get("entries"))
+            await asyncio.sleep(RELEASES)
+
+    async def _do(self, act: str, domain: str) -> dict[str, int]:
+        operator, wanted = self._operator, Filter(recipient=f"*@{domain}" if domain else "")
+        if act == "release":
+            wanted = msgspec.structs.replace(wanted, why=Why.HELD)
+        try:
+            if act == "flush":
+                done = await operator.flush(wanted)
+            elif act == "retry":
+                done = await operator.retry_now(wanted, False)
+            else:
+                done = await getattr(operator, act)(wanted, False)
+        except OSError as error:
+            self._world.say("%s of %s is not possible: %s", act, domain or "all", error)
+            return {"entries": 1}
+        self._world.say("%s of %s: %s", act, domain or "all", done)
+        return done
