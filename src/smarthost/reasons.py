@@ -14,6 +14,7 @@ from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import Key, Waiting
 
+_NEVER = float("inf")
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -68,6 +69,8 @@ class Reasons:
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
+        if entry.why is Why.SCHEDULED and entry.due > now:
+            return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
         if queue is not None and queue.blocked_until > now and queue.blocked_why is not Why.RATE_LIMITED:
             return self._blocked(entry, queue, dispatcher)
@@ -76,6 +79,8 @@ class Reasons:
             text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: {gate.restraint.label}."
             since = max(entry.message.arrival.at, entry.due)
             return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
+        if entry.due == _NEVER:
+            return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
@@ -93,7 +98,8 @@ class Reasons:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+        why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
+        return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""
@@ -103,7 +109,8 @@ class Reasons:
             why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
-        return Reason(why, text, since, max(queue.blocked_until, entry.due), queue.blocked_by)
+        until = max(queue.blocked_until, entry.due)
+        return Reason(why, text, since, None if until == _NEVER else until, queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

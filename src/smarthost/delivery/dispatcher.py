@@ -128,11 +128,9 @@ class Dispatcher:
         carrier = next((each for each in self.transfers if each.session.host.name in front.sticks_to), None)
         if carrier is not None:
             loop.call_soon(carrier.wake)
-        elif self.opening:
-            pass
-        elif len(self.transfers) >= ready.limits.max_connections:
+        elif not self.opening and len(self.transfers) >= ready.limits.max_connections:
             loop.call_soon(transfer.close)
-        elif self._opener.may_open(now):
+        elif not self.opening and self._opener.may_open(now):
             self._opener.open(now, front)
         return entry
 
@@ -152,8 +150,7 @@ class Dispatcher:
         if remedies.active and (len(outcomes) != 1 or outcomes[0].action is not _RELAYED):
             outcomes = remedies.review(self, outcomes, transfer)
         earlier = self._partial.pop(entry.key, None) if self._partial else None
-        if self._hall.gates.active:
-            self._hall.gates.landed(entry)
+        self._hall.gates.landed(entry)
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
             self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken))
@@ -167,8 +164,7 @@ class Dispatcher:
             return
         kept = self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
         self._partial[entry.key] = [outcome for outcome in every if outcome.recipient in kept]
-        if self._hall.gates.active:
-            self._hall.gates.came_back(entry)
+        self._hall.gates.came_back(entry)
         ready.push_back(entry)
 
     def lost(self, transfer: Transfer, ending: Ending) -> None:
@@ -184,8 +180,7 @@ class Dispatcher:
                 self._hall.connector.leave_alone(ready.site, transfer.session, ending)
         ready.window.closed()
         for job in reversed(ending.untouched):
-            if self._hall.gates.active:
-                self._hall.gates.came_back(job.entry)
+            self._hall.gates.came_back(job.entry)
             ready.push_back(job.entry)
         if self.stopping:
             self._unload()
@@ -194,6 +189,19 @@ class Dispatcher:
             self.hold(now, ending.reason)
         else:
             self.work()
+
+    def returned(self, job: Job) -> None:
+        """Take a job back that no session has begun with; it goes first."""
+        self.ready.push_back(job.entry)
+        if self.stopping:
+            self._unload()
+        else:
+            self.work()
+
+    def held_back(self, transfer: Transfer, job: Job) -> None:
+        """Take a job back that cannot be carried yet; the session waits for work."""
+        self.ready.push_back(job.entry)
+        self._idle[transfer] = None
 
     def tick(self, now: float) -> None:
         """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
@@ -356,7 +364,7 @@ class Dispatcher:
         ready = self.ready
         until, why = ready.window.until, Why.SITE_THROTTLED
         if ready.suspended_until > max(now, until):
-            until, why, reason = ready.suspended_until, Why.AUTOMATION, ready.suspended_by
+            until, why, reason = ready.suspended_until, ready.suspended_why, ready.suspended_by
         if until <= now:
             return
         self._later(until - now)
@@ -365,8 +373,7 @@ class Dispatcher:
             return
         for queue in self.queues:
             self._hall.scheduler.block(queue, until, reason or "the site is throttled", why)
-        if self._hall.gates.active:
-            self._hall.gates.drain(self.queues)
+        self._hall.gates.drain(self.queues)
         self._unload()
 
     def shrink(self) -> None:

@@ -158,7 +158,7 @@ class Settler:
         """Tell the sender that an entry is still waiting, and set its next deadline."""
         queue = entry.queue
         entry.warned += 1
-        entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
+        entry.deadline = deadline(self.retry, entry.message.released_at, entry.expires, entry.warned)
         reason = entry.last or "the message waits for its next attempt"
         outcomes = [
             Outcome(r, Action.DELAYED, Scope.RECIPIENT, Stage.QUEUE, EnhancedStatus(4, 4, 7), reason)
@@ -166,6 +166,12 @@ class Settler:
         ]
         reports = due_reports(entry.message, outcomes, warning=True)
         self._commit(entry, queue, (), reports)
+
+    def put_off(self, entry: Entry, why: Why, until: float, reason: str) -> None:
+        """Have an entry wait until a Unix time, with no attempt spent; it still expires, and its sender is warned."""
+        queue = entry.queue
+        entry.why, entry.due, entry.last = why, until, reason
+        self._commit(entry, queue, (), ())
 
     def park(self, entry: Entry, why: Why, reason: str) -> None:
         """Take an entry out of delivery until a person looks at it."""

@@ -110,8 +110,7 @@ class Gates:
     def came_back(self, entry: Entry) -> None:
         """Note that an entry whose transaction is over waits at its site for another one."""
         self.landed(entry)
-        line = self._line(entry)
-        if line.gates:
+        if self.active and (line := self._line(entry)).gates:
             self._let_out(line, entry)
 
     def left(self, key: Key) -> None:
