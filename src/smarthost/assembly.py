@@ -40,6 +40,7 @@ from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.network.sts import StsPolicies
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
+from smarthost.policy.limit_sources import limit_sources
 from smarthost.policy.limits import LimitTable, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.restraints import Restraints
@@ -146,17 +147,8 @@ class Relay:
         self._join()
 
     def _make_hall(self) -> Hall:
-        return Hall(
-            self.scheduler,
-            self.spool,
-            self.settler,
-            self.remedies,
-            self.connector,
-            self.make_transfer,
-            self.clock,
-            self.loop,
-            self.gates,
-        )
+        parts = (self.scheduler, self.spool, self.settler, self.remedies, self.connector)
+        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates)
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
@@ -168,12 +160,16 @@ class Relay:
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
+        self.reasons.source_of = self._limit_source
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
         self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
+
+    def _limit_source(self, site: Site, key: str) -> str:
+        return limit_sources(self.config.limits, site).get(key, "the configuration")
 
     def _lead(self) -> None:
         """Have mail looked at that comes from users, where one of them is suspended, and never where none is."""

@@ -222,7 +222,7 @@ async def _explain_site(known: Known, route: Route, recipient: Recipient, row: R
     row["site"] = {"name": found.name} | explain_state(dispatcher, known.clock())
     connector = known.relay.connector if known.relay is not None else None
     row["hosts"] = await explain_hosts(found, connector, known.tls_policies)
-    row["limits"] = explain_limits(known.limits, found, dispatcher)
+    row["limits"] = explain_limits(known.limits, known.config.limits, found, dispatcher)
     return found
 
 

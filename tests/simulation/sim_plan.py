@@ -57,6 +57,9 @@ class Plan:
     moves: list[tuple[float, str, str]] = field(default_factory=list)  # when, which domain, to whose hosts
     ttl: float = 300.0  # seconds that DNS records may be kept
     relayhosts: list[str] = field(default_factory=list)  # sites that are next hops, in order
+    pool: list[tuple[int, int, tuple[str, ...]]] = field(
+        default_factory=list
+    )  # their order, weight, quota; none: a list
     relayed: list[str] = field(default_factory=list)  # domains whose mail goes to them; none: all
     acts: list[tuple[float, str, str]] = field(
         default_factory=list
@@ -92,6 +95,7 @@ def draw(seed: int) -> Plan:
     _draw_trouble(rng, plan)
     if rng.random() < 0.35:
         _draw_relayhosts(rng, plan, domains)
+        _draw_pool(Random(f"pool {seed}"), plan)
     elif rng.random() < 0.3:
         _draw_moves(rng, plan, domains)
     if rng.random() < 0.3:
@@ -257,6 +261,18 @@ def _draw_relayhosts(rng: Random, plan: Plan, domains: list[str]) -> None:
             site.temper.wants_login, site.temper.old = True, False
             if rng.random() < 0.3:
                 site.temper.login_refused = _spans(rng, 1, 300.0)
+
+
+def _draw_pool(rng: Random, plan: Plan) -> None:
+    """Half of the lists of next hops are pools: some share, some have quotas."""
+    if rng.random() < 0.5:
+        return
+    order = 0
+    for _ in plan.relayhosts:
+        order += rng.random() < 0.5
+        plan.pool.append(
+            (order, rng.choice((1, 1, 3)), rng.choice(((), (), ("5/h",), ("12/h",), ("30/min",), ("2/s", "20/h"))))
+        )
 
 
 def _draw_moves(rng: Random, plan: Plan, domains: list[str]) -> None:

@@ -160,11 +160,10 @@ class Dispatcher:
         rest = tuple(recipient for recipient in entry.recipients if recipient not in decided)
         if not rest or self.stopping:
             ready.done()
-            self._hall.settler.attempted(entry, every, rest, passage=Passage(transfer, started, job.taken))
+            self._hall.settler.concluded(entry, earlier or (), outcomes, rest, Passage(transfer, started, job.taken))
             return
-        kept = self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
-        self._partial[entry.key] = [outcome for outcome in every if outcome.recipient in kept]
-        self._hall.gates.came_back(entry)
+        self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
+        self._partial[entry.key] = [outcome for outcome in every if outcome.action is Action.DELAYED]
         ready.push_back(entry)
 
     def lost(self, transfer: Transfer, ending: Ending) -> None:
@@ -180,7 +179,6 @@ class Dispatcher:
                 self._hall.connector.leave_alone(ready.site, transfer.session, ending)
         ready.window.closed()
         for job in reversed(ending.untouched):
-            self._hall.gates.came_back(job.entry)
             ready.push_back(job.entry)
         if self.stopping:
             self._unload()
@@ -349,7 +347,7 @@ class Dispatcher:
             outcomes: Sequence[Outcome] = outcomes_of(unreached, recipients)
             if is_news:
                 outcomes = hall.remedies.review(self, outcomes)
-            hall.settler.attempted(entry, [*earlier, *outcomes])
+            hall.settler.concluded(entry, earlier, outcomes)
         elif self.transfers or spares:
             hall.settler.teller.tell_unreached(ready.site, unreached)
             if is_news:

@@ -91,6 +91,20 @@ class Settler:
             reports = self._reports_due(entry, outcomes, passage)
         self._commit(entry, queue, events, reports)
 
+    def concluded(
+        self,
+        entry: Entry,
+        earlier: Sequence[Outcome],
+        outcomes: Sequence[Outcome],
+        rest: tuple[Recipient, ...] = (),
+        passage: Passage | None = None,
+    ) -> None:
+        """Settle an attempt with its last transaction. `earlier` are delays of those before, which have been told."""
+        now, queue = self._clock(), entry.queue
+        events = self.teller.tell(entry, outcomes, passage, now)
+        self._keep(entry, [*earlier, *outcomes], rest, None, now)
+        self._commit(entry, queue, events, self._reports_due(entry, outcomes, passage))
+
     def _keep(
         self, entry: Entry, outcomes: Sequence[Outcome], rest: tuple[Recipient, ...], why: Why | None, now: float
     ) -> None:
@@ -106,8 +120,8 @@ class Settler:
         else:
             entry.recipients = ()
 
-    def partly(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage) -> set[Recipient]:
-        """Settle one of several transactions of an entry; gives the delayed recipients, which stay with the entry.
+    def partly(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage) -> None:
+        """Settle one of several transactions of an entry; its delayed recipients stay with the entry.
 
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
@@ -134,7 +148,6 @@ class Settler:
         else:
             self._parts[entry.key] = deque()
             write()
-        return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
 
     def expire(self, entry: Entry) -> None:
         """Give an entry up whose lifetime has passed."""

@@ -77,8 +77,12 @@ class Gates:
     def may_go(self, entry: Entry, most: int) -> int:
         """Say how many recipients of an entry, `most` at the most, a session may take now; they count as gone."""
         line = self._out.get(entry.key)
-        if line is None:
-            return most
+        if line is None:  # it was carried already, and goes on with another transaction
+            self.landed(entry)
+            line = self._line(entry)
+            if not line.gates:
+                return most
+            self._let_out(line, entry)
         now = self._clock()
         for gate in line.gates:
             if gate.room(now) < 1:
@@ -106,12 +110,6 @@ class Gates:
         line = self._flying.pop(entry.key, None)
         if line is not None:
             self._free(line)
-
-    def came_back(self, entry: Entry) -> None:
-        """Note that an entry whose transaction is over waits at its site for another one."""
-        self.landed(entry)
-        if self.active and (line := self._line(entry)).gates:
-            self._let_out(line, entry)
 
     def left(self, key: Key) -> None:
         """Note that an entry has left memory, settled or as it was."""

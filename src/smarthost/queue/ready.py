@@ -127,6 +127,12 @@ class ReadyQueue:
         wait = self.cells.wait(now)
         return max(wait, self.recipient_cells.wait(now)) if self.counts_recipients else wait
 
+    def slowest_rate(self, now: float) -> Rate | None:
+        """Give the message rate that holds mail back for the longest time now; None where none does."""
+        waits = zip(self.cells.waits(now), self.limits.message_rate, strict=False)
+        wait, rate = max(waits, key=lambda pair: pair[0], default=(0.0, None))
+        return rate if wait > 0.0 else None
+
     def push(self, entry: Entry) -> None:
         """Put an entry at the end of those of its priority and its user."""
         message = entry.message
