@@ -6,6 +6,7 @@ from types import MappingProxyType
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import (
+    BAD_PARAMETER,
     BAD_SEQUENCE,
     BAD_SYNTAX,
     DISK_FULL,
@@ -45,7 +46,14 @@ def ehlo(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
     if not name:
         return BAD_SYNTAX
     dialogue.greet(name, extended=True)
-    return dialogue.terms.ehlo(dialogue.offers_starttls, dialogue.offers_auth, dialogue.parts.clock())
+    reply = dialogue.terms.ehlo(dialogue.offers_starttls, dialogue.offers_auth, dialogue.parts.clock())
+    return _with_requiretls(reply) if dialogue.tls else reply
+
+
+def _with_requiretls(reply: bytes) -> bytes:
+    """Offer REQUIRETLS, which is of use within TLS only (RFC 8689 3), right behind our name."""
+    name, _, keywords = reply.partition(b"\r\n")
+    return name + b"\r\n250-REQUIRETLS\r\n" + keywords
 
 
 def helo(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
@@ -110,6 +118,8 @@ def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
     parts = dialogue.parts
     if not line.can_be:
         return BAD_SENDER_DOMAIN
+    if line.command.requiretls and not dialogue.tls:
+        return BAD_PARAMETER  # what was not offered is not known (RFC 5321 4.1.1.11)
     if line.command.size > dialogue.terms.submission.max_message_size:
         return MESSAGE_TOO_BIG
     until = dialogue.hold_until(line.command)
