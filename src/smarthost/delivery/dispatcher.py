@@ -10,7 +10,7 @@ from smarthost.delivery.front import Front
 from smarthost.delivery.hall import Hall
 from smarthost.delivery.loading import Loader
 from smarthost.delivery.opener import Opener
-from smarthost.delivery.sticking import bring_fitting
+from smarthost.delivery.sticking import Sticking
 from smarthost.delivery.telling import Passage
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
@@ -43,6 +43,7 @@ class Dispatcher:
         self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
         self._opener = Opener(ready, hall, self._start, self._unreached)
+        self._sticking = Sticking(ready, hall, self._opener, self.transfers)
         self._front = Front(ready, hall.loop, self.work)
         self._loader = Loader(ready, hall, self._take_out, self.work)
         self._timer: asyncio.TimerHandle | None = None
@@ -97,7 +98,7 @@ class Dispatcher:
         while ready.todo and not self.stopping and self._may_send(now):
             entry = ready.todo[0]
             if entry.why is _AMBIGUOUS:
-                fitting = self._fitting(transfer, entry, now)
+                fitting = self._sticking.entry_for(transfer, entry, now)
                 if fitting is None:
                     break
                 entry = fitting
@@ -118,21 +119,6 @@ class Dispatcher:
             return Job(entry, recipients, content, now)
         self._idle[transfer] = None
         return None
-
-    def _fitting(self, transfer: Transfer, front: Entry, now: float) -> Entry | None:
-        """Give what a session may carry while an entry is at the front that belongs to one host; see to that one."""
-        ready, loop = self.ready, self._hall.loop
-        entry = bring_fitting(ready, transfer.session.host.name, self._hall.connector.is_dead)
-        if entry is front:
-            return entry
-        carrier = next((each for each in self.transfers if each.session.host.name in front.sticks_to), None)
-        if carrier is not None:
-            loop.call_soon(carrier.wake)
-        elif not self.opening and len(self.transfers) >= ready.limits.max_connections:
-            loop.call_soon(transfer.close)
-        elif not self.opening and self._opener.may_open(now):
-            self._opener.open(now, front)
-        return entry
 
     def finished(
         self,

@@ -61,6 +61,10 @@ class Member:
             return False
         return dispatcher.ready.window.state is State.READY and dispatcher.ready.suspended_until <= now
 
+    def is_suspended(self, now: float) -> bool:
+        """Whether a person or a rule has suspended it."""
+        return self.dispatcher is not None and self.dispatcher.ready.suspended_until > now
+
     def may_probe(self, now: float) -> bool:
         """Whether its pause is over, so that one session may show whether it is well again."""
         dispatcher = self.dispatcher
@@ -269,6 +273,9 @@ class Pool:
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
         self._blocked_until = min(until for _, until, _ in obstacles)
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
+        suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
+        if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
+            (why,) = suspended
         reason = "; ".join(f"{name}: {reason}" for name, _, reason in obstacles)
         for queue in self.queues:
             self._scheduler.block(queue, self._blocked_until, reason, why)
