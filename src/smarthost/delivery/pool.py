@@ -109,7 +109,8 @@ class Pool:
 
     def __init__(self, queue: str, route: Route, scheduler: Scheduler, clock: Callable[[], float], rng: Random) -> None:
         """Begin with no upstream found."""
-        self.queue, self.route = queue, route
+        self.queues: dict[str, None] = {queue: None}  # a set that keeps its order
+        self.route = route
         self.members = tuple(map(Member, route.pool))
         self.renew: Callable[[Pool], object] = lambda pool: None
         self.is_retired = False
@@ -187,7 +188,8 @@ class Pool:
         """An upstream can be used again: it gets what waits on disk, and for others that are being tried, at once."""
         if self._blocked_until:
             self._blocked_until = 0.0
-            self._scheduler.unblock(self.queue)
+            for queue in self.queues:
+                self._scheduler.unblock(queue)
         now = self._clock()
         for member in self.members:
             if member.may_probe(now) and member.dispatcher is not None and member.dispatcher.ready.todo:
@@ -280,5 +282,6 @@ class Pool:
         if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
             (why,) = suspended
         reason = "; ".join(f"{name}: {reason}" for name, _, reason in obstacles)
-        self._scheduler.block(self.queue, self._blocked_until, reason, why)
+        for queue in self.queues:
+            self._scheduler.block(queue, self._blocked_until, reason, why)
         self._scheduler.unload(entries)

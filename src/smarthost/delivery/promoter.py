@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 
 from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.hall import Hall
 from smarthost.delivery.pool import ANOTHER_LOOK, Member, Pool
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.settle import Settler
@@ -13,7 +14,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
-from smarthost.queue.draft import Rules
+from smarthost.queue.rules import Rules, site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import Key
@@ -41,12 +42,13 @@ class Promoter:
         settler: Settler,
         rules: Rules,
         dispatcher_for: Callable[[Site], Dispatcher],
-        clock: Callable[[], float],
+        hall: Hall,
     ) -> None:
         """Join the parts."""
         self._sites, self._scheduler, self._settler = sites, scheduler, settler
         self.rules = rules
-        self._dispatcher_for, self._clock = dispatcher_for, clock
+        self._dispatcher_for, self._clock, self.gates = dispatcher_for, hall.clock, hall.gates
+        self.gates.admit = self._admit
         self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
         self.rng = Random(0)
         self.suppression: SuppressionList | None = None
@@ -68,18 +70,23 @@ class Promoter:
     def _offer(self, entry: Entry) -> None:
         if self.suppression is not None and self.suppression.fails and self._fail_suppressed(entry, self.suppression):
             return
-        known = self.known.get(entry.queue)
+        if not (self.gates.active and self.gates.holds(entry)):
+            self._admit(entry)
+
+    def _admit(self, entry: Entry) -> None:
+        known = self.known.get(entry.queue) or self._join_pool(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
             return
-        waiting = self._waiting.get(entry.queue)
+        route = self._route_of(entry)
+        place = site_queue(entry.queue) if route.pool else entry.queue
+        waiting = self._waiting.get(place)
         if waiting is not None:
             waiting.append(entry)
             return
-        self._waiting[entry.queue] = [entry]
-        route = self._route_of(entry)
+        self._waiting[place] = [entry]
         if route.pool:
-            self._keep(self._find_pool(entry.queue, route))
+            self._keep(self._find_pool(place, route))
         else:
             self._keep(self._resolve(entry.queue, route, entry.recipients[0].domain))
 
@@ -88,11 +95,15 @@ class Promoter:
         if entry.expires <= self._clock():
             self._settler.expire(entry)
             return
-        queues = {self._route(entry, index).queue_for(r.domain) for index, r in enumerate(entry.recipients)}
-        if queues == {entry.queue} and self._route_of(entry).deliver in (Deliver.RELAYHOST, Deliver.MX):
+        routes = [self._route(entry, index) for index in range(len(entry.recipients))]
+        named = [
+            self.rules.queue_for(entry.message, route, recipient.domain)
+            for route, recipient in zip(routes, entry.recipients, strict=True)
+        ]
+        if set(named) == {entry.queue} and routes[0].deliver in (Deliver.RELAYHOST, Deliver.MX):
             self._offer(entry)
         else:
-            self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
+            self._settler.reroute(entry, list(zip(named, routes, strict=True)))
 
     def _fail_suppressed(self, entry: Entry, suppression: SuppressionList) -> bool:
         """Give recipients up that are on the suppression list; the others come back from disk at once."""
@@ -130,6 +141,8 @@ class Promoter:
 
     def withdraw(self, queue: str, key: Key) -> bool:
         """Take one waiting entry out of wherever it waits; False when it is in delivery, or on disk only."""
+        if not self._scheduler.is_unwritten(key) and self.gates.withdraw(key, queue):
+            return True
         return any(dispatcher.withdraw(key) for dispatcher in self.dispatchers_of(queue))
 
     def tidy(self) -> set[Dispatcher]:
@@ -216,6 +229,18 @@ class Promoter:
         for entry in former.release(queue):
             self._offer(entry)
 
+    def _join_pool(self, queue: str) -> "tuple[Pool, float] | None":
+        """Have the pool of a route serve one more queue, of mail that is restrained; None where there is no pool."""
+        known = self.known.get(site_queue(queue))
+        if known is None or not isinstance(known[0], Pool):
+            return None
+        pool = known[0]
+        pool.queues[queue] = None
+        for dispatcher in pool.dispatchers:
+            self._join(queue, dispatcher.ready.site)
+        self.known[queue] = pool, _NEVER
+        return pool, _NEVER
+
     async def _find_pool(self, queue: str, route: Route) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
         pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
@@ -244,10 +269,13 @@ class Promoter:
         if isinstance(found, Unresolved):
             member.fault = found.reason
         else:
-            member.expires, dispatcher = found.expires, self._join(pool.queue, found)
+            member.expires = found.expires
+            for queue in pool.queues:
+                dispatcher = self._join(queue, found)
         pool.found(member, dispatcher)
         if former is not None and former is not dispatcher:
-            self._leave(pool.queue, former)
+            for queue in pool.queues:
+                self._leave(queue, former)
 
     def _unresolved(self, queue: str, entries: list[Entry], found: Unresolved) -> None:
         """A domain that cannot take mail fails its entries; a DNS fault delays the first and lets the others wait."""

@@ -193,11 +193,11 @@ class Settler:
         log.error("message %s is parked: %s", format_id(entry.message.id), reason)
         self._commit(entry, queue, (self.teller.tell_event(entry, Kind.HELD, reason),), ())
 
-    def reroute(self, entry: Entry, routes: Sequence[Route]) -> None:
-        """Move an entry to the queues that its recipients' routes name now; each part keeps its attempts and times."""
+    def reroute(self, entry: Entry, routes: Sequence[tuple[str, Route]]) -> None:
+        """Move an entry to the queue that each recipient has now, with its route; the parts keep attempts and times."""
         groups: dict[str, tuple[Route, list[Recipient]]] = {}
-        for recipient, route in zip(entry.recipients, routes, strict=True):
-            groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(recipient)
+        for recipient, (queue, route) in zip(entry.recipients, routes, strict=True):
+            groups.setdefault(queue, (route, []))[1].append(recipient)
         old_queue, parts = entry.queue, []
         for index, (queue, (route, recipients)) in enumerate(groups.items()):
             # Numbers of a split are made unique by the old one: entries of a message are few, and splits are rare.

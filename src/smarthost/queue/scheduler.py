@@ -27,7 +27,8 @@ class Scheduler:
     A queue's share of memory is divided among its lanes, each priority of each user, and each lane is read from disk
     by itself: what is urgent, and one message of one user, overtakes a crowd that is on disk, too.
 
-    The caller sets `offer` (takes one due entry) and `overdue` (takes entries whose deadline has passed).
+    The caller sets `offer` (takes one due entry) and `overdue` (takes entries whose deadline has passed); `left`, if it
+    is set, is told the key of each entry that leaves memory or what waits there.
     """
 
     def __init__(self, spool: Spool, contents: Contents, clock: Callable[[], float]) -> None:
@@ -39,6 +40,7 @@ class Scheduler:
         self.offer: Callable[[Entry], None] = lambda entry: None
         self.reoffer: Callable[[Entry], None] = lambda entry: None
         self.overdue: Callable[[list[Entry]], None] = lambda entries: None
+        self.left: Callable[[Key], None] | None = None
         self._turns: list[tuple[float, str]] = []
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,6 +87,8 @@ class Scheduler:
 
     def settled(self, entry: Entry, queue_name: str) -> None:
         """Note that an entry's settle is on disk: it leaves memory, and its new due time is remembered."""
+        if self.left is not None:
+            self.left(entry.key)
         queue = self._queue(queue_name)
         lane = queue.leave(entry.key)
         if lane is not None:
@@ -122,6 +126,8 @@ class Scheduler:
     def unload(self, entries: Iterable[Entry]) -> None:
         """Put entries that were not tried back on disk only; nothing is written, since nothing changed."""
         for entry in entries:
+            if self.left is not None:
+                self.left(entry.key)
             if entry.key in self._unwritten:
                 self._leaving[entry.key] = entry
                 continue
@@ -148,6 +154,8 @@ class Scheduler:
 
     def forget(self, key: Key, queue_name: str) -> None:
         """Drop one entry from memory that a person has changed or deleted on disk."""
+        if self.left is not None:
+            self.left(key)
         self._was_written(key)
         if self._queue(queue_name).leave(key) is not None:
             self.total -= 1

@@ -128,6 +128,10 @@ def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
     if not parts.has_space():
         return DISK_FULL
     user = dialogue.user
+    if parts.limits.active:
+        refusal = parts.limits.refuse_sender(dialogue.identity, line.path)
+        if refusal is not None:
+            return refusal
     if user is None:
         return None
     refusal = check_sender(user, line.path)
@@ -182,6 +186,10 @@ class RcptLine:
         user = dialogue.user
         identity = user.name if user is not None else ""
         refusal = dialogue.parts.route_refusal(dialogue.reverse_path, self.recipient, identity)
+        limits = dialogue.parts.limits
+        if refusal is None and limits.active:
+            path, count = dialogue.reverse_path, len(recipients)
+            refusal = limits.refuse_recipient(identity, path, self.recipient.domain, count)
         if refusal is not None:
             return _refuse_recipient(dialogue, refusal, self.recipient.address)
         recipients[self.mailbox] = self.recipient
@@ -203,10 +211,14 @@ def data(dialogue: Dialogue, argument: bytes) -> Content | Reply:
     if not dialogue.recipients:
         return NO_VALID_RECIPIENTS if dialogue.rcpt_refused else BAD_SEQUENCE
     parts, user = dialogue.parts, dialogue.user
+    # Asked again: many sessions of one user may have passed MAIL together.
+    if user is not None and parts.credentials.wait(user.name) > 0.0:
+        return dialogue.reject(Stage.DATA, SENDS_TOO_FAST)
+    if parts.limits.active:
+        refusal = parts.limits.take(dialogue.identity, dialogue.reverse_path, dialogue.recipients.values())
+        if refusal is not None:
+            return dialogue.reject(Stage.DATA, refusal)
     if user is not None:
-        # Asked again: many sessions of one user may have passed MAIL together.
-        if parts.credentials.wait(user.name) > 0.0:
-            return dialogue.reject(Stage.DATA, SENDS_TOO_FAST)
         parts.credentials.take(user.name)
     draft = parts.intake.begin(dialogue.arrival(), dialogue.envelope(mail_command))
     return Content(draft, dialogue.terms.submission)
