@@ -13,6 +13,7 @@ from smarthost.config_types import Login
 from smarthost.control_verbs import Resume, Suspend
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.delivery.pool import Pool
+from smarthost.mail.entry import Entry
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.report.timestamp import parse_time
@@ -264,8 +265,8 @@ async def test_all_upstreams_are_tried_again_side_by_side(house: House, monkeypa
 async def first_pool(house: House) -> Pool:
     """Have the pool made before there is any mail."""
     relay = house.server.relay
-    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback))
-    relay.promoter._waiting["relayhost"] = []
+    waiting = relay.promoter._waiting["relayhost"] = []
+    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback, waiting))
     await house.until(lambda: relay.promoter.pool_of("relayhost") is not None)
     pool = relay.promoter.pool_of("relayhost")
     assert pool is not None
@@ -323,6 +324,25 @@ async def test_an_upstream_that_does_not_keep_up_gives_mail_away(house: House) -
         await house.until(lambda: len([n for n in numbers if relayed(house, [n])]) == 40 - stuck.ready.busy)
         await asyncio.sleep(0)
         assert b.counts.messages >= 20
+
+
+async def test_a_shutdown_does_not_spin(house: House) -> None:
+    """While a transaction is waited for at the end, what its pool cannot carry any more is not read again and again."""
+    async with crooked(b"220 peer\r\n", b"250 peer\r\n") as slow:
+        await house.open(fallback=pool_of(upstream(slow)), retry=SLOW, shutdown_timeout=2.0)
+        await send(house, 3)
+        await house.until(lambda: house.server.relay.dispatchers[f"relayhost/{slow}"].ready.busy > 0)
+        spool, reads = house.server.spool, 0
+        read = spool.due
+
+        async def counted(queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+            nonlocal reads
+            reads += 1
+            return await read(queue, lane, before, limit)
+
+        house.server.relay.scheduler._spool.due = counted  # type: ignore[method-assign]
+        await house.server.stop()
+        assert reads < 20
 
 
 async def test_a_suspended_upstream_is_passed_over(house: House) -> None:

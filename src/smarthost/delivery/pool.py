@@ -12,6 +12,7 @@ from smarthost.queue.scheduler import Scheduler
 SHORT = 5.0  # seconds that mail waits in memory for a quota where no upstream has room
 ANOTHER_LOOK = 60.0  # seconds until an upstream that was not found in DNS is looked up again
 PATIENCE = 10.0  # seconds that mail may wait in memory at one upstream before others get it
+LEAST = 1.0  # seconds until mail that no upstream could take is looked at again
 _GRACE = 0.05  # seconds of waiting for a quota that lead nobody elsewhere
 _NEVER = float("inf")
 
@@ -276,7 +277,8 @@ class Pool:
     def _put_off(self, entries: Iterable[Entry], now: float) -> None:
         """Put entries back to disk, and let nothing of the queue be read before an upstream may be used."""
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
-        self._blocked_until = min(until for _, until, _ in obstacles)
+        # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
+        self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
         suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
         if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):

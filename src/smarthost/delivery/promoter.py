@@ -10,7 +10,7 @@ from smarthost.delivery.hall import Hall
 from smarthost.delivery.pool import ANOTHER_LOOK, Member, Pool
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.settle import Settler
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
@@ -55,7 +55,9 @@ class Promoter:
         self.known: dict[str, tuple[Dispatcher | Pool, float]] = {}
         # By queue: dispatchers of sites that it went to before, which may still have some of its entries.
         self._former: dict[str, list[Dispatcher]] = {}
+        # By queue: those who wait for a look-up, which holds the same list.
         self._waiting: dict[str, list[Entry]] = {}
+        self._finding: set[Pool] = set()
         self._pauses: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,11 +86,11 @@ class Promoter:
         if waiting is not None:
             waiting.append(entry)
             return
-        self._waiting[place] = [entry]
+        waiting = self._waiting[place] = [entry]
         if route.pool:
-            self._keep(self._find_pool(place, route))
+            self._keep(self._find_pool(place, route, waiting))
         else:
-            self._keep(self._resolve(entry.queue, route, entry.recipients[0].domain))
+            self._keep(self._resolve(entry.queue, route, entry.recipients[0].domain, waiting))
 
     def reoffer(self, entry: Entry) -> None:
         """Take an entry from disk: it may have been routed by an older configuration, so route it again."""
@@ -121,12 +123,15 @@ class Promoter:
         return True
 
     def forget(self) -> None:
-        """Resolve again before the next use, as after a reload."""
-        for target, _ in self.known.values():
+        """Resolve again before the next use, as after a reload; look-ups that run are for routes of before."""
+        for target in (*(target for target, _ in self.known.values()), *self._finding):
             if isinstance(target, Pool):
                 target.is_retired = True
         self.known.clear()
         self._pauses.clear()
+        waiting, self._waiting = self._waiting, {}
+        for entries in waiting.values():
+            self._scheduler.unload(entries)
 
     def dispatchers_of(self, queue: str) -> list[Dispatcher]:
         """Give the dispatchers that may have entries of a queue, first those to which its mail goes now."""
@@ -192,14 +197,15 @@ class Promoter:
     def _route_of(self, entry: Entry) -> Route:
         return self._route(entry, 0)
 
-    async def _resolve(self, queue: str, route: Route, domain: str) -> None:
+    async def _resolve(self, queue: str, route: Route, domain: str, entries: list[Entry]) -> None:
         """Find the site of a queue, then hand over all entries that came meanwhile."""
         try:
             found = await self._sites.resolve(route, domain)
-        except BaseException:
-            self._scheduler.unload(self._waiting.pop(queue, []))
+        except BaseException as error:
+            self._given_up(queue, entries, error)
             raise
-        entries = self._waiting.pop(queue)
+        if not self._is_wanted(queue, entries):
+            return
         if isinstance(found, Unresolved):
             self._unresolved(queue, entries, found)
             return
@@ -229,6 +235,22 @@ class Promoter:
         for entry in former.release(queue):
             self._offer(entry)
 
+    def _is_wanted(self, queue: str, entries: list[Entry]) -> bool:
+        """Whether those for whom something was looked up still wait for it; from now on they do not."""
+        if self._waiting.get(queue) is not entries:
+            return False
+        del self._waiting[queue]
+        return True
+
+    def _given_up(self, queue: str, entries: list[Entry], error: BaseException) -> None:
+        """Put back those who wait for a look-up that has failed by a fault of ours, which may be there for good."""
+        if self._is_wanted(queue, entries):
+            if isinstance(error, Exception):
+                reason = f"the look-up failed by a fault in this program ({type(error).__name__})"
+                for name in {entry.queue: None for entry in entries}:
+                    self._scheduler.block(name, self._clock() + UNRESOLVED_PAUSE, reason, Why.UNRESOLVED)
+            self._scheduler.unload(entries)
+
     def _join_pool(self, queue: str) -> "tuple[Pool, float] | None":
         """Have the pool of a route serve one more queue, of mail that is restrained; None where there is no pool."""
         known = self.known.get(site_queue(queue))
@@ -241,18 +263,22 @@ class Promoter:
         self.known[queue] = pool, _NEVER
         return pool, _NEVER
 
-    async def _find_pool(self, queue: str, route: Route) -> None:
+    async def _find_pool(self, queue: str, route: Route, entries: list[Entry]) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
         pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
         pool.renew = self._renew
+        self._finding.add(pool)
         try:
             await asyncio.wait(self._renew(pool), timeout=POOL_PATIENCE)
-        except BaseException:
-            self._scheduler.unload(self._waiting.pop(queue, []))
+        except BaseException as error:
+            self._given_up(queue, entries, error)
             raise
-        self.known[queue] = (pool, _NEVER)
-        for entry in self._waiting.pop(queue):
-            self.offer(entry)
+        finally:
+            self._finding.discard(pool)
+        if self._is_wanted(queue, entries):
+            self.known[queue] = (pool, _NEVER)
+            for entry in entries:
+                self.offer(entry)
 
     def _renew(self, pool: Pool) -> "list[asyncio.Task[None]]":
         """Look up the upstreams of a pool whose finding has expired, each by itself."""

@@ -18,6 +18,7 @@ QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
 SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
+READ_AGAIN = 1.0  # seconds after a read that failed
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
 
 
@@ -269,9 +270,11 @@ class Scheduler:
                 room = self._room(queue, lane)
                 if room > 0 and queue.blocked_until <= now:
                     found += await self._pull_lane(queue, lane, room, now)
-        except BaseException:
-            self._come_back(queue, now + 1.0)
-            raise
+        except Exception:
+            # One read that fails must not be the last one: nobody else looks at what is on disk.
+            log.exception("queue %s could not be read", queue.name)
+            self._come_back(queue, now + READ_AGAIN)
+            return
         finally:
             queue.pulling = False
         if queue.next_turn > now:
@@ -319,8 +322,13 @@ class Scheduler:
     async def _watch_deadlines(self) -> None:
         """Hand on entries whose expiry or delay warning has come, every few seconds, in bounded portions."""
         while not self.stopping:
-            with self.settles() as settled:
-                entries = await self._spool.deadlines(self._clock(), 500)
-            if entries:
-                self.overdue([entry for entry in entries if entry.key not in settled])
-            await asyncio.sleep(1.0 if len(entries) == 500 else 5.0)
+            wait = READ_AGAIN
+            try:
+                with self.settles() as settled:
+                    entries = await self._spool.deadlines(self._clock(), 500)
+                if entries:
+                    self.overdue([entry for entry in entries if entry.key not in settled])
+                wait = 1.0 if len(entries) == 500 else 5.0
+            except Exception:
+                log.exception("the entries whose time is over could not be read")
+            await asyncio.sleep(wait)
