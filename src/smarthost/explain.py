@@ -15,7 +15,7 @@ from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
 from smarthost.explain_site import explain_hosts, explain_limits, explain_state, explain_upstreams
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
@@ -25,8 +25,9 @@ from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
-from smarthost.queue.draft import Rules
+from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.intake import REJECTED
+from smarthost.queue.rules import Rules
 from smarthost.report.timestamp import format_time
 
 _DELIVERY = {
@@ -222,7 +223,7 @@ async def _explain_site(known: Known, route: Route, recipient: Recipient, row: R
     row["site"] = {"name": found.name} | explain_state(dispatcher, known.clock())
     connector = known.relay.connector if known.relay is not None else None
     row["hosts"] = await explain_hosts(found, connector, known.tls_policies)
-    row["limits"] = explain_limits(known.limits, found, dispatcher)
+    row["limits"] = explain_limits(known.limits, known.config.limits, found, dispatcher)
     return found
 
 
@@ -235,6 +236,11 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     queue = site.route.queue_for(recipient.domain)
     entry = Entry(sending.message, 0, queue, (recipient,), now, now + known.config.retry.lifetime, now)
     reason = relay.reasons.of_new(entry, relay.dispatchers.get(site.name))
+    suspended = relay.suspender.suspensions.of_user(sending.message.arrival.identity)
+    if suspended is not None:
+        at = format_time(suspended.until) if suspended.until is not None else None
+        text = f"{SENTENCES[Why.SUSPENDED]} Reason: {suspended.text}."
+        return {"at": at, "why": str(Why.SUSPENDED), "text": text}
     if relay.settler.is_stuck:
         return {"at": None, "why": "disk_full", "text": "Nothing is sent until results can be written to the disk."}
     if reason.why is entry.why:

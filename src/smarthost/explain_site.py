@@ -1,5 +1,7 @@
 """Explains a site: its hosts in their order, which are left alone and why, what TLS must prove, and its limits."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from smarthost.control_verbs import Row
@@ -9,8 +11,8 @@ from smarthost.delivery.pool import Pool
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.mail.route import Host, Route, Site
 from smarthost.network.session import OpenFault
-from smarthost.policy.limits import LimitTable
-from smarthost.policy.rate import Rate
+from smarthost.policy.limit_sources import limit_sources
+from smarthost.policy.limits import Limit, LimitTable
 from smarthost.policy.security import TlsPolicy, plan
 from smarthost.report.timestamp import format_time
 
@@ -100,23 +102,20 @@ def _explain_tls(policy: TlsPolicy | OpenFault, host: Host) -> Row:
     return {"level": str(policy.level), "source": str(policy.source), "text": text, "because": policy.sentence}
 
 
-def explain_limits(table: LimitTable, site: Site, dispatcher: Dispatcher | None) -> list[Row]:
-    """Give each limit that applies: its name, its value, and the [[limit]] that says so."""
+def explain_limits(
+    table: LimitTable, configured: Sequence[Limit], site: Site, dispatcher: Dispatcher | None
+) -> list[Row]:
+    """Give each limit that applies: its name, its value, and the [[limit]] that says so, "default" where none does."""
+    sources = limit_sources(configured, site)
     limits = dispatcher.ready.limits if dispatcher is not None else table.for_site(site)
     rows = []
     for name, value in msgspec.structs.asdict(limits).items():
-        written = [_write_rate(rate) for rate in value] if isinstance(value, tuple) else value
+        written = [str(rate) for rate in value] if isinstance(value, tuple) else value
         if written != []:
-            rows.append({"name": name, "value": written})
+            rows.append({"name": name, "value": written, "source": sources.get(name, "default")})
     return rows
 
 
 def _write_time(at: float) -> str | None:
     """Write a Unix time, None for one that never comes."""
     return None if at == float("inf") else format_time(at)
-
-
-def _write_rate(rate: Rate) -> str:
-    units = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"}
-    period = units.get(rate.period) or f"{rate.period:.0f}s"
-    return f"{rate.count}/{period}" + (f",max_burst={rate.burst}" if rate.burst > 1 else "")

@@ -55,6 +55,8 @@ class PauseOperations:
             await self._write([*others, suspension])
             relay.suspender.suspend(suspension)
         if kind is SuspensionKind.USER:
+            # What an earlier word has put off follows the new one.
+            await relay.operator.resume(Filter(user=asked.name))
             await relay.operator.put_off(Filter(user=asked.name), suspension.ends, suspension.text)
         return _row(suspension)
 

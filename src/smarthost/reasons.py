@@ -9,7 +9,9 @@ from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
+from smarthost.mail.route import Site
 from smarthost.policy.waiting import SENTENCES
+from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import Key, Waiting
 
@@ -31,18 +33,23 @@ class Reason(NamedTuple):
 
 
 class Reasons:
-    """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue."""
+    """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
+
+    `source_of` names the limit of the configuration that sets a key for a site; the assembly sets it.
+    """
 
     def __init__(
         self,
         scheduler: Scheduler,
         connector: Connector,
         dispatcher_of: Callable[[str, Key], Dispatcher | None],
+        gates: Gates,
         clock: Callable[[], float],
     ) -> None:
         """Join the parts; `dispatcher_of` finds the dispatcher of an entry by the name of its queue and its key."""
         self._scheduler, self._connector = scheduler, connector
-        self._dispatcher_of, self._clock = dispatcher_of, clock
+        self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
+        self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -70,8 +77,13 @@ class Reasons:
         if entry.why is Why.SCHEDULED and entry.due > now:
             return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
-        if queue is not None and queue.blocked_until > now:
+        if queue is not None and queue.blocked_until > now and queue.blocked_why is not Why.RATE_LIMITED:
             return self._blocked(entry, queue, dispatcher)
+        if entry.due <= now and (held := self._gates.reason_of(entry)) is not None:
+            gate, until = held
+            text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: {gate.restraint.label}."
+            since = max(entry.message.arrival.at, entry.due)
+            return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due == _NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
@@ -79,20 +91,33 @@ class Reasons:
         since = max(entry.message.arrival.at, entry.due)
         if any(transfer.carries(entry.key) for transfer in dispatcher.transfers):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        wait = dispatcher.ready.cells.wait(now)
+        wait = dispatcher.ready.wait(now)
         if wait > 0.0 and (quota := dispatcher.ready.quota) is not None and quota.wait(now) >= wait:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
-            return Reason(Why.RATE_LIMITED, _with_rule(SENTENCES[Why.RATE_LIMITED], dispatcher), since, now + wait)
+            return Reason(Why.RATE_LIMITED, self._which_rate(dispatcher, now), since, now + wait)
         wait = dispatcher.ready.opening_cells.wait(now)
         if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
-            return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
+            rates = ", ".join(map(str, dispatcher.ready.limits.max_connection_rate))
+            source = self.source_of(dispatcher.ready.site, "max_connection_rate")
+            text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: max_connection_rate {rates} of {source}."
+            return Reason(Why.RATE_LIMITED, text, since, now + wait)
         if dispatcher.ready.todo:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
         why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
         return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
+
+    def _which_rate(self, dispatcher: Dispatcher, now: float) -> str:
+        """Name the rate that holds mail back for the longest time, and the limit that says so."""
+        ready, sentence = dispatcher.ready, SENTENCES[Why.RATE_LIMITED]
+        rate = ready.slowest_rate(now)
+        if rate is not None and rate in ready.configured.message_rate:
+            sentence = f"{sentence} Reason: message_rate {rate} of {self.source_of(ready.site, 'message_rate')}."
+        elif rate is not None:
+            sentence = f"{sentence} Reason: message_rate {rate}."
+        return _with_rule(sentence, dispatcher)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""

@@ -71,6 +71,9 @@ def test_start_is_quick() -> None:
         ("queue", "export"),
         ("trace",),
         ("explain",),
+        ("suspend", "site"),
+        ("suspend", "planet", "x"),
+        ("resume",),
         ("dkim", "generate", "--domain", "example.org"),
         ("sink", "--login", "nobody"),
         ("sink", "--listen", "nowhere"),
@@ -98,7 +101,18 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"usage: smarthost {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [("queue", "list"), ("trace", ID), ("reload",), ("queue", "hold", ID)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("queue", "list"),
+        ("trace", ID),
+        ("reload",),
+        ("queue", "hold", ID),
+        ("suspend",),
+        ("resume", "user", "x"),
+        ("explain", "x@example.org"),
+    ],
+)
 def test_relay_that_is_down_exits_69(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """A command that needs the relay says that it is not running."""
     ended = run(*arguments, "--data-directory", str(tmp_path))
@@ -117,6 +131,19 @@ def test_wrong_configuration_exits_78(tmp_path: Path) -> None:
         assert f"{config}:3: retry.lifetime: " in ended.stderr
         assert f"{config}:4: retry.lifetme: " in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def test_check_looks_for_source_addresses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address to send from that this machine does not have is a warning; it may come up later."""
+    config = tmp_path / "smarthost.toml"
+    config.write_text(
+        f'hostname = "relay.example.org"\ndata_directory = "{tmp_path}/data"\n'
+        '[[route]]\ndeliver = "mx"\nsource_address = ["127.0.0.2", "192.0.2.77"]\n'
+    )
+    assert main(["check", "--config", str(config)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "ok\n" and "127.0.0.2" not in said.err
+    assert "warning: source_address 192.0.2.77 cannot be used: " in said.err
 
 
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 from relay_house import FAST, SLOW, House
 
 from smarthost.config_types import Login
+from smarthost.control_verbs import Resume, Suspend
 from smarthost.crypto.dkim_keys import Keyring
+from smarthost.delivery.pool import Pool
+from smarthost.mail.entry import Entry
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.report.timestamp import parse_time
@@ -70,6 +74,19 @@ async def crooked(*replies: bytes) -> AsyncIterator[NextHop]:
             pass
         finally:
             writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield NextHop("127.0.0.1", server.sockets[0].getsockname()[1])
+    server.close()
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[NextHop]:
+    """Listen on 127.0.0.1, and never say a word."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     yield NextHop("127.0.0.1", server.sockets[0].getsockname()[1])
@@ -151,6 +168,16 @@ async def test_a_paced_quota_holds_mail_in_memory(house: House) -> None:
         assert time.monotonic() - began > 14 / 15 - 0.1
 
 
+async def test_a_dead_upstream_costs_nothing_while_another_has_room_in_a_moment(house: House) -> None:
+    """Mail that a paced quota holds for less than a second is not spent on an upstream that cannot be reached."""
+    async with sinks(1) as (a,):
+        await house.open(fallback=pool_of(upstream(hop_of(a), 0, quota=("15/s",)), upstream(dead_hop(), 1)), retry=SLOW)
+        numbers = await send(house, 15)
+        await house.until(lambda: relayed(house, numbers))
+        assert a.counts.messages == 15
+        assert not any(event.event is Kind.DELAYED for event in house.events)
+
+
 async def test_a_dead_upstream_is_passed_over(house: House) -> None:
     """Nobody's attempt is spent on a dead upstream while another one takes the mail."""
     async with sinks(1) as (b,):
@@ -221,6 +248,31 @@ async def test_where_no_upstream_can_be_used_mail_waits(house: House) -> None:
     await again.stop()
 
 
+async def test_all_upstreams_are_tried_again_side_by_side(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the pauses of all are over, one that never greets does not keep mail from one that is well again."""
+    monkeypatch.setattr("smarthost.delivery.pool.PATIENCE", 1e9)
+    async with sinks(1) as (b,), silent() as mute:
+        await house.open(fallback=pool_of(upstream(mute, 0), upstream(hop_of(b), 1)), retry=SLOW, shutdown_timeout=0.2)
+        relay = house.server.relay
+        pool = await first_pool(house)
+        for dispatcher in pool.dispatchers:
+            dispatcher.ready.window.pause(time.time() - 1)
+        assert len(relay.dispatchers) == 2
+        numbers = await send(house, 3)
+        await house.until(lambda: relayed(house, numbers))
+
+
+async def first_pool(house: House) -> Pool:
+    """Have the pool made before there is any mail."""
+    relay = house.server.relay
+    waiting = relay.promoter._waiting["relayhost"] = []
+    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback, waiting))
+    await house.until(lambda: relay.promoter.pool_of("relayhost") is not None)
+    pool = relay.promoter.pool_of("relayhost")
+    assert pool is not None
+    return pool
+
+
 async def test_a_refused_login_pauses_that_upstream_only(house: House) -> None:
     """535 for one account: its mail goes by the other account of the same host, and one alert is logged."""
     async with sinks(1, username="good", password="right") as (a,):
@@ -272,3 +324,58 @@ async def test_an_upstream_that_does_not_keep_up_gives_mail_away(house: House) -
         await house.until(lambda: len([n for n in numbers if relayed(house, [n])]) == 40 - stuck.ready.busy)
         await asyncio.sleep(0)
         assert b.counts.messages >= 20
+
+
+async def test_a_shutdown_does_not_spin(house: House) -> None:
+    """While a transaction is waited for at the end, what its pool cannot carry any more is not read again and again."""
+    async with crooked(b"220 peer\r\n", b"250 peer\r\n") as slow:
+        await house.open(fallback=pool_of(upstream(slow)), retry=SLOW, shutdown_timeout=2.0)
+        await send(house, 3)
+        await house.until(lambda: house.server.relay.dispatchers[f"relayhost/{slow}"].ready.busy > 0)
+        spool, reads = house.server.spool, 0
+        read = spool.due
+
+        async def counted(queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+            nonlocal reads
+            reads += 1
+            return await read(queue, lane, before, limit)
+
+        house.server.relay.scheduler._spool.due = counted  # type: ignore[method-assign]
+        await house.server.stop()
+        assert reads < 20
+
+
+async def test_a_suspended_upstream_is_passed_over(house: House) -> None:
+    """What a person suspends gets nothing; with the whole route suspended mail waits as suspended, until it goes on."""
+    async with sinks(2) as (a, b):
+        await house.open(fallback=pool_of(upstream(hop_of(a)), upstream(hop_of(b), 1)), retry=SLOW)
+        first = await send(house, 1)
+        await house.until(lambda: relayed(house, first))
+        suspension = house.server.operations.suspension
+        await suspension.suspend(Suspend("site", "127.0.0.2", 0.0, "maintenance"))
+        numbers = await send(house, 3)
+        await house.until(lambda: relayed(house, numbers))
+        assert (a.counts.messages, b.counts.messages) == (1, 3)
+        await suspension.suspend(Suspend("route", "relayhost", 0.0, "maintenance"))
+        waiting = await send(house, 2)
+        await house.until(lambda: house.server.relay.scheduler.total == 0)
+        row = await reason_of(house, waiting[0])
+        assert row["why"] == "suspended" and row["until"] is None and "maintenance" in str(row["text"])
+        await suspension.resume(Resume("site", "127.0.0.2"))
+        await suspension.resume(Resume("route", "relayhost"))
+        await house.until(lambda: relayed(house, waiting))
+        assert a.counts.messages == 3
+
+
+async def test_a_quota_survives_a_restart(house: House) -> None:
+    """What an upstream has taken counts after a restart, so that nobody gets a fresh quota by it."""
+    async with sinks(2) as (a, b):
+        pool = pool_of(upstream(hop_of(a), quota=("6/h",)), upstream(hop_of(b), 1))
+        await house.open(fallback=pool, retry=SLOW)
+        numbers = await send(house, 4)
+        await house.until(lambda: relayed(house, numbers))
+        await house.server.stop()
+        await house.open(fallback=pool, retry=SLOW)
+        more = await send(house, 5)
+        await house.until(lambda: relayed(house, more))
+        assert (a.counts.messages, b.counts.messages) == (6, 3)

@@ -89,7 +89,38 @@ async def test_a_rate_limit_is_named(house: House) -> None:
     await house.until(lambda: not house.server.relay.settler.pending)
     assert await shown(house, Filter(why=Why.RATE_LIMITED)) == ["rate_limited"]
     row = [row async for row in house.server.operations.why(numbers[1])].pop()
-    assert row["until"] is not None
+    assert row["until"] is not None and "message_rate 1/h of [[limit]] 1." in row["text"]
+
+
+async def test_the_rate_that_holds_longest_is_named(house: House) -> None:
+    """RATE_LIMITED: of several rates and limits the very one, by its number and what it is about."""
+    limits = (
+        Limit(match=LimitMatch(route="other"), message_rate=("1/d",)),
+        Limit(match=LimitMatch(route="relayhost"), message_rate=("2/s", "3/h")),
+        Limit(match=LimitMatch(), max_connections=3),
+    )
+    await house.open(retry=SLOW, limits=limits)
+    numbers = [await house.send(f"250-{n}@example.net") for n in range(4)]
+    await house.until(lambda: sum(Kind.RELAYED in house.kinds(number) for number in numbers) == 3)
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, Why.RATE_LIMITED, numbers[3])
+    assert "message_rate 3/h of [[limit]] 2 (route relayhost)" in row["text"]
+    explained = await house.server.operations.explain(Question("250@example.net"))
+    assert "message_rate 3/h of [[limit]] 2 (route relayhost)" in explained["earliest"]["text"]
+    sources = {each["name"]: each["source"] for each in explained["limits"]}
+    assert sources["message_rate"] == "[[limit]] 2 (route relayhost)" and sources["idle_timeout"] == "default"
+    assert sources["max_connections"] == "[[limit]] 3"
+
+
+async def test_a_connection_rate_is_named(house: House) -> None:
+    """RATE_LIMITED: no session may be opened yet; which rate, of which limit."""
+    limit = Limit(match=LimitMatch(), max_connection_rate="1/h", max_messages_per_connection=1)
+    await house.open(retry=SLOW, limits=(limit,))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, Why.RATE_LIMITED, await house.send("250-2@example.net"))
+    assert "max_connection_rate 1/h of [[limit]] 1." in row["text"]
 
 
 async def test_since_is_the_last_that_happened(house: House) -> None:

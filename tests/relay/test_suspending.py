@@ -101,7 +101,15 @@ async def test_a_user_waits_alone(house: House) -> None:
     free = await accepted_from(house, "app2", "250-2@example.net")
     await house.until(lambda: RELAYED in house.kinds(free))
     await until_suspended(house, held)
-    await house.server.operations.suspension.resume(Resume("user", "app1"))
+    operations = house.server.operations
+    explained = await operations.explain(Question("250@example.net", user="app1"))
+    assert explained["earliest"]["why"] == Why.SUSPENDED and explained["verdict"] == "waits"
+    await operations.suspension.suspend(Suspend("user", "app1", 3600.0, "for an hour"))
+    async with asyncio.timeout(15):
+        while (row := await until_suspended(house, held))["until"] is None:
+            await asyncio.sleep(0.02)
+    assert "for an hour" in row["text"]
+    await operations.suspension.resume(Resume("user", "app1"))
     await house.until(lambda: RELAYED in house.kinds(held))
 
 

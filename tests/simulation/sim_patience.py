@@ -3,6 +3,7 @@
 from sim_plan import HOME, LIFETIME, WELL, Plan
 from sim_site import Site, Temper
 
+from smarthost.policy.glob import compile_globs
 from smarthost.policy.limits import Limit
 from smarthost.policy.rate import parse_rate
 
@@ -15,7 +16,7 @@ HARMLESS = ("latency", "think", "split", "pipelining", "dsn", "chunking", "delay
 
 def patience_of(plan: Plan) -> dict[str, float]:
     """Give the seconds by domain; a domain of which nothing can be promised is not there."""
-    if plan.relayhosts and not plan.relayed:
+    if (plan.relayhosts and not plan.relayed) or any(limit.match.sender_domain for limit in plan.limits):
         return {}
     moved = {domain for _, domain, _ in plan.moves}
     found = {WELL: PROMPT}
@@ -44,9 +45,14 @@ def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
     reply = 8 * temper.latency + 2 * temper.think
     most = limits.max_connections if limits and limits.max_connections else FIRST_SESSIONS
     seconds = count * ROUND_TRIPS * reply / min(most, FIRST_SESSIONS)
-    if limits is None:
+    restraints = _restraints_of(plan, domains)
+    rates = [text for each in restraints for text in (*(each.message_rate or ()), *(each.recipient_rate or ()))]
+    if any(each.max_connections for each in restraints):
+        seconds += count * ROUND_TRIPS * reply
+    if limits is None and not rates:
         return seconds
-    rates = [*(limits.message_rate or ()), *([limits.max_connection_rate] if limits.max_connection_rate else [])]
+    if limits is not None:
+        rates += [*(limits.message_rate or ()), *([limits.max_connection_rate] if limits.max_connection_rate else [])]
     for text in rates:
         rate = parse_rate(text)
         if rate.is_quota and count > rate.count / 2:
@@ -57,3 +63,9 @@ def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
 
 def _limits_of(plan: Plan, site: Site) -> Limit | None:
     return next((limit for limit in plan.limits if limit.match.site == f"mx0.{site.name}"), None)
+
+
+def _restraints_of(plan: Plan, domains: list[str]) -> list[Limit]:
+    """Give the limits of destinations of a site."""
+    globs = [(limit, compile_globs((limit.match.destination,))) for limit in plan.limits if limit.match.destination]
+    return [limit for limit, glob in globs if any(map(glob.fullmatch, domains))]

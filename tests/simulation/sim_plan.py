@@ -57,6 +57,9 @@ class Plan:
     moves: list[tuple[float, str, str]] = field(default_factory=list)  # when, which domain, to whose hosts
     ttl: float = 300.0  # seconds that DNS records may be kept
     relayhosts: list[str] = field(default_factory=list)  # sites that are next hops, in order
+    pool: list[tuple[int, int, tuple[str, ...]]] = field(
+        default_factory=list
+    )  # their order, weight, quota; none: a list
     relayed: list[str] = field(default_factory=list)  # domains whose mail goes to them; none: all
     acts: list[tuple[float, str, str]] = field(
         default_factory=list
@@ -85,12 +88,14 @@ def draw(seed: int) -> Plan:
         site = _add_site(plan, name, hosted, hosts, temper, even=rng.random() < 0.5)
         _break_some(rng, plan, site)
         _limit(rng, plan, site)
+        _restrain(rng, plan, hosted)
         domains += hosted
     domains += [name for name in (GONE, NULL, UNSURE) if rng.random() < 0.2]
     _draw_mail(rng, plan, domains)
     _draw_trouble(rng, plan)
     if rng.random() < 0.35:
         _draw_relayhosts(rng, plan, domains)
+        _draw_pool(Random(f"pool {seed}"), plan)
     elif rng.random() < 0.3:
         _draw_moves(rng, plan, domains)
     if rng.random() < 0.3:
@@ -178,6 +183,21 @@ def _limit(rng: Random, plan: Plan, site: Site) -> None:
     )
 
 
+def _restrain(rng: Random, plan: Plan, hosted: list[str]) -> None:
+    """Limit a destination of the site, or each of them, whatever the site may be given in all."""
+    if rng.random() < 0.7:
+        return
+    plan.limits.append(
+        Limit(
+            LimitMatch(destination=rng.choice((hosted[-1], f"*{hosted[0]}"))),
+            message_rate=rng.choice((None, ("20/min",), ("1/s,max_burst=3", "60/h"), ("90/h",))),
+            recipient_rate=rng.choice((None, ("1/s,max_burst=4",), ("90/h",))),
+            max_connections=rng.choice((None, 1, 2)),
+            number=len(plan.limits) + 1,
+        )
+    )
+
+
 def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
     people = [f"{name}@{domain}" for domain in domains for name in ("ann", "bob", "cat", "dan")]
     people += [f"{name}@{domain}" for domain in domains[2:] for name in ("eve", "fay", "gus", "hal")]
@@ -241,6 +261,18 @@ def _draw_relayhosts(rng: Random, plan: Plan, domains: list[str]) -> None:
             site.temper.wants_login, site.temper.old = True, False
             if rng.random() < 0.3:
                 site.temper.login_refused = _spans(rng, 1, 300.0)
+
+
+def _draw_pool(rng: Random, plan: Plan) -> None:
+    """Half of the lists of next hops are pools: some share, some have quotas."""
+    if rng.random() < 0.5:
+        return
+    order = 0
+    for _ in plan.relayhosts:
+        order += rng.random() < 0.5
+        plan.pool.append(
+            (order, rng.choice((1, 1, 3)), rng.choice(((), (), ("5/h",), ("12/h",), ("30/min",), ("2/s", "20/h"))))
+        )
 
 
 def _draw_moves(rng: Random, plan: Plan, domains: list[str]) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import msgspec
 from sim_loop import Clock, SimLoop
 from sim_person import Person
 from sim_plan import LIFETIME, OVER, Plan, draw
@@ -22,12 +23,13 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel, Upstream
 from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import Match, RouteRule
 from smarthost.queue import contents, scheduler
+from smarthost.queue.rules import facts_of
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 
@@ -51,6 +53,10 @@ def routing_of(plan: Plan) -> dict[str, Any]:
         login="relay" if wants_login else "",
         allow_plaintext_auth=True,
     )
+    if plan.pool:
+        members = [msgspec.structs.replace(route, next_hops=(hop,), upstream=str(hop)) for hop in hops]
+        pool = tuple(Upstream(member, *terms) for member, terms in zip(members, plan.pool, strict=True))
+        route = msgspec.structs.replace(route, pool=pool)
     found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route}
     if plan.relayed:
         found["route_rules"] = (RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),)
@@ -293,15 +299,26 @@ class Life:
         """Make the relay's transfer, and count what it takes."""
         transfer = self.relay.make_transfer(session, dispatcher)
         give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.limits
+        quota = self.relay.quota_of(dispatcher.ready.site)
 
         def next_job(asking: Transfer) -> Job | None:
             job = give(asking)
             if job is not None:
                 self.oracle.took("messages", name, limits.message_rate)
+                self.oracle.took("recipients", name, limits.recipient_rate, len(job.recipients))
+                self._count_restraints(job, name.partition("/")[0])
+                self.oracle.took("quota", name, quota)
             return job
 
         transfer._next_job = next_job
         return transfer
+
+    def _count_restraints(self, job: Job, route: str) -> None:
+        """Count what a session takes against the limits of its sender and its destination."""
+        facts = facts_of(job.entry.message, job.recipients[0].domain, route)
+        for restraint in self.relay.rules.restraints.of(facts):
+            self.oracle.took("messages", restraint.name, restraint.message_rate)
+            self.oracle.took("recipients", restraint.name, restraint.recipient_rate, len(job.recipients))
 
     def _note_claim(self, entry: Entry) -> bool:
         self._claimed.add(entry.key)

@@ -54,6 +54,7 @@ class World:
             "bounds",
             "moves",
             "relayhosts",
+            "pool",
             "relayed",
             "acts",
         ):

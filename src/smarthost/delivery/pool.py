@@ -12,6 +12,7 @@ from smarthost.queue.scheduler import Scheduler
 SHORT = 5.0  # seconds that mail waits in memory for a quota where no upstream has room
 ANOTHER_LOOK = 60.0  # seconds until an upstream that was not found in DNS is looked up again
 PATIENCE = 10.0  # seconds that mail may wait in memory at one upstream before others get it
+LEAST = 1.0  # seconds until mail that no upstream could take is looked at again
 _GRACE = 0.05  # seconds of waiting for a quota that lead nobody elsewhere
 _NEVER = float("inf")
 
@@ -61,6 +62,10 @@ class Member:
             return False
         return dispatcher.ready.window.state is State.READY and dispatcher.ready.suspended_until <= now
 
+    def is_suspended(self, now: float) -> bool:
+        """Whether a person or a rule has suspended it."""
+        return self.dispatcher is not None and self.dispatcher.ready.suspended_until > now
+
     def may_probe(self, now: float) -> bool:
         """Whether its pause is over, so that one session may show whether it is well again."""
         dispatcher = self.dispatcher
@@ -105,7 +110,8 @@ class Pool:
 
     def __init__(self, queue: str, route: Route, scheduler: Scheduler, clock: Callable[[], float], rng: Random) -> None:
         """Begin with no upstream found."""
-        self.queue, self.route = queue, route
+        self.queues: dict[str, None] = {queue: None}  # a set that keeps its order
+        self.route = route
         self.members = tuple(map(Member, route.pool))
         self.renew: Callable[[Pool], object] = lambda pool: None
         self.is_retired = False
@@ -162,13 +168,17 @@ class Pool:
         if dispatcher.ready.todo and wait and (wait > SHORT or self.has_other(dispatcher)):
             self.spread(dispatcher)
 
-    def has_other(self, dispatcher: Dispatcher) -> bool:
-        """Whether mail could go to another upstream at once."""
+    def has_other(self, dispatcher: Dispatcher, patience: float = 0.0) -> bool:
+        """Whether mail could go to another upstream, at once or within some seconds."""
         now = self._clock()
         return any(
-            each.dispatcher is not dispatcher and each.is_well(now) and not each.quota_wait(now)
+            each.dispatcher is not dispatcher and each.is_well(now) and each.quota_wait(now) <= patience
             for each in self.members
         )
+
+    def spares(self, dispatcher: Dispatcher) -> bool:
+        """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon."""
+        return self.has_other(dispatcher, SHORT)
 
     def first_usable(self) -> Upstream | None:
         """Give the first upstream to which mail may go at once; None where there is none."""
@@ -176,10 +186,15 @@ class Pool:
         return next((each.upstream for each in self.members if each.is_well(now) and not each.quota_wait(now)), None)
 
     def recovered(self) -> None:
-        """Have what waits on disk read at once, since an upstream can be used again."""
+        """An upstream can be used again: it gets what waits on disk, and for others that are being tried, at once."""
         if self._blocked_until:
             self._blocked_until = 0.0
-            self._scheduler.unblock(self.queue)
+            for queue in self.queues:
+                self._scheduler.unblock(queue)
+        now = self._clock()
+        for member in self.members:
+            if member.may_probe(now) and member.dispatcher is not None and member.dispatcher.ready.todo:
+                self.spread(member.dispatcher)
 
     def watch(self, dispatcher: Dispatcher, now: float) -> None:
         """Once a second: give what has waited for too long at one upstream to those that keep up."""
@@ -215,15 +230,22 @@ class Pool:
         if avoids := entry.avoids:
             usable = [each for each in usable if not each.has_any(avoids)] or usable
         if not usable:
-            return next((each for each in self.members if each.may_probe(now)), None) or self._soonest(now)
+            probed = self._probe(now, self.members[-1].upstream.order)
+            return self._soonest(now) or probed
         best = self._best_of(usable, now)
-        for member in self.members:
-            if member.upstream.order <= best[0].upstream.order and member.may_probe(now):
-                assert member.dispatcher is not None
-                member.dispatcher.probe()
+        self._probe(now, best[0].upstream.order)
         if len(best) == 1:
             return best[0]
         return self._rng.choices(best, [member.upstream.weight for member in best])[0]
+
+    def _probe(self, now: float, order: int) -> Member | None:
+        """Have a session tried with each upstream up to an order whose pause is over; gives the first of them."""
+        first: Member | None = None
+        for member in self.members:
+            if member.upstream.order <= order and member.may_probe(now) and member.dispatcher is not None:
+                first = first or member
+                member.dispatcher.probe()
+        return first
 
     def _best_of(self, usable: Sequence[Member], now: float) -> list[Member]:
         """Give the members that share: those of the first order of which one keeps up, or has at least a session."""
@@ -255,8 +277,13 @@ class Pool:
     def _put_off(self, entries: Iterable[Entry], now: float) -> None:
         """Put entries back to disk, and let nothing of the queue be read before an upstream may be used."""
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
-        self._blocked_until = min(until for _, until, _ in obstacles)
+        # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
+        self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
+        suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
+        if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
+            (why,) = suspended
         reason = "; ".join(f"{name}: {reason}" for name, _, reason in obstacles)
-        self._scheduler.block(self.queue, self._blocked_until, reason, why)
+        for queue in self.queues:
+            self._scheduler.block(queue, self._blocked_until, reason, why)
         self._scheduler.unload(entries)
