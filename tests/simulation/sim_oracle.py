@@ -6,11 +6,13 @@ from collections.abc import Callable
 from sim_loop import Clock
 from sim_plan import Mail
 
+from smarthost.delivery.transaction import Job
 from smarthost.mail.envelope import Notify
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
 from smarthost.policy.rate import Rate
 
+MOST_TRIES, TRIES_WITHIN = 20, 10.0  # transactions with one recipient, and seconds, that look like a loop
 FINAL = (Kind.RELAYED, Kind.FAILED, Kind.EXPIRED)
 
 
@@ -81,6 +83,7 @@ class Oracle:
         self.reports: dict[tuple[int, str, str], set[str]] = {}
         self.outages: list[tuple[float, float]] = []
         self.resent = self.ambiguous = self.crashes = self.excused = 0
+        self._tries: dict[tuple[int, str], deque[float]] = {}
         self.paces: dict[str, Pace] = {}
         self.taken: dict[str, list[float]] = {}
 
@@ -175,6 +178,17 @@ class Oracle:
                     for passing in passed:
                         passing.excused = True
                         self.excused += 1
+
+    def tried(self, job: Job) -> None:
+        """Take a transaction that begins: nobody may be sent to again and again without a pause."""
+        now = self._clock()
+        for recipient in job.recipients:
+            times = self._tries.setdefault((job.entry.message.id, recipient.address), deque(maxlen=MOST_TRIES))
+            times.append(now)
+            if len(times) == MOST_TRIES and now - times[0] < TRIES_WITHIN:
+                key = self.tales[job.entry.message.id].key
+                self.blame(f"{key} to {recipient.address} is tried {MOST_TRIES} times in {now - times[0]:.1f} s")
+                times.clear()
 
     def took(self, what: str, site: str, rates: tuple[Rate, ...]) -> None:
         """Count a transaction or a connection of a site against its rates."""

@@ -57,6 +57,9 @@ class Plan:
     moves: list[tuple[float, str, str]] = field(default_factory=list)  # when, which domain, to whose hosts
     ttl: float = 300.0  # seconds that DNS records may be kept
     relayhosts: list[str] = field(default_factory=list)  # sites that are next hops, in order
+    orders: list[int] = field(default_factory=list)  # of the next hops, where they are a pool, and
+    weights: list[int] = field(default_factory=list)
+    quotas: list[tuple[str, ...]] = field(default_factory=list)
     relayed: list[str] = field(default_factory=list)  # domains whose mail goes to them; none: all
     acts: list[tuple[float, str, str]] = field(
         default_factory=list
@@ -234,8 +237,19 @@ def _draw_relayhosts(rng: Random, plan: Plan, domains: list[str]) -> None:
         _limit(rng, plan, site)
         chosen.append(site)
     plan.relayhosts = [site.name for site in chosen]
+    plan.orders = [number if rng.random() < 0.5 else 0 for number in range(len(chosen))]
+    plan.weights = [rng.choice((1, 1, 3)) for _ in chosen]
+    plan.quotas = [rng.choice(((), (), ("20/h",), ("30/min,max_burst=3",), ("1/s", "50/h"))) for _ in chosen]
     if rng.random() < 0.5:
         plan.relayed = [domain for domain in domains[2:] if rng.random() < 0.5] or domains[2:3]
+    if rng.random() < 0.4:
+        # One that never fails; what may be ambiguous stays where it is, so that half of these worlds have none of it.
+        chosen[-1].temper, plan.quotas[-1] = Temper(), ()
+        plan.limits = [limit for limit in plan.limits if limit.match.site != f"mx0.{chosen[-1].name}"]
+        if rng.random() < 0.5:
+            for temper in (site.temper for site in chosen):
+                temper.deaths = temper.cuts = temper.tarpits = temper.patience = 0.0
+            return
     if rng.random() < 0.4:
         for site in chosen:
             site.temper.wants_login, site.temper.old = True, False

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import msgspec
 from sim_loop import Clock, SimLoop
 from sim_person import Person
 from sim_plan import LIFETIME, OVER, Plan, draw
@@ -22,10 +23,11 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel, Upstream
 from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
+from smarthost.policy.rate import parse_rate
 from smarthost.policy.routing import Match, RouteRule
 from smarthost.queue import contents, scheduler
 from smarthost.report.counters import Counters
@@ -51,6 +53,11 @@ def routing_of(plan: Plan) -> dict[str, Any]:
         login="relay" if wants_login else "",
         allow_plaintext_auth=True,
     )
+    pool = tuple(
+        Upstream(msgspec.structs.replace(route, next_hops=(hop,), upstream=str(hop)), order, weight, quota)
+        for hop, order, weight, quota in zip(hops, plan.orders, plan.weights, plan.quotas, strict=True)
+    )
+    route = msgspec.structs.replace(route, pool=pool)
     found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route}
     if plan.relayed:
         found["route_rules"] = (RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),)
@@ -177,7 +184,13 @@ class Life:
         self._run, self._spool, self._loop = run, spool, loop
         self.world, self.clock, self.oracle = run.world, run.clock, run.oracle
         self.counters = Counters()
+        self._unanswered = 0
         self._claimed: set[tuple[int, int]] = set()
+        plan = run.plan
+        self._quotas = {
+            f"[mx0.{name}]:25": tuple(map(parse_rate, quota))
+            for name, quota in zip(plan.relayhosts, plan.quotas, strict=True)
+        }
         self._reloads = [at for at in run.plan.reloads if at > run.clock.elapsed]
 
     async def live(self, until: float) -> bool:
@@ -215,7 +228,9 @@ class Life:
 
     def _is_busy(self) -> bool:
         relay = self.relay
-        return bool(relay.settler.pending or any(d.transfers or d.opening for d in self._dispatchers()))
+        return bool(
+            self._unanswered or relay.settler.pending or any(d.transfers or d.opening for d in self._dispatchers())
+        )
 
     def _dispatchers(self) -> list[Dispatcher]:
         return [*self.relay.dispatchers.values(), *self.relay.retired]
@@ -282,9 +297,11 @@ class Life:
             draft = self.relay.intake.begin(arrival, envelope)
             for start in range(0, len(mail.content), 65536):
                 draft.write(mail.content[start : start + 65536])
+            self._unanswered += 1
             draft.commit(lambda reply, number=number: self._answered(number, reply))  # type: ignore[misc]
 
     def _answered(self, number: int, reply: Reply) -> None:
+        self._unanswered -= 1
         self.world.say("m%s is answered: %s", number, reply)
         if reply.is_positive and f"m{number}" not in self.oracle.by_key:
             self.world.blame(f"m{number} was accepted, and is not on disk")
@@ -293,11 +310,15 @@ class Life:
         """Make the relay's transfer, and count what it takes."""
         transfer = self.relay.make_transfer(session, dispatcher)
         give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.limits
+        quota = self._quotas.get(dispatcher.ready.site.route.upstream, ())
 
         def next_job(asking: Transfer) -> Job | None:
             job = give(asking)
             if job is not None:
+                self.oracle.tried(job)
                 self.oracle.took("messages", name, limits.message_rate)
+                if quota:
+                    self.oracle.took("messages of a quota", name, quota)
             return job
 
         transfer._next_job = next_job

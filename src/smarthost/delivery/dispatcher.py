@@ -166,7 +166,7 @@ class Dispatcher:
             self._hall.settler.attempted(entry, every, rest, passage=Passage(transfer, started, job.taken))
             return
         kept = self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
-        self._partial[entry.key] = [outcome for outcome in every if outcome.recipient in kept]
+        self._partial[entry.key] = [*(earlier or ()), *(outcome for outcome in outcomes if outcome.recipient in kept)]
         ready.push_back(entry)
 
     def lost(self, transfer: Transfer, ending: Ending) -> None:
