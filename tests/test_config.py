@@ -15,6 +15,7 @@ from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, Source, Tl
 from smarthost.policy.admission import Auth, Listener, Submission, Tls
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
 from smarthost.policy.backoff import Retry
+from smarthost.policy.conversion import Conversion, Conversions
 from smarthost.policy.limits import Limit, LimitMatch, LimitTable
 from smarthost.policy.rate import Rate
 from smarthost.policy.rewriting import Rewrite
@@ -179,6 +180,10 @@ EVERY_KEY = """
     report_lifetime = "12h"
     delay_warning = []
 
+    [conversion]
+    eight_bit = "fail"
+    smtputf8 = "fail"
+
     [suppression]
     enabled = true
     scope = "user"
@@ -250,6 +255,7 @@ def test_every_key_of_the_contract_is_read(tmp_path: Path) -> None:
     )
     assert automation_rules(config) == config.automation
     assert config.retry == Retry((60.0, 120.0), True, 86400.0, 43200.0, ())
+    assert config.conversion == Conversions(Conversion.FAIL, Conversion.FAIL)
     assert config.suppression == SuppressionRules(
         True, SuppressionScope.USER, SuppressionPoint.SEND, 10 * 86400.0, 5, ("5.7.1", "5.2")
     )
@@ -451,3 +457,52 @@ def test_this_machines_name(
     monkeypatch.setattr("socket.gethostname", lambda: own)
     (tmp_path / "empty.toml").touch()
     assert load(tmp_path / "empty.toml", {}).hostname == hostname
+
+
+def test_tls_of_mx_delivery(tmp_path: Path) -> None:
+    """MX delivery goes by [tls_out] where a route says nothing, and MTA-STS is heeded unless that is switched off."""
+    plain = load_text(tmp_path, "[[route]]\ndeliver = 'mx'\nname = 'a'")
+    assert (plain.fallback.tls, plain.fallback.mta_sts) == (TlsLevel.MAY, True)
+    assert plain.route_rules[0].route.mta_sts
+    text = """
+        [tls_out]
+        level = "dane"
+        mta_sts = false
+
+        [[route]]
+        deliver = "mx"
+        mta_sts = true
+        tls = "encrypt"
+        match = { recipient = "*@a.example" }
+
+        [[route]]
+        deliver = "mx"
+        match = { recipient = "*@b.example" }
+
+        [[route]]
+        relayhost = "[smtp.example.net]"
+    """
+    config = load_text(tmp_path, text)
+    assert (config.fallback.tls, config.fallback.mta_sts) == (TlsLevel.DANE, False)
+    found = [(rule.route.tls, rule.route.mta_sts) for rule in config.route_rules]
+    assert found == [(TlsLevel.ENCRYPT, True), (TlsLevel.DANE, False), (TlsLevel.VERIFY, False)]
+
+
+def test_client_certificates(tmp_path: Path) -> None:
+    """A relayhost, and a route, may have a certificate that we show."""
+    pem, key = tmp_path / "client.pem", tmp_path / "client.key"
+    pem.write_text("x")
+    key.write_text("x")
+    text = f"""
+        relayhost = "[smtp.example.net]"
+        relayhost_client_certificate = "{pem}"
+        relayhost_client_key = "{key}"
+
+        [[route]]
+        relayhost = "[other.example.net]"
+        client_certificate = "{pem}"
+        client_key = "{key}"
+    """
+    config = load_text(tmp_path, text)
+    for route in (config.fallback, config.route_rules[0].route):
+        assert (route.client_certificate, route.client_key) == (str(pem), str(key))

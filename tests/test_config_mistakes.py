@@ -54,7 +54,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         """\
         hostnam = "x"
         relayhost = ["[a b]:587", "ok.example"]
-        relayhost_tls = "dane"
+        relayhost_tls = "danish"
 
         [[listener]]
         adress = "0.0.0.0:25"
@@ -82,8 +82,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "smarthost.toml:1: hostnam: is not known; did you mean 'hostname'?",
         "smarthost.toml:2: relayhost[0]: '[a b]:587' is no next hop; write host, [host], host:port, [host]:port "
         "or smtps://host; brackets mean no MX lookup",
-        'smarthost.toml:3: relayhost_tls: is "dane", which is not supported by this release; '
-        "allowed are none, may, encrypt and verify",
+        'smarthost.toml:3: relayhost_tls: is "danish", but must be one of: none, may, encrypt, verify, dane',
         "smarthost.toml:6: listener[0].adress: is not known; did you mean 'address'?",
         'smarthost.toml:10: listener[1].auth: is "maybe", but must be one of: required, optional, none',
         "smarthost.toml:11: listener[1].tls: is 3, but must be one of: starttls, implicit, none",
@@ -122,7 +121,6 @@ NOT_YET = [
     ("[[listener]]\ntrusted_proxies = ['10.0.0.0/8']", "listener[0].trusted_proxies"),
     ("[tls]\nclient_ca = '/x'", "tls.client_ca"),
     ("[http]\ntokens = ['x']", "http.tokens"),
-    ("[[route]]\ndeliver = 'mx'\ntls = 'dane'", "route[0].tls"),
     ("[[limit]]\nmatch = { user = 'app1' }", "limit[0].match.user"),
     ("[[limit]]\nmatch = { sender_domain = 'example.org' }", "limit[0].match.sender_domain"),
     ("[[limit]]\nmatch = { destination = 'example.org' }", "limit[0].match.destination"),
@@ -190,6 +188,22 @@ WRONG = [
     ("[[route]]\nname = 'mx'\ndeliver = 'hold'", "route[0].name: is"),
     ("[[route]]\nname = 'a'\ndeliver = 'mx'\n[[route]]\nname = 'a'\ndeliver = 'mx'", "route[1].name: is"),
     ("[[route]]\ndeliver = 'hold'\ntls = 'verify'", "route[0].tls: has no meaning"),
+    ("[[route]]\ndeliver = 'hold'\nmta_sts = true", "route[0].mta_sts: has no meaning"),
+    (
+        "[[route]]\nrelayhost = 'a.example'\nmta_sts = true",
+        "route[0].mta_sts: has no meaning",
+    ),
+    ("[tls_out]\nlevel = 'none'\nmta_sts = true", 'tls_out.mta_sts: is true, but level is "none"'),
+    ("[tls_out]\nlevel = 'most'", "tls_out.level: is"),
+    (
+        "[[route]]\ndeliver = 'mx'\nclient_key = '/etc/passwd'",
+        "route[0].client_key: is given without client_certificate",
+    ),
+    (
+        "[[route]]\ndeliver = 'mx'\ntls = 'none'\nclient_key = '/etc/passwd'\nclient_certificate = '/etc/passwd'",
+        "route[0].client_certificate: is shown over TLS only",
+    ),
+    ("relayhost_client_key = '/etc/passwd'", "relayhost_client_key: has no meaning without relayhost"),
     ("[[route]]\ndeliver = 'mx'\nmatch = { sender = [] }", "route[0].match.sender: is an empty array"),
     ("[[limit]]\nmatch = { route = 'gone' }", "limit[0].match.route: is"),
     ("[[limit]]\nmax_connections = 0", "limit[0].max_connections: is 0"),
@@ -339,7 +353,8 @@ def test_both_certificate_and_key(tmp_path: Path) -> None:
         ("[[listener]]\naddress = '0.0.0.0:25'\ntls = 'none'\nauth = 'required'", "trusted networks only"),
         ("[[listener]]\nauth = 'required'", "nobody can log in"),
         ("[submission]\ntrusted_networks = ['8.0.0.0/8']", "much of the Internet"),
-        ("[dns]\ndnssec = 'on'", "nothing in this release depends on DNSSEC"),
+        ("[dns]\ndnssec = 'off'\n[[route]]\ndeliver = 'mx'\ntls = 'dane'", "dane proves nothing"),
+        ("[dns]\ndnssec = 'off'\n[tls_out]\nlevel = 'dane'", "dane proves nothing"),
         ("", "self-signed"),
     ],
 )
@@ -367,4 +382,13 @@ def test_mistakes_in_the_suppression_list(tmp_path: Path) -> None:
         'smarthost.toml:7: suppression.ignore[0]: is "4.7", but must be the beginning of a status of class 5, as "5.7" '
         'or "5.2.2"',
         "smarthost.toml:8: suppression.expires: is not known; did you mean 'expiry'?",
+    ]
+
+
+def test_mistakes_in_conversion(tmp_path: Path) -> None:
+    """Each key of [conversion] says what is allowed."""
+    assert mistakes(tmp_path, "[conversion]\neight_bit = true\nsmtputf8 = 'drop'\nutf8 = 'fail'\n") == [
+        "smarthost.toml:2: conversion.eight_bit: is true, but must be one of: convert, fail",
+        'smarthost.toml:3: conversion.smtputf8: is "drop", but must be one of: convert, fail',
+        "smarthost.toml:4: conversion.utf8: is not known; did you mean 'smtputf8'?",
     ]

@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "trace": "tell the whole story of a message",
     "explain": "say what would become of a message to a recipient, and when it would leave; sends nothing",
     "why": "say what a message waits for, since when and until when",
+    "suspend": "let a site, a route or a user send nothing for now, or list what is suspended",
+    "resume": "let a site, a route or a user that was suspended send again",
     "status": "say how the running relay is",
     "reload": "make the running relay read its configuration again",
     "user": "hash a password for the configuration",

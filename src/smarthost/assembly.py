@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -10,8 +11,9 @@ import msgspec
 from smarthost.automation_presets import automation_rules
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
-from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
+from smarthost.crypto.tls import ServerTls, TlsContexts, certificate_expiry, ensure_self_signed
 from smarthost.delivery import settle
+from smarthost.delivery.adapt import Adapter
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
@@ -20,19 +22,25 @@ from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.reporting import Reporter, ReportTerms
 from smarthost.delivery.resolve import Sites
+from smarthost.delivery.suspending import Suspender
+from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Terms, Transfer
 from smarthost.logins import Logins
 from smarthost.mail.address import to_literal
+from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, Route, Site
+from smarthost.mail.route import Deliver, Route, Site, TlsLevel
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import Ask, ask
+from smarthost.network.peer_certificate import shown_certificate
 from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
+from smarthost.network.sts import StsPolicies
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
+from smarthost.policy.limit_sources import limit_sources
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.rewriting import Rewriter
@@ -85,14 +93,8 @@ class Relay:
     ) -> None:
         """Build every part; nothing runs yet. Raises KeyUnreadable and TlsFault for files that cannot be used."""
         loop = asyncio.get_running_loop()
-        self.config, self.spool, self.feed, self.counters, self.clock, self.loop = (
-            config,
-            spool,
-            feed,
-            counters,
-            clock,
-            loop,
-        )
+        self.config, self.spool, self.feed = config, spool, feed
+        self.counters, self.clock, self.loop = counters, clock, loop
         outside = outside or Outside()
         self.rng = outside.rng
         counters.follow_commits(spool.stats, SECONDS, SIZES)
@@ -101,20 +103,26 @@ class Relay:
         self.rules = make_rules(config, self.keyring)
         self.ids = MessageIds(spool.last_id)
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
+        self.adapter = Adapter(self.intake, spool, counters, clock)
+        self.adapter.follow(config.conversion)
         self.scheduler = Scheduler(spool, Contents(), clock)
         self.reporter = Reporter(loop, spool, self.intake, make_report_terms(config), clock)
         self.suppression = SuppressionList(spool, feed, clock)
         detours = Detours(clock)
         self.remedies = Remedies(detours, feed, clock)
+        self.suspender = Suspender(self.scheduler, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
-        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, ask=outside.ask)
-        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock)
+        dnssec = config.dns.dnssec
+        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, dnssec=dnssec, ask=outside.ask)
         self.contexts = TlsContexts()
+        self.sts = make_sts(config, self.resolver, self.contexts, clock)
+        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
+        self.tls_policies = TlsPolicies(self.resolver, clock)
         self.logins = Logins(config, self.contexts, clock, self.rng)
         self.timeouts = Timeouts()
-        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts)
+        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
         self.limits = LimitTable(config.limits)
         self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
@@ -143,10 +151,30 @@ class Relay:
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
+        self.reasons.source_of = self._limit_source
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
+        self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
+        self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
+
+    def _limit_source(self, site: Site, key: str) -> str:
+        return limit_sources(self.config.limits, site).get(key, "the configuration")
+
+    def _lead(self) -> None:
+        """Have mail looked at that comes from users, where one of them is suspended, and never where none is."""
+        has_users = self.suspender.suspensions.has_users
+        self.scheduler.offer = self._offer if has_users else self.promoter.offer
+        self.scheduler.reoffer = self._reoffer if has_users else self.promoter.reoffer
+
+    def _offer(self, entry: Entry) -> None:
+        if not self.suspender.holds(entry):
+            self.promoter.offer(entry)
+
+    def _reoffer(self, entry: Entry) -> None:
+        if not self.suspender.holds(entry):
+            self.promoter.reoffer(entry)
 
     def apply(self, config: Config, keyring: Keyring) -> None:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
@@ -157,10 +185,13 @@ class Relay:
         self.settler.retry = self.operator.retry = config.retry
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
+        self.adapter.follow(config.conversion)
         self.promoter.rules = self.rules
         self.promoter.forget()
         self.resolver.clear()
         self.sites.clear()
+        self.contexts.forget_changed()
+        self.counters.certificate_expiry.clear()
         self.logins.follow(config)
         self.connector.clear()
         self.credentials.replace(config.users)
@@ -200,6 +231,7 @@ class Relay:
             ca_file=route.ca_file,
             credentials=self.logins.of(route.login) if route.login else None,
             allow_plaintext_auth=route.allow_plaintext_auth,
+            client=(route.client_certificate, route.client_key),
         )
 
     def dispatcher_for(self, site: Site) -> Dispatcher:
@@ -210,6 +242,7 @@ class Relay:
             ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
+            self.suspender.apply_to(dispatcher)
         else:
             dispatcher.ready.site = site
         return dispatcher
@@ -235,6 +268,7 @@ class Relay:
         version = session.tls.partition(" ")[0]
         if version:
             self.counters.tls_sessions["out", version] += 1
+            self._note_certificate(session, dispatcher.ready.site)
         terms = Terms(
             read_block=self.spool.read_file,
             site=dispatcher.ready.site.name,
@@ -243,8 +277,15 @@ class Relay:
             soft_bounce=self.config.retry.soft_bounce,
             round=self.round,
             depth=dispatcher.ready.depth,
+            adapt=partial(self.adapter.adapt, dispatcher),
         )
         return Transfer(session, dispatcher.next_job, dispatcher.finished, dispatcher.lost, terms, self.clock)
+
+    def _note_certificate(self, session: Session, site: Site) -> None:
+        """Show when a relayhost's certificate expires: it is somebody's business here, unlike a stranger's."""
+        if site.route.deliver is Deliver.RELAYHOST:
+            expires = certificate_expiry(shown_certificate(session.transport))
+            self.counters.saw_certificate(site.name, f"{session.host.name}:{session.host.port}", expires)
 
     def _make_parts(self) -> Parts:
         return Parts(
@@ -311,6 +352,12 @@ def make_tls(config: Config, clock: Callable[[], float]) -> ServerTls | None:
     if certificate is None or key is None:
         certificate, key = ensure_self_signed(Path(config.data_directory) / "tls", config.hostname, clock())
     return ServerTls(certificate, key)
+
+
+def make_sts(config: Config, resolver: Resolver, contexts: TlsContexts, clock: Callable[[], float]) -> StsPolicies:
+    """Give where the MTA-STS policies of domains come from; they are kept in the data directory."""
+    folder = Path(config.data_directory) / "mta-sts"
+    return StsPolicies(resolver, folder, lambda: contexts.for_level(TlsLevel.VERIFY), clock)
 
 
 def make_terms(config: Config) -> reception_terms.Terms:

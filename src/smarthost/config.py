@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from smarthost.config_automation import read_automation
+from smarthost.config_conversion import read_conversion
 from smarthost.config_read import Findings, Table, read_bool, read_path, read_positive_duration, show
 from smarthost.config_routes import read_routing
 from smarthost.config_sections import (
@@ -43,6 +44,7 @@ from smarthost.mail.route import Deliver, Route
 from smarthost.policy.admission import Auth, Listener, Submission, User
 from smarthost.policy.automation import AutomationRule
 from smarthost.policy.backoff import Retry
+from smarthost.policy.conversion import Conversions
 from smarthost.policy.limits import Limit
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import RouteRule, RoutingTable
@@ -97,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry = Retry()
     report: ReportSettings = ReportSettings()
     suppression: SuppressionRules = SuppressionRules()
+    conversion: Conversions = Conversions()
     history_keep: float = 7 * 86400.0
     dns: Dns = Dns()
     http_address: str = HTTP_ADDRESS
@@ -151,8 +154,9 @@ def load(
         retry=read_retry(top.table("retry")),
         report=read_report(top.table("report"), names),
         suppression=read_suppression(top.table("suppression")),
+        conversion=read_conversion(top.table("conversion")),
         history_keep=read_history(top.table("history")),
-        dns=read_dns(top.table("dns")),
+        dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),
         http_address=read_http(top.table("http")),
         log=read_log(top.table("log")),
         source=source.path,

@@ -25,6 +25,13 @@ from smarthost.policy.routing import Match, RouteRule
 NOT_YET = "is not supported by this release"
 
 
+class TlsOut(msgspec.Struct, frozen=True):
+    """What holds for MX delivery: the TLS level, and whether MTA-STS policies are heeded."""
+
+    level: TlsLevel
+    mta_sts: bool
+
+
 class Routing(msgspec.Struct, frozen=True):
     """The rules in their order, the route of what no rule matches, and the logins by the name of their route."""
 
@@ -36,11 +43,12 @@ class Routing(msgspec.Struct, frozen=True):
 def read_routing(top: Table) -> Routing:
     """Read relayhost, relayhost_tls, relayhost_auth, relayhost_ca and the [[route]] tables."""
     credentials: dict[str, Login] = {}
-    fallback = _read_fallback(top, credentials)
+    mx = _read_tls_out(top.table("tls_out"))
+    fallback = _read_fallback(top, mx, credentials)
     rules = []
     names = {fallback.name}
     for index, table in enumerate(top.tables("route")):
-        rule = _read_rule(table, f"route{index + 1}", credentials)
+        rule = _read_rule(table, f"route{index + 1}", mx, credentials)
         if rule.route.name in names:
             reserved = rule.route.name == fallback.name
             table.refuse(
@@ -54,16 +62,18 @@ def read_routing(top: Table) -> Routing:
     return Routing(tuple(rules), fallback, credentials)
 
 
-def _read_fallback(top: Table, credentials: dict[str, Login]) -> Route:
+def _read_fallback(top: Table, mx: TlsOut, credentials: dict[str, Login]) -> Route:
     next_hops = _read_hops(top)
     if not next_hops and not top.values.get("relayhost"):
-        for key in ("relayhost_tls", "relayhost_auth", "relayhost_ca"):
+        keys = [f"relayhost_{each}" for each in ("tls", "auth", "ca", "client_certificate", "client_key")]
+        for key in keys:
             if top.values.get(key) and "relayhost" not in top.values:
                 top.refuse(key, "has no meaning without relayhost")
-        top.know("relayhost_tls", "relayhost_auth", "relayhost_ca")
-        return Route("mx", Deliver.MX)
+        top.know(*keys)
+        return Route("mx", Deliver.MX, tls=mx.level, mta_sts=mx.mta_sts)
     name = Deliver.RELAYHOST.value
-    tls = _read_tls(top, "relayhost_tls", _default_tls(next_hops))
+    tls = top.take("relayhost_tls", read_choice(TlsLevel), _default_tls(next_hops))
+    certificate, key = _read_client_pair(top, "relayhost_client_certificate", "relayhost_client_key", tls)
     allow_plaintext = _read_login(top, "relayhost_auth", name, credentials)
     route = Route(
         name,
@@ -73,11 +83,13 @@ def _read_fallback(top: Table, credentials: dict[str, Login]) -> Route:
         login=name if name in credentials else "",
         allow_plaintext_auth=allow_plaintext,
         ca_file=str(top.take("relayhost_ca", read_existing_file, None) or ""),
+        client_certificate=certificate,
+        client_key=key,
     )
     return _with_pool(top, ("relayhost_tls", "relayhost_auth"), route, credentials)
 
 
-def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -> RouteRule:
+def _read_rule(table: Table, default_name: str, mx: TlsOut, credentials: dict[str, Login]) -> RouteRule:
     name = table.take("name", read_word, default_name)
     next_hops = _read_hops(table)
     deliver = table.take("deliver", read_choice(Deliver), Deliver.RELAYHOST)
@@ -88,15 +100,14 @@ def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -
         table.refuse(
             "deliver" if table.has("deliver") else "relayhost", 'must name a next hop: relayhost = ["[host]:587"]'
         )
-    default = _default_tls(next_hops) if deliver is Deliver.RELAYHOST else TlsLevel.MAY
-    tls = _read_tls(table, "tls", default)
+    default = _default_tls(next_hops) if deliver is Deliver.RELAYHOST else mx.level
+    tls = table.take("tls", read_choice(TlsLevel), default)
+    certificate, key = _read_client_pair(table, "client_certificate", "client_key", tls)
+    mta_sts = table.take("mta_sts", read_bool, mx.mta_sts)
     allow_plaintext = _read_login(table, "auth", name, credentials)
     ca_file = table.take("ca", read_existing_file, None)
     sources = read_sources(table, "source_address")
-    for key in ("tls", "auth", "ca", "source_address"):
-        meaningless = key == "auth" if deliver is Deliver.MX else deliver is not Deliver.RELAYHOST
-        if meaningless and table.values.get(key):
-            table.refuse(key, f'has no meaning with deliver = "{deliver.value}"')
+    _refuse_meaningless(table, deliver)
     route = Route(
         name,
         deliver,
@@ -106,6 +117,9 @@ def _read_rule(table: Table, default_name: str, credentials: dict[str, Login]) -
         allow_plaintext_auth=allow_plaintext,
         ca_file=str(ca_file or ""),
         source_address=sources,
+        client_certificate=certificate,
+        client_key=key,
+        mta_sts=mta_sts and deliver is Deliver.MX,
     )
     route = _with_pool(table, ("tls", "auth"), route, credentials)
     match = _read_match(table.table("match"))
@@ -128,11 +142,36 @@ def _default_tls(next_hops: tuple[NextHop, ...]) -> TlsLevel:
     return TlsLevel.MAY if is_local else TlsLevel.VERIFY
 
 
-def _read_tls(table: Table, key: str, default: TlsLevel) -> TlsLevel:
-    level = table.take(key, read_choice(TlsLevel), default)
-    if level is TlsLevel.DANE:
-        table.refuse(key, f'is "dane", which {NOT_YET}; allowed are none, may, encrypt and verify')
-    return level
+def _read_tls_out(table: Table) -> TlsOut:
+    """Read [tls_out]: what holds for MX delivery where no route says otherwise."""
+    found = TlsOut(table.take("level", read_choice(TlsLevel), TlsLevel.MAY), table.take("mta_sts", read_bool, True))
+    if found.level is TlsLevel.NONE and found.mta_sts and table.has("mta_sts"):
+        table.refuse("mta_sts", 'is true, but level is "none"; allowed are may, encrypt, verify and dane')
+    table.finish()
+    return found
+
+
+def _refuse_meaningless(table: Table, deliver: Deliver) -> None:
+    """Refuse what says nothing about how a route delivers."""
+    of_relayhost = {"auth"}
+    of_mx = {"mta_sts"}
+    of_both = {"tls", "ca", "source_address", "client_certificate", "client_key"}
+    meant = {Deliver.RELAYHOST: of_relayhost | of_both, Deliver.MX: of_mx | of_both}.get(deliver, set())
+    for key in sorted((of_relayhost | of_mx | of_both) - meant):
+        if table.values.get(key):
+            table.refuse(key, f'has no meaning with deliver = "{deliver.value}"')
+
+
+def _read_client_pair(table: Table, certificate_key: str, key_key: str, tls: TlsLevel) -> tuple[str, str]:
+    """Read the files of the certificate that we show, and of its key; ("", "") for none."""
+    certificate = table.take(certificate_key, read_existing_file, None)
+    key = table.take(key_key, read_existing_file, None)
+    for one, other in ((certificate_key, key_key), (key_key, certificate_key)):
+        if table.values.get(one) and not table.values.get(other):
+            table.refuse(one, f"is given without {other}; give both")
+    if certificate is not None and tls is TlsLevel.NONE:
+        table.refuse(certificate_key, "is shown over TLS only, and TLS is off; choose another level than none")
+    return (str(certificate), str(key)) if certificate is not None and key is not None else ("", "")
 
 
 def _read_login(top: Table, key: str, route: str, credentials: dict[str, Login]) -> bool:
@@ -250,10 +289,14 @@ def _read_upstream(table: Table, route: Route, order: int, login: str, credentia
         route = msgspec.structs.replace(
             route, login=login if login in credentials else "", allow_plaintext_auth=allow_plaintext
         )
+    tls = table.take("tls", read_choice(TlsLevel), route.tls)
+    certificate, key = _read_client_pair(table, "client_certificate", "client_key", tls)
     route = msgspec.structs.replace(
         route,
-        tls=_read_tls(table, "tls", route.tls),
+        tls=tls,
         ca_file=str(table.take("ca", read_existing_file, None) or route.ca_file),
+        client_certificate=certificate or route.client_certificate,
+        client_key=key or route.client_key,
     )
     table.finish()
     return Upstream(route, order, weight, quota)

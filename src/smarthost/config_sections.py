@@ -34,6 +34,7 @@ from smarthost.config_words import (
     read_word,
 )
 from smarthost.mail.envelope import Priority
+from smarthost.mail.route import Route, TlsLevel
 from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, Submission, Tls, User
 from smarthost.policy.backoff import Retry
 from smarthost.policy.limits import Limit, LimitMatch
@@ -284,11 +285,11 @@ def read_history(table: Table) -> float:
     return keep
 
 
-def read_dns(table: Table) -> Dns:
-    """Read [dns]."""
+def read_dns(table: Table, routes: Iterable[Route]) -> Dns:
+    """Read [dns]; `routes` are all that there are."""
     dns = Dns(table.take_list("servers", read_resolver), table.take("dnssec", read_choice(Dnssec), Dnssec.AUTO))
-    if dns.dnssec is Dnssec.ON:
-        table.warn("dnssec", 'is "on", but nothing in this release depends on DNSSEC')
+    if dns.dnssec is Dnssec.OFF and any(route.tls is TlsLevel.DANE for route in routes):
+        table.warn("dnssec", 'is "off", so that the TLS level dane proves nothing')
     table.finish()
     return dns
 

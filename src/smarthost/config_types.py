@@ -5,16 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from smarthost.network.dns import Dnssec as Dnssec
 from smarthost.network.oauth_grant import Grant
 from smarthost.report.maillog import LogFormat, LogLevel
-
-
-class Dnssec(StrEnum):
-    """Whether the AD bit of an answer is believed: from a local resolver only, always, or never."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
 
 
 class Mechanism(StrEnum):

@@ -13,6 +13,19 @@ from smarthost.spool.store import Filter
 Row = dict[str, Any]
 
 
+class SuspensionOperations(Protocol):
+    """What a person may suspend: a site, a route or a user. Rows have kind, name, since, until and reason."""
+
+    def rows(self) -> AsyncIterator[Row]:
+        """Give all suspensions."""
+
+    async def suspend(self, asked: "Suspend") -> Row:
+        """Suspend; give what is suspended now."""
+
+    async def resume(self, asked: "Resume") -> Row:
+        """Resume; give what was suspended. Raises Refusal where nothing was."""
+
+
 class SuppressionOperations(Protocol):
     """What the relay does for a person with its suppression list. `user` "" is everybody's part of it."""
 
@@ -33,6 +46,7 @@ class Operations(Protocol):
     """
 
     suppression: SuppressionOperations
+    suspension: SuspensionOperations
 
     def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival (`entry_row`), at most `limit` of them; 0 is no limit."""
@@ -133,6 +147,22 @@ class Selection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     filter: WrittenFilter = WrittenFilter()
     limit: int = 0
+
+
+class Suspend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A wish to suspend; `seconds` 0 is until it is resumed."""
+
+    kind: str
+    name: str
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A wish to resume."""
+
+    kind: str
+    name: str
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -274,6 +304,9 @@ VERBS: Mapping[str, Verb] = {
     "suppress.list": Verb(SuppressionChoice, rows=lambda relay, asked: relay.suppression.rows(asked)),
     "suppress.add": Verb(Suppress, one=lambda relay, asked: relay.suppression.put(asked)),
     "suppress.remove": Verb(Unsuppress, one=lambda relay, asked: relay.suppression.remove(asked)),
+    "suspend": Verb(Suspend, one=lambda relay, asked: relay.suspension.suspend(asked)),
+    "resume": Verb(Resume, one=lambda relay, asked: relay.suspension.resume(asked)),
+    "suspensions": Verb(Nothing, rows=lambda relay, asked: relay.suspension.rows()),
     "explain": Verb(Question, one=lambda relay, asked: relay.explain(asked)),
     "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
     "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),

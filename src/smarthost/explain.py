@@ -6,14 +6,16 @@ from random import Random
 
 import msgspec
 
-from smarthost.assembly import Relay, hello_name, make_keyring, make_rules
+from smarthost.assembly import Relay, hello_name, make_keyring, make_rules, make_sts
 from smarthost.config import Config
 from smarthost.control_verbs import Question, Refusal, Row
+from smarthost.crypto.tls import TlsContexts
 from smarthost.delivery.resolve import Sites, Unresolved
+from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
 from smarthost.explain_site import explain_hosts, explain_limits, explain_state, explain_upstreams
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
@@ -23,6 +25,7 @@ from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
+from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.draft import Rules
 from smarthost.queue.intake import REJECTED
 from smarthost.report.timestamp import format_time
@@ -48,19 +51,24 @@ class Known(msgspec.Struct, frozen=True):
     sites: Sites
     limits: LimitTable
     clock: Callable[[], float]
+    tls_policies: TlsPolicies
     relay: Relay | None = None
 
 
 def known_of(relay: Relay) -> Known:
     """Explain from a running relay, with all that it remembers."""
-    return Known(relay.config, relay.rules, relay.resolver, relay.sites, relay.limits, relay.clock, relay)
+    policies = relay.tls_policies
+    return Known(relay.config, relay.rules, relay.resolver, relay.sites, relay.limits, relay.clock, policies, relay)
 
 
 def known_from(config: Config, clock: Callable[[], float]) -> Known:
     """Explain from a configuration alone; raises KeyUnreadable."""
-    resolver = Resolver(config.dns.servers, clock, lambda *_: None)
-    sites = Sites(resolver, (config.hostname,), Random(), clock)
-    return Known(config, make_rules(config, make_keyring(config)), resolver, sites, LimitTable(config.limits), clock)
+    resolver = Resolver(config.dns.servers, clock, lambda *_: None, dnssec=config.dns.dnssec)
+    sts = make_sts(config, resolver, TlsContexts(), clock)
+    sts.keeps = False
+    sites = Sites(resolver, (config.hostname,), Random(), clock, sts)
+    rules, limits = make_rules(config, make_keyring(config)), LimitTable(config.limits)
+    return Known(config, rules, resolver, sites, limits, clock, TlsPolicies(resolver, clock))
 
 
 async def explain(known: Known, question: Question) -> Row:
@@ -213,8 +221,9 @@ async def _explain_site(known: Known, route: Route, recipient: Recipient, row: R
         return None
     dispatcher = known.relay.dispatchers.get(found.name) if known.relay is not None else None
     row["site"] = {"name": found.name} | explain_state(dispatcher, known.clock())
-    row["hosts"] = explain_hosts(found, known.relay.connector if known.relay is not None else None)
-    row["limits"] = explain_limits(known.limits, found, dispatcher)
+    connector = known.relay.connector if known.relay is not None else None
+    row["hosts"] = await explain_hosts(found, connector, known.tls_policies)
+    row["limits"] = explain_limits(known.limits, known.config.limits, found, dispatcher)
     return found
 
 
@@ -227,6 +236,11 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     queue = site.route.queue_for(recipient.domain)
     entry = Entry(sending.message, 0, queue, (recipient,), now, now + known.config.retry.lifetime, now)
     reason = relay.reasons.of_new(entry, relay.dispatchers.get(site.name))
+    suspended = relay.suspender.suspensions.of_user(sending.message.arrival.identity)
+    if suspended is not None:
+        at = format_time(suspended.until) if suspended.until is not None else None
+        text = f"{SENTENCES[Why.SUSPENDED]} Reason: {suspended.text}."
+        return {"at": at, "why": str(Why.SUSPENDED), "text": text}
     if relay.settler.is_stuck:
         return {"at": None, "why": "disk_full", "text": "Nothing is sent until results can be written to the disk."}
     if reason.why is entry.why:

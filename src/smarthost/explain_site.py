@@ -1,15 +1,19 @@
 """Explains a site: its hosts in their order, which are left alone and why, what TLS must prove, and its limits."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from smarthost.control_verbs import Row
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.pool import Pool
+from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.mail.route import Host, Route, Site
-from smarthost.policy.limits import LimitTable
-from smarthost.policy.rate import Rate
-from smarthost.policy.security import plan
+from smarthost.network.session import OpenFault
+from smarthost.policy.limit_sources import limit_sources
+from smarthost.policy.limits import Limit, LimitTable
+from smarthost.policy.security import TlsPolicy, plan
 from smarthost.report.timestamp import format_time
 
 
@@ -25,7 +29,7 @@ def explain_state(dispatcher: Dispatcher | None, now: float) -> Row:
         "waiting": len(ready.todo),
     }
     if ready.suspended_until > now:
-        row |= {"suspended_until": format_time(ready.suspended_until), "suspended_by": ready.suspended_by}
+        row |= {"suspended_until": _write_time(ready.suspended_until), "suspended_by": ready.suspended_by}
     if ready.window.until > now:
         row["throttled_until"] = format_time(ready.window.until)
     if ready.slowed_by:
@@ -44,12 +48,12 @@ def explain_upstreams(route: Route, pool: Pool | None, now: float) -> list[Row]:
         row["quota"] = list(upstream.quota)
         until, because = pool.members[index].obstacle(now) if pool is not None else (0.0, "")
         if because:
-            row |= {"unused_until": format_time(until), "because": because}
+            row |= {"unused_until": _write_time(until), "because": because}
         rows.append(row)
     return rows
 
 
-def explain_hosts(site: Site, connector: Connector | None) -> list[Row]:
+async def explain_hosts(site: Site, connector: Connector | None, policies: TlsPolicies) -> list[Row]:
     """Give the hosts in their order of trial, each with its addresses, its TLS policy, and why it is left alone.
 
     Hosts of one preference are shuffled for each session.
@@ -61,7 +65,7 @@ def explain_hosts(site: Site, connector: Connector | None) -> list[Row]:
             "port": host.port,
             "preference": host.preference,
             "addresses": [_explain_address(address, connector) for address in host.addresses],
-            "tls": _explain_tls(site, host),
+            "tls": _explain_tls(await policies.of(site, host), host),
         }
         paused = connector.host_pause(site, host) if connector is not None else None
         if paused is not None:
@@ -78,35 +82,40 @@ def _explain_address(address: str, connector: Connector | None) -> Row:
     return {"address": address, "last_until": format_time(until), "because": because}
 
 
-def _explain_tls(site: Site, host: Host) -> Row:
-    """Say what TLS must prove at a host, and who says so."""
-    level = site.route.tls
-    terms = plan(level, host)
+def _explain_tls(policy: TlsPolicy | OpenFault, host: Host) -> Row:
+    """Say what TLS must prove at a host, and who says so: the route, the domain's MTA-STS policy, or DANE."""
+    if isinstance(policy, OpenFault):
+        return {"level": "unknown", "source": "dane", "text": f"the host is not used: {policy.reason}"}
+    terms = plan(policy, host)
     if not terms.attempt:
         text = "no TLS"
     elif terms.verify:
         text = f"required, with a certificate that is trusted and valid for {host.name}"
+    elif policy.tlsa:
+        text = "required, with a certificate that a TLSA record names"
     elif terms.required:
         text = "required; the certificate is not looked at"
     else:
         text = "used where it is offered, plain text otherwise; the certificate is not looked at"
     if host.implicit_tls:
         text = f"on connect, {text}"
-    return {"level": str(level), "source": f"route {site.route.name}", "text": text}
+    return {"level": str(policy.level), "source": str(policy.source), "text": text, "because": policy.sentence}
 
 
-def explain_limits(table: LimitTable, site: Site, dispatcher: Dispatcher | None) -> list[Row]:
-    """Give each limit that applies: its name, its value, and the [[limit]] that says so."""
+def explain_limits(
+    table: LimitTable, configured: Sequence[Limit], site: Site, dispatcher: Dispatcher | None
+) -> list[Row]:
+    """Give each limit that applies: its name, its value, and the [[limit]] that says so, "default" where none does."""
+    sources = limit_sources(configured, site)
     limits = dispatcher.ready.limits if dispatcher is not None else table.for_site(site)
     rows = []
     for name, value in msgspec.structs.asdict(limits).items():
-        written = [_write_rate(rate) for rate in value] if isinstance(value, tuple) else value
+        written = [str(rate) for rate in value] if isinstance(value, tuple) else value
         if written != []:
-            rows.append({"name": name, "value": written})
+            rows.append({"name": name, "value": written, "source": sources.get(name, "default")})
     return rows
 
 
-def _write_rate(rate: Rate) -> str:
-    units = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"}
-    period = units.get(rate.period) or f"{rate.period:.0f}s"
-    return f"{rate.count}/{period}" + (f",max_burst={rate.burst}" if rate.burst > 1 else "")
+def _write_time(at: float) -> str | None:
+    """Write a Unix time, None for one that never comes."""
+    return None if at == float("inf") else format_time(at)

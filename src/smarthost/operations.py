@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from smarthost import __version__
-from smarthost.control_verbs import Question, Row, SuppressionOperations
+from smarthost.control_verbs import Question, Row, SuppressionOperations, SuspensionOperations
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
 from smarthost.queue.operate import Operator, stored_filter
@@ -21,9 +21,10 @@ BLOCK = 256 * 1024  # octets of content in one row of an export
 
 
 class RelayOperations:
-    """Implements `control_verbs.Operations` over the parts that the server joined, which sets `suppression`."""
+    """Implements `control_verbs.Operations` over the parts that the server joined, which sets the others."""
 
     suppression: SuppressionOperations
+    suspension: SuspensionOperations
 
     def __init__(
         self,

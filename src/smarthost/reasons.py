@@ -9,10 +9,12 @@ from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
+from smarthost.mail.route import Site
 from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import Key, Waiting
 
+_NEVER = float("inf")
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -30,7 +32,10 @@ class Reason(NamedTuple):
 
 
 class Reasons:
-    """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue."""
+    """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
+
+    `source_of` names the limit of the configuration that sets a key for a site; the assembly sets it.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Reasons:
         """Join the parts; `dispatcher_of` finds the dispatcher of an entry by the name of its queue and its key."""
         self._scheduler, self._connector = scheduler, connector
         self._dispatcher_of, self._clock = dispatcher_of, clock
+        self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -66,9 +72,13 @@ class Reasons:
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
         now = self._clock()
+        if entry.why is Why.SCHEDULED and entry.due > now:
+            return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
         if queue is not None and queue.blocked_until > now:
             return self._blocked(entry, queue, dispatcher)
+        if entry.due == _NEVER:
+            return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
@@ -78,15 +88,29 @@ class Reasons:
         if wait > 0.0 and (quota := dispatcher.ready.quota) is not None and quota.wait(now) >= wait:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
-            return Reason(Why.RATE_LIMITED, _with_rule(SENTENCES[Why.RATE_LIMITED], dispatcher), since, now + wait)
+            return Reason(Why.RATE_LIMITED, self._which_rate(dispatcher, now), since, now + wait)
         wait = dispatcher.ready.opening_cells.wait(now)
         if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
-            return Reason(Why.RATE_LIMITED, SENTENCES[Why.RATE_LIMITED], since, now + wait)
+            rates = ", ".join(map(str, dispatcher.ready.limits.max_connection_rate))
+            source = self.source_of(dispatcher.ready.site, "max_connection_rate")
+            text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: max_connection_rate {rates} of {source}."
+            return Reason(Why.RATE_LIMITED, text, since, now + wait)
         if dispatcher.ready.todo:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
         if self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
+        why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
+        return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
+
+    def _which_rate(self, dispatcher: Dispatcher, now: float) -> str:
+        """Name the rate that holds mail back for the longest time, and the limit that says so."""
+        ready, sentence = dispatcher.ready, SENTENCES[Why.RATE_LIMITED]
+        rate = ready.slowest_rate(now)
+        if rate is not None and rate in ready.configured.message_rate:
+            sentence = f"{sentence} Reason: message_rate {rate} of {self.source_of(ready.site, 'message_rate')}."
+        elif rate is not None:
+            sentence = f"{sentence} Reason: message_rate {rate}."
+        return _with_rule(sentence, dispatcher)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""
@@ -96,7 +120,8 @@ class Reasons:
             why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
-        return Reason(why, text, since, max(queue.blocked_until, entry.due), queue.blocked_by)
+        until = max(queue.blocked_until, entry.due)
+        return Reason(why, text, since, None if until == _NEVER else until, queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

@@ -25,6 +25,7 @@ from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_suppression import ListOperations
+from smarthost.operations_suspension import PauseOperations
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import GaugeReader, Gauges, LoopLag
@@ -86,6 +87,8 @@ class Server:
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
         self.operations.suppression = ListOperations(self.spool, self.relay.suppression, self._clock)
+        self.operations.suspension = suspension = PauseOperations(self.relay)
+        suspension.restore()
         self.operations.explainer = lambda question: explain(known_of(self.relay), question)
         self.control = ControlServer(config.data_directory / "control.sock", self.operations)
         await self.control.start()
@@ -132,6 +135,8 @@ class Server:
         if relay is not None:
             relay.credentials.close()
             await relay.logins.close()
+            relay.adapter.close()
+            await relay.sts.stop()
             relay.intake.close()
             if not self.failed:
                 relay.bookkeeper.stop()
@@ -283,6 +288,7 @@ class Server:
     def _look(self, now: float) -> None:
         relay = self.relay
         relay.remedies.tick(now)
+        relay.suspender.tick(now)
         for dispatcher in [*relay.dispatchers.values(), *relay.retired]:
             dispatcher.tick(now)
         relay.forget_retired()

@@ -159,3 +159,27 @@ def test_a_trust_anchor_is_added_to_the_systems(tmp_path):
     assert len(widened.get_ca_certs()) == len(plain.get_ca_certs()) + 1
     with pytest.raises(TlsFault, match=r"gone\.pem"):
         contexts.for_level(TlsLevel.VERIFY, str(tmp_path / "gone.pem"))
+
+
+def test_a_client_certificate_is_shown_and_read_anew(tmp_path):
+    """Contexts are shared by who shows the same; changed files count after `forget_changed`; broken ones are named."""
+    files = str(tmp_path / "client.pem"), str(tmp_path / "client.key")
+    write_files(trustme.CA().issue_cert("one.example"), *files)
+    contexts = TlsContexts()
+    bare, shown = contexts.for_level(TlsLevel.MAY), contexts.for_level(TlsLevel.MAY, client=files)
+    assert shown is contexts.for_level(TlsLevel.ENCRYPT, client=files) and shown is not bare
+    write_files(trustme.CA().issue_cert("second.example"), *files)
+    assert contexts.for_level(TlsLevel.MAY, client=files) is shown
+    contexts.forget_changed()
+    assert contexts.for_level(TlsLevel.MAY, client=files) is not shown
+    assert contexts.for_level(TlsLevel.MAY) is bare
+    (tmp_path / "client.key").write_text("no key")
+    contexts.forget_changed()
+    with pytest.raises(TlsFault, match=r"client\.pem and .*client\.key"):
+        contexts.for_level(TlsLevel.MAY, client=files)
+
+
+def write_files(made, certificate, key):
+    """Write a certificate and its key into two files."""
+    made.cert_chain_pems[0].write_to_path(certificate)
+    made.private_key_pem.write_to_path(key)

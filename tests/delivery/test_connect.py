@@ -15,6 +15,7 @@ from smarthost.mail.outcome import Action, Scope, Stage
 from smarthost.mail.route import Deliver, Host, Route, Site, TlsLevel
 from smarthost.network.session import Credentials, Session, SessionSettings, Timeouts
 from smarthost.policy.classify import NetFault
+from smarthost.policy.hosts import order_addresses
 
 GREETED = "<- 220 peer\n-> EHLO relay.example\n<- 250 peer\n"
 END = "-> QUIT\n== end\n"
@@ -181,3 +182,49 @@ async def test_bounds_of_one_attempt(clock: Clock, deliver: Deliver, tried: int)
         site = site_of(*(host_of(peer, f"host{at}", at) for at in range(4)), deliver=deliver)
         assert isinstance(await connector(clock).connect(site), Unreached)
         assert len(peer.reads) == tried
+
+
+async def test_five_addresses_an_attempt(clock: Clock, closed_port: int) -> None:
+    """For MX five addresses that do not answer are enough, whatever the number of hosts."""
+    tried: list[str] = []
+    connect = connector(clock)
+    attempt = connect._open
+
+    async def noted(*args: object) -> object:
+        tried.append(str(args[-2]))
+        return await attempt(*args)  # type: ignore[arg-type]
+
+    connect._open = noted  # type: ignore[assignment,method-assign]
+    hosts = [
+        Host(f"host{at}", (f"127.0.0.{at * 2 + 2}", f"127.0.0.{at * 2 + 3}"), closed_port, preference=at)
+        for at in range(4)
+    ]
+    assert isinstance(await connect.connect(site_of(*hosts, deliver=Deliver.MX)), Unreached)
+    assert tried == [f"127.0.0.{number}" for number in range(2, 7)]
+
+
+async def test_the_families_take_turns(clock: Clock) -> None:
+    """IPv4 and IPv6 addresses of hosts are tried in turn, so that a broken family costs one try a host."""
+    hosts = [
+        Host(f"host{at}", order_addresses((f"192.0.2.{at}",), (f"2001:db8::{at}",)), preference=at) for at in range(3)
+    ]
+    pairs = connector(clock)._candidates(site_of(*hosts), ())
+    assert [address for _, address in pairs] == [
+        "192.0.2.0",
+        "2001:db8::0",
+        "192.0.2.1",
+        "2001:db8::1",
+        "192.0.2.2",
+        "2001:db8::2",
+    ]
+
+
+async def test_the_host_that_sticks_goes_first(clock: Clock) -> None:
+    """A host of a worse preference goes first where an entry wants it, and behind all others while it is dead."""
+    site = site_of(Host("a", ("192.0.2.1",)), Host("b", ("192.0.2.2",), preference=5))
+    connect = connector(clock)
+    assert [host.name for host, _ in connect._candidates(site, (), (), ("b",))] == ["b", "a"]
+    assert not connect.is_dead(site, site.hosts[1])
+    connect._troubled.pause("192.0.2.2", clock.now + 60, None, clock.now)
+    assert connect.is_dead(site, site.hosts[1])
+    assert [host.name for host, _ in connect._candidates(site, (), (), ("b",))] == ["a", "b"]

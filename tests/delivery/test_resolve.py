@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator
 from random import Random
 
+import msgspec
 import pytest
 from dns_server import Clock, DnsServer, dns_server
 
 from smarthost.delivery.resolve import Sites, Unresolved, name_by_hosts
+from smarthost.mail.entry import Why
 from smarthost.mail.outcome import Action
-from smarthost.mail.route import Deliver, Host, NextHop, Route, Site
-from smarthost.network.dns import Resolver
+from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, StsMode, TlsLevel
+from smarthost.network.dns import Dnssec, Resolver
+from smarthost.wire.sts_policy import StsPolicy
 
 ZONE = """
 example. 3600 IN SOA ns.example. root.example. 1 2 3 4 120
@@ -17,6 +20,8 @@ example. 300 IN MX 20 backup.example.
 example. 300 IN MX 10 mail1.example.
 example. 300 IN MX 10 mail2.example.
 hosted.example. 600 IN MX 5 MAIL2.example.
+twin.example. 600 IN MX 1 mail2.example.
+twin.example. 600 IN MX 1 mail1.example.
 hosted.example. 600 IN MX 5 mail1.example.
 mail1.example. 300 IN A 192.0.2.1
 mail1.example. 300 IN AAAA 2001:db8::1
@@ -46,6 +51,7 @@ many.example. 300 IN A 192.0.2.15
 many.example. 300 IN AAAA 2001:db8::10
 """
 MX = Route("direct", Deliver.MX)
+BY_STS = Route("direct", Deliver.MX, mta_sts=True)
 
 
 @pytest.fixture
@@ -102,8 +108,14 @@ async def test_equal_preference_is_shuffled(server: DnsServer, clock: Clock) -> 
 
 async def test_domains_on_the_same_hosts_share_a_site(sites: Sites) -> None:
     """The site's name is made of the best hosts, sorted, whatever the domain; the route keeps routes apart."""
-    one, other = await found(sites, MX, "hosted.example"), await found(sites, MX, "example")
+    one, other = await found(sites, MX, "hosted.example"), await found(sites, MX, "twin.example")
     assert one.name == other.name == "direct/mail1.example,mail2.example"
+
+
+async def test_a_domain_with_a_backup_of_its_own_has_a_site_of_its_own(sites: Sites) -> None:
+    """Mail for one domain must never be given to the backup host of another, whose best hosts are the same."""
+    one, other = await found(sites, MX, "hosted.example"), await found(sites, MX, "example")
+    assert other.name.startswith("direct/mail1.example,mail2.example,") and other.name != one.name
 
 
 def test_names_of_large_sites_are_short() -> None:
@@ -117,7 +129,7 @@ async def test_implicit_mx_and_alias(sites: Sites) -> None:
     """Without MX the domain's own addresses serve; an alias is followed."""
     site = await found(sites, MX, "implicit.example")
     assert site.hosts == (Host("implicit.example", ("192.0.2.4",), 25),)
-    assert (await found(sites, MX, "alias.example")).name == "direct/mail1.example,mail2.example"
+    assert (await found(sites, MX, "alias.example")).name == (await found(sites, MX, "example")).name
 
 
 @pytest.mark.parametrize(("domain", "address"), [("[192.0.2.77]", "192.0.2.77"), ("[IPv6:2001:db8::7]", "2001:db8::7")])
@@ -262,3 +274,73 @@ async def test_a_stale_site_does_not_outlive_a_clear_answer(sites: Sites, server
     server.load(ZONE.replace("implicit.example.", "explicit.example."))
     clock.now = site.expires + 1
     assert isinstance(await sites.resolve(MX, "implicit.example"), Unresolved)
+
+
+async def test_mta_sts_leaves_out_hosts_that_are_not_listed(
+    server: DnsServer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under enforce only listed hosts are used; under testing the others are told of; no policy changes nothing."""
+    policies = Policies(
+        {
+            "example": StsPolicy(StsMode.ENFORCE, ("mail1.example", "backup.example"), 1000),
+            "hosted.example": StsPolicy(StsMode.TESTING, ("mail1.example",), 1000),
+            "second.example": StsPolicy(StsMode.NONE, (), 1000),
+        }
+    )
+    resolver = Resolver([server.address], clock, lambda *_: None)
+    sites = Sites(resolver, ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    site = await found(sites, BY_STS, "example")
+    assert {host.name for host in site.hosts} == {"mail1.example", "backup.example"}
+    assert (site.sts, site.sts_domain) == (StsMode.ENFORCE, "example") and site.name.endswith("+sts")
+    site = await found(sites, BY_STS, "hosted.example")
+    assert len(site.hosts) == 2 and site.sts is StsMode.TESTING and "+" not in site.name
+    assert "mode testing, does not list mail2.example" in caplog.text
+    assert (await found(sites, BY_STS, "second.example")).sts is StsMode.NONE
+    assert (await found(sites, MX, "example")).sts is StsMode.NONE
+    none = msgspec.structs.replace(BY_STS, tls=TlsLevel.NONE)
+    assert (await found(sites, none, "example")).sts is StsMode.NONE
+    assert policies.asked == ["example", "hosted.example", "second.example"]
+
+
+async def test_mail_waits_where_mta_sts_lists_none_of_the_hosts(server: DnsServer, clock: Clock) -> None:
+    """That is a delay with a reason of its own, never a failure: somebody may have forged the MX records."""
+    policies = Policies({"example": StsPolicy(StsMode.ENFORCE, ("*.elsewhere.example",), 1000)})
+    resolver = Resolver([server.address], clock, lambda *_: None)
+    sites = Sites(resolver, ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    nothing = await sites.resolve(BY_STS, "example")
+    assert isinstance(nothing, Unresolved)
+    assert (nothing.action, nothing.why, str(nothing.status)) == (Action.DELAYED, Why.TLS_POLICY, "4.7.5")
+    assert "MTA-STS policy of example" in nothing.reason and "mail1.example" in nothing.reason
+
+
+async def test_what_dnssec_proves_is_kept_with_the_host(server: DnsServer, clock: Clock) -> None:
+    """A host is secure when its MX record and its addresses are; sites with other demands have other names."""
+    server.is_validating = True
+    server.load(f"{ZONE}\nproved.example. 60 IN MX 1 also.example.\nalso.example. 60 IN CNAME mail1.example.")
+    server.insecure |= {"hosted.example.", "backup.example."}
+    resolver = Resolver([server.address], clock, lambda *_: None, dnssec=Dnssec.AUTO)
+    sites = Sites(resolver, ["relay.example"], Random(7), clock)
+    dane = Route("direct", Deliver.MX, tls=TlsLevel.DANE)
+    secure = {host.name: host.secure for host in (await found(sites, dane, "example")).hosts}
+    assert secure == {"mail1.example": True, "mail2.example": True, "backup.example": False}
+    assert not any(host.secure for host in (await found(sites, dane, "hosted.example")).hosts)
+    [host] = (await found(sites, dane, "proved.example")).hosts
+    assert (host.name, host.secure, host.alias_of) == ("also.example", True, "mail1.example")
+    [host] = (await found(sites, dane, "implicit.example")).hosts
+    assert host.secure
+    names = [(await found(sites, dane, name)).name for name in ("twin.example", "hosted.example", "example")]
+    assert names[:2] == ["direct/mail1.example,mail2.example+dane", "direct/mail1.example,mail2.example"]
+    assert names[2].endswith("+partly-dane")
+
+
+class Policies:
+    """Stands where MTA-STS policies come from."""
+
+    def __init__(self, policies: dict[str, StsPolicy]) -> None:
+        """Take the policies by their domain."""
+        self.policies, self.asked = policies, list[str]()
+
+    async def of(self, domain: str) -> StsPolicy | None:
+        """Give a domain's policy."""
+        self.asked.append(domain)
+        return self.policies.get(domain)

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from carried import CONTENT, GREETED, GREETED_PLAINLY, ON_WIRE, Lead, make_job, no_file, started
 from smtp_peer import smtp_peer, wait_for
 
+from smarthost.delivery.transaction import envelope_commands
 from smarthost.delivery.transfer import Terms
 from smarthost.mail.outcome import Action, Scope, Stage
 from smarthost.policy.classify import NetFault
 from smarthost.policy.limits import SiteLimits
+from smarthost.wire.extensions import Extensions
 
 ENVELOPE = """
 -> MAIL FROM:<a@b.example> SIZE=25
@@ -586,3 +589,14 @@ async def test_empty_content_and_missing_line_end() -> None:
         transfer.close()
     assert peer.contents == [b".\r\n", b"a\r\n..\r\n.\r\n"]
     assert CONTENT
+
+
+def test_a_priority_is_passed_on_where_it_is_offered() -> None:
+    """MT-PRIORITY goes, as it came, to a peer that offers it, and to no other (RFC 6710 6)."""
+    for keyword, parameter in (("MT-PRIORITY MIXER", b" MT-PRIORITY=-3"), ("XNONE", b"")):
+        job = make_job("r1")
+        message = job.entry.message
+        message = msgspec.structs.replace(message, envelope=msgspec.structs.replace(message.envelope, mt_priority=-3))
+        job.entry.message = message
+        commands = envelope_commands(job, job.recipients, Extensions.parse(["peer.example", keyword]))
+        assert commands[0] == b"MAIL FROM:<a@b.example>" + parameter + b"\r\n"

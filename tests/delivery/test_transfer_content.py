@@ -265,6 +265,6 @@ class OneContext:
         """Take the context."""
         self.context = context
 
-    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
+    def for_level(self, level: TlsLevel, ca_file: str = "", client: tuple[str, str] = ("", "")) -> ssl.SSLContext:
         """Give it."""
         return self.context

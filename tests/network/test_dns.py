@@ -215,7 +215,8 @@ async def test_clear_forgets(resolver: Resolver, server: DnsServer) -> None:
 
 async def test_memory_is_bounded(server: DnsServer, clock: Clock) -> None:
     """Beyond the bound the oldest answer is forgotten."""
-    resolver = Resolver([server.address], clock, lambda *_: None, max_cached=2)
+    resolver = Resolver([server.address], clock, lambda *_: None)
+    resolver.max_cached = 2
     for name in ("example", "null.example", "absent.example", "example"):
         await resolver.mx(name)
     assert server.questions["example.", "MX"] == 2

@@ -53,7 +53,7 @@ class Contexts:
         """Take the authority; None trusts nobody."""
         self.authority = authority
 
-    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
+    def for_level(self, level: TlsLevel, ca_file: str = "", client: tuple[str, str] = ("", "")) -> ssl.SSLContext:
         """Give a context."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if level is not TlsLevel.VERIFY:

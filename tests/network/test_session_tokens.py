@@ -35,7 +35,7 @@ class Tokens:
 class NoContexts:
     """Where there is no TLS there are no contexts."""
 
-    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
+    def for_level(self, level: TlsLevel, ca_file: str = "", client: tuple[str, str] = ("", "")) -> ssl.SSLContext:
         """Fail."""
         raise AssertionError
 

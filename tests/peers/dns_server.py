@@ -21,7 +21,7 @@ class DnsServer:
     """What a test sees of the server. `questions` counts questions by (name, type); `zone` may be replaced.
 
     Names whose first label is servfail, refused, silent, garbage or truncated do what the label says; "truncated" only
-    over UDP.
+    over UDP. `is_validating` lets answers have the AD bit, where it was asked for, but for names of `insecure`.
     """
 
     def __init__(self, zone: str) -> None:
@@ -32,6 +32,8 @@ class DnsServer:
         self.is_down = False
         self.failing: set[tuple[str, str]] = set()
         self.delay = 0.0
+        self.is_validating = False
+        self.insecure: set[str] = set()
         self.address = ""
 
     def load(self, zone: str) -> None:
@@ -61,6 +63,8 @@ class DnsServer:
             response.flags |= dns.flags.TC
         else:
             self.fill(response, name, question.rdtype)
+            if self.is_validating and query.flags & dns.flags.AD and name.to_text() not in self.insecure:
+                response.flags |= dns.flags.AD
         return response.to_wire()
 
     def fill(self, response: dns.message.Message, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> None:

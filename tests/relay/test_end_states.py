@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from relay_house import FAST, SLOW, House
 
-from smarthost.mail.entry import Why
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Kind
 from smarthost.mail.message import format_id
+from smarthost.policy.limits import Limit
 from smarthost.spool.store import Filter
 
 ACCEPTED, RELAYED, DELAYED, FAILED = Kind.ACCEPTED, Kind.RELAYED, Kind.DELAYED, Kind.FAILED
@@ -217,3 +218,22 @@ async def test_long_lines_are_encoded(house: House, size: int) -> None:
     assert max(map(len, content.split(b"\r\n"))) <= 998
     parsed = email.message_from_bytes(content)
     assert parsed.get_payload(decode=True).replace(b"\r\n", b"\n") == body.encode().replace(b"\r\n", b"\n")
+
+
+async def test_a_delay_is_told_once(house: House) -> None:
+    """Recipients that several transactions of an attempt delayed wait for the next one, told of and counted once."""
+    await house.open(retry=SLOW, limits=(Limit(max_recipients_per_transaction=1),))
+    number = await house.send("451@a.example", "250@a.example", "drop-dot@b.example", "250-2@a.example")
+    await house.until(lambda: house.kinds(number).count(RELAYED) == 2 and house.kinds(number).count(DELAYED) >= 2)
+    [entry] = await settled_entries(house, number)
+    assert sorted(house.kinds(number)) == sorted([ACCEPTED, DELAYED, DELAYED, RELAYED, RELAYED])
+    assert sum(house.server.counters.attempts.values()) == 4
+    assert house.server.counters.ambiguous == 1
+    assert entry.attempts == 1
+    assert {recipient.address for recipient in entry.recipients} == {"451@a.example", "drop-dot@b.example"}
+
+
+async def settled_entries(house: House, number: int) -> list[Entry]:
+    """Wait until nothing is in memory; gives what is left of a message on disk."""
+    await house.until(lambda: house.server.relay.scheduler.total == 0)
+    return await house.server.spool.entries_of(number)

@@ -67,7 +67,7 @@ async def test_a_route_is_named_with_its_rule_and_its_hosts(house: House, server
     assert row["route"]["name"] == "ses" and row["route"]["queue"] == "ses"
     assert row["route"]["rule"] == {"number": 2, "match": {"sender": ["*@example.org"], "tag": ["bulk"]}}
     assert [(host["name"], host["port"]) for host in row["hosts"]] == [("127.0.0.1", 1), ("127.0.0.2", 2)]
-    assert row["hosts"][0]["tls"]["level"] == "verify" and "ses" in row["hosts"][0]["tls"]["source"]
+    assert row["hosts"][0]["tls"]["level"] == "verify" and "ses" in row["hosts"][0]["tls"]["because"]
     assert {"name": "max_connections", "value": 20}.items() <= row["limits"][0].items()
     assert (await ask(house))["route"]["rule"] is None
     assert (await ask(house, "you@other.example"))["verdict"] == "held"
@@ -81,7 +81,7 @@ async def test_mx_hosts_come_in_their_order(house: House, server: DnsServer) -> 
     row = await ask(house, tag="mx")
     assert [host["name"] for host in row["hosts"]] == ["mx1.example.net", "mx2.example.net"]
     assert [each["address"] for each in row["hosts"][0]["addresses"]] == ["127.0.0.1", "::1"]
-    assert row["site"]["name"] == "mx/mx1.example.net"
+    assert row["site"]["name"].startswith("mx/mx1.example.net,")
     failing = await ask(house, "you@null.example", tag="mx")
     assert failing["verdict"] == "fails" and "null MX" in failing["site"]["fault"]
     assert (await ask(house, "you@servfail.example", tag="mx"))["verdict"] == "unresolved"

@@ -19,6 +19,7 @@ from smarthost.crypto.password import hash_password
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
 from smarthost.policy.admission import Auth, Listener, Submission, Tls, User
+from smarthost.policy.conversion import Conversion, Conversions
 from smarthost.sink.desk import EVERYTHING, SinkSettings
 from smarthost.sink.server import Sink
 
@@ -117,10 +118,10 @@ async def test_a_loop_ends(house: House) -> None:
 async def test_what_the_upstream_cannot_take_is_reported(
     house: House, missing: str, content: str, options: tuple[str, ...], status: str
 ) -> None:
-    """8-bit content and UTF-8 headers are measured; without the extension they fail, and the report arrives."""
+    """8-bit content and UTF-8 headers are measured; unconverted they fail without the extension, with a report."""
     offers = msgspec.structs.replace(EVERYTHING, **dict.fromkeys(missing.split(), False))
     house.sink = Sink(SinkSettings(offers=offers))
-    await house.open()
+    await house.open(conversion=Conversions(Conversion.FAIL, Conversion.FAIL))
     number = await house.send("250@example.net", sender="250@example.org", content=content, options=options)
     await house.until(lambda: house.sink.counts.messages == 1)
     assert house.kinds(number) == [Kind.ACCEPTED, Kind.FAILED]

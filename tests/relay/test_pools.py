@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 from relay_house import FAST, SLOW, House
 
 from smarthost.config_types import Login
 from smarthost.crypto.dkim_keys import Keyring
+from smarthost.delivery.pool import Pool
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.report.timestamp import parse_time
@@ -70,6 +72,19 @@ async def crooked(*replies: bytes) -> AsyncIterator[NextHop]:
             pass
         finally:
             writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield NextHop("127.0.0.1", server.sockets[0].getsockname()[1])
+    server.close()
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[NextHop]:
+    """Listen on 127.0.0.1, and never say a word."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     yield NextHop("127.0.0.1", server.sockets[0].getsockname()[1])
@@ -219,6 +234,31 @@ async def test_where_no_upstream_can_be_used_mail_waits(house: House) -> None:
     await house.until(lambda: relayed(house, numbers))
     assert again.counts.messages == 6
     await again.stop()
+
+
+async def test_all_upstreams_are_tried_again_side_by_side(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the pauses of all are over, one that never greets does not keep mail from one that is well again."""
+    monkeypatch.setattr("smarthost.delivery.pool.PATIENCE", 1e9)
+    async with sinks(1) as (b,), silent() as mute:
+        await house.open(fallback=pool_of(upstream(mute, 0), upstream(hop_of(b), 1)), retry=SLOW, shutdown_timeout=0.2)
+        relay = house.server.relay
+        pool = await first_pool(house)
+        for dispatcher in pool.dispatchers:
+            dispatcher.ready.window.pause(time.time() - 1)
+        assert len(relay.dispatchers) == 2
+        numbers = await send(house, 3)
+        await house.until(lambda: relayed(house, numbers))
+
+
+async def first_pool(house: House) -> Pool:
+    """Have the pool made before there is any mail."""
+    relay = house.server.relay
+    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback))
+    relay.promoter._waiting["relayhost"] = []
+    await house.until(lambda: relay.promoter.pool_of("relayhost") is not None)
+    pool = relay.promoter.pool_of("relayhost")
+    assert pool is not None
+    return pool
 
 
 async def test_a_refused_login_pauses_that_upstream_only(house: House) -> None:

@@ -1,6 +1,7 @@
 """Why mail waits: what is shown can be asked for and acted on, with since when and until when."""
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from dns_server import dns_server
 from relay_house import SLOW, House
 
 from smarthost.config_types import Dns, Login
-from smarthost.control_verbs import Question
+from smarthost.control_verbs import Question, Suspend
 from smarthost.mail.entry import PARKED, Why
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
@@ -88,7 +89,38 @@ async def test_a_rate_limit_is_named(house: House) -> None:
     await house.until(lambda: not house.server.relay.settler.pending)
     assert await shown(house, Filter(why=Why.RATE_LIMITED)) == ["rate_limited"]
     row = [row async for row in house.server.operations.why(numbers[1])].pop()
-    assert row["until"] is not None
+    assert row["until"] is not None and "message_rate 1/h of [[limit]] 1." in row["text"]
+
+
+async def test_the_rate_that_holds_longest_is_named(house: House) -> None:
+    """RATE_LIMITED: of several rates and limits the very one, by its number and what it is about."""
+    limits = (
+        Limit(match=LimitMatch(route="other"), message_rate=("1/d",)),
+        Limit(match=LimitMatch(route="relayhost"), message_rate=("2/s", "3/h")),
+        Limit(match=LimitMatch(), max_connections=3),
+    )
+    await house.open(retry=SLOW, limits=limits)
+    numbers = [await house.send(f"250-{n}@example.net") for n in range(4)]
+    await house.until(lambda: sum(Kind.RELAYED in house.kinds(number) for number in numbers) == 3)
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, Why.RATE_LIMITED, numbers[3])
+    assert "message_rate 3/h of [[limit]] 2 (route relayhost)" in row["text"]
+    explained = await house.server.operations.explain(Question("250@example.net"))
+    assert "message_rate 3/h of [[limit]] 2 (route relayhost)" in explained["earliest"]["text"]
+    sources = {each["name"]: each["source"] for each in explained["limits"]}
+    assert sources["message_rate"] == "[[limit]] 2 (route relayhost)" and sources["idle_timeout"] == "default"
+    assert sources["max_connections"] == "[[limit]] 3"
+
+
+async def test_a_connection_rate_is_named(house: House) -> None:
+    """RATE_LIMITED: no session may be opened yet; which rate, of which limit."""
+    limit = Limit(match=LimitMatch(), max_connection_rate="1/h", max_messages_per_connection=1)
+    await house.open(retry=SLOW, limits=(limit,))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, Why.RATE_LIMITED, await house.send("250-2@example.net"))
+    assert "max_connection_rate 1/h of [[limit]] 1." in row["text"]
 
 
 async def test_since_is_the_last_that_happened(house: House) -> None:
@@ -172,6 +204,20 @@ async def test_unresolved_names_the_fault_for_all_who_wait(house: House) -> None
         assert await shown(house, Filter(why=Why.UNRESOLVED)) == [Why.UNRESOLVED] * 2
 
 
+async def test_a_tls_policy_names_the_domain_and_its_hosts(house: House) -> None:
+    """TLS_POLICY: an MTA-STS policy that is known lists another host than DNS names; the whole queue says so."""
+    folder = house.folder / "mta-sts"
+    folder.mkdir(parents=True, mode=0o700)
+    text = "version: STSv1\nmode: enforce\nmx: mx.good.example\nmax_age: 86400\n"
+    folder.joinpath("good.example.json").write_text(json.dumps({"id": "1", "fetched": time.time(), "text": text}))
+    async with dns_server("good.example. 60 IN MX 1 evil.example.\nevil.example. 60 IN A 192.0.2.1") as server:
+        by_sts = (RouteRule(Match(), Route("mx", Deliver.MX, mta_sts=True)),)
+        await house.open(route_rules=by_sts, retry=SLOW, dns=Dns((server.address,)))
+        row = await waiting(house, Why.TLS_POLICY, await house.send("you@good.example"))
+        assert "MTA-STS policy of good.example lists none of its hosts: evil.example" in row["text"]
+        assert time.time() < parse_time(row["until"])
+
+
 async def test_automation_names_the_rule_and_the_reply(house: House) -> None:
     """AUTOMATION: the rule's name, the words that led to it, and its end."""
     rule = AutomationRule("blocked", ReplyMatch("^451 "), Remedy.SUSPEND, duration=600.0)
@@ -199,6 +245,14 @@ async def test_upstreams_that_cannot_be_used_are_named(
         await house.until(lambda: Kind.RELAYED in house.kinds(number))
     row = await waiting(house, why, await house.send("250-2@example.net"))
     assert word in row["text"] and parse_time(row["until"]) > time.time()
+
+
+async def test_suspended_names_the_person_s_words(house: House) -> None:
+    """SUSPENDED: what was suspended, why, and until when."""
+    await house.open(retry=SLOW)
+    await house.server.operations.suspension.suspend(Suspend("route", "relayhost", 600.0, "moving house"))
+    row = await waiting(house, Why.SUSPENDED, await house.send("250@example.net"))
+    assert "moving house" in row["text"] and parse_time(row["until"]) > time.time() + 300
 
 
 async def test_scheduled_says_until_when(house: House) -> None:

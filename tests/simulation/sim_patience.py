@@ -11,7 +11,7 @@ FAIL_OVER = 600.0  # seconds, for a pool: two retries, and connections that nobo
 ROUND_TRIPS = 10  # a transaction, and the connection that it may need, without PIPELINING
 FIRST_SESSIONS = 5  # that a site has before it has shown anything
 # How a site may be without being faulty.
-HARMLESS = ("latency", "think", "split", "pipelining", "dsn", "chunking", "delay")
+HARMLESS = ("latency", "wants_login", "think", "split", "pipelining", "dsn", "chunking", "delay")
 
 
 def patience_of(plan: Plan) -> dict[str, float]:
@@ -41,10 +41,11 @@ def _patience_of_pool(plan: Plan) -> float:
     """
     sites = [site for name in plan.relayhosts for site in plan.sites if site.name == name]
     safe = [site for site in sites if _is_plain(site) and not _limits_of(plan, site)]
-    if not any(not plan.quotas[plan.relayhosts.index(site.name)] for site in safe) or plan.dns_outages:
+    free = {name for name, (_, _, quota) in zip(plan.relayhosts, plan.pool, strict=False) if not quota}
+    if not any(site.name in free for site in safe) or plan.dns_outages:
         return 0.0
     tempers = [site.temper for site in sites]
-    if any(t.deaths or t.cuts or t.tarpits or t.patience or t.login_refused or t.wants_login for t in tempers):
+    if any(t.deaths or t.cuts or t.tarpits or t.patience or t.login_refused for t in tempers):
         return 0.0
     return FAIL_OVER
 

@@ -57,9 +57,9 @@ class Plan:
     moves: list[tuple[float, str, str]] = field(default_factory=list)  # when, which domain, to whose hosts
     ttl: float = 300.0  # seconds that DNS records may be kept
     relayhosts: list[str] = field(default_factory=list)  # sites that are next hops, in order
-    orders: list[int] = field(default_factory=list)  # of the next hops, where they are a pool, and
-    weights: list[int] = field(default_factory=list)
-    quotas: list[tuple[str, ...]] = field(default_factory=list)
+    pool: list[tuple[int, int, tuple[str, ...]]] = field(
+        default_factory=list
+    )  # their order, weight, quota; none: a list
     relayed: list[str] = field(default_factory=list)  # domains whose mail goes to them; none: all
     acts: list[tuple[float, str, str]] = field(
         default_factory=list
@@ -94,6 +94,7 @@ def draw(seed: int) -> Plan:
     _draw_trouble(rng, plan)
     if rng.random() < 0.35:
         _draw_relayhosts(rng, plan, domains)
+        _draw_pool(Random(f"pool {seed}"), plan)
     elif rng.random() < 0.3:
         _draw_moves(rng, plan, domains)
     if rng.random() < 0.3:
@@ -237,24 +238,34 @@ def _draw_relayhosts(rng: Random, plan: Plan, domains: list[str]) -> None:
         _limit(rng, plan, site)
         chosen.append(site)
     plan.relayhosts = [site.name for site in chosen]
-    plan.orders = [number if rng.random() < 0.5 else 0 for number in range(len(chosen))]
-    plan.weights = [rng.choice((1, 1, 3)) for _ in chosen]
-    plan.quotas = [rng.choice(((), (), ("20/h",), ("30/min,max_burst=3",), ("1/s", "50/h"))) for _ in chosen]
     if rng.random() < 0.5:
         plan.relayed = [domain for domain in domains[2:] if rng.random() < 0.5] or domains[2:3]
-    if rng.random() < 0.4:
-        # One that never fails; what may be ambiguous stays where it is, so that half of these worlds have none of it.
-        chosen[-1].temper, plan.quotas[-1] = Temper(), ()
-        plan.limits = [limit for limit in plan.limits if limit.match.site != f"mx0.{chosen[-1].name}"]
-        if rng.random() < 0.5:
-            for temper in (site.temper for site in chosen):
-                temper.deaths = temper.cuts = temper.tarpits = temper.patience = 0.0
-            return
     if rng.random() < 0.4:
         for site in chosen:
             site.temper.wants_login, site.temper.old = True, False
             if rng.random() < 0.3:
                 site.temper.login_refused = _spans(rng, 1, 300.0)
+
+
+def _draw_pool(rng: Random, plan: Plan) -> None:
+    """Half of the lists of next hops are pools: some share, some have quotas."""
+    if rng.random() < 0.5:
+        return
+    order = 0
+    for _ in plan.relayhosts:
+        order += rng.random() < 0.5
+        plan.pool.append(
+            (order, rng.choice((1, 1, 3)), rng.choice(((), (), ("5/h",), ("12/h",), ("30/min",), ("2/s", "20/h"))))
+        )
+    if rng.random() < 0.4:
+        # One that never fails; what may be ambiguous stays where it is, so that half of these worlds have none of it.
+        sites = [site for site in plan.sites if site.name in plan.relayhosts]
+        wanted, sites[-1].temper = sites[-1].temper.wants_login, Temper()
+        sites[-1].temper.wants_login = wanted
+        plan.pool[-1] = (*plan.pool[-1][:2], ())
+        plan.limits = [limit for limit in plan.limits if limit.match.site != f"mx0.{sites[-1].name}"]
+        for temper in (site.temper for site in sites if rng.random() < 0.7):
+            temper.deaths = temper.cuts = temper.tarpits = temper.patience = 0.0
 
 
 def _draw_moves(rng: Random, plan: Plan, domains: list[str]) -> None:

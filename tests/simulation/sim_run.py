@@ -27,7 +27,6 @@ from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel, Upstre
 from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
-from smarthost.policy.rate import parse_rate
 from smarthost.policy.routing import Match, RouteRule
 from smarthost.queue import contents, scheduler
 from smarthost.report.counters import Counters
@@ -53,11 +52,10 @@ def routing_of(plan: Plan) -> dict[str, Any]:
         login="relay" if wants_login else "",
         allow_plaintext_auth=True,
     )
-    pool = tuple(
-        Upstream(msgspec.structs.replace(route, next_hops=(hop,), upstream=str(hop)), order, weight, quota)
-        for hop, order, weight, quota in zip(hops, plan.orders, plan.weights, plan.quotas, strict=True)
-    )
-    route = msgspec.structs.replace(route, pool=pool)
+    if plan.pool:
+        members = [msgspec.structs.replace(route, next_hops=(hop,), upstream=str(hop)) for hop in hops]
+        pool = tuple(Upstream(member, *terms) for member, terms in zip(members, plan.pool, strict=True))
+        route = msgspec.structs.replace(route, pool=pool)
     found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route}
     if plan.relayed:
         found["route_rules"] = (RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),)
@@ -186,11 +184,6 @@ class Life:
         self.counters = Counters()
         self._unanswered = 0
         self._claimed: set[tuple[int, int]] = set()
-        plan = run.plan
-        self._quotas = {
-            f"[mx0.{name}]:25": tuple(map(parse_rate, quota))
-            for name, quota in zip(plan.relayhosts, plan.quotas, strict=True)
-        }
         self._reloads = [at for at in run.plan.reloads if at > run.clock.elapsed]
 
     async def live(self, until: float) -> bool:
@@ -228,9 +221,8 @@ class Life:
 
     def _is_busy(self) -> bool:
         relay = self.relay
-        return bool(
-            self._unanswered or relay.settler.pending or any(d.transfers or d.opening for d in self._dispatchers())
-        )
+        has_sessions = any(each.transfers or each.opening for each in self._dispatchers())
+        return bool(self._unanswered or relay.settler.pending or has_sessions)
 
     def _dispatchers(self) -> list[Dispatcher]:
         return [*self.relay.dispatchers.values(), *self.relay.retired]
@@ -310,15 +302,14 @@ class Life:
         """Make the relay's transfer, and count what it takes."""
         transfer = self.relay.make_transfer(session, dispatcher)
         give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.limits
-        quota = self._quotas.get(dispatcher.ready.site.route.upstream, ())
+        quota = self.relay.quota_of(dispatcher.ready.site)
 
         def next_job(asking: Transfer) -> Job | None:
             job = give(asking)
             if job is not None:
                 self.oracle.tried(job)
                 self.oracle.took("messages", name, limits.message_rate)
-                if quota:
-                    self.oracle.took("messages of a quota", name, quota)
+                self.oracle.took("quota", name, quota)
             return job
 
         transfer._next_job = next_job

@@ -57,6 +57,7 @@ class World:
             "bounds",
             "moves",
             "relayhosts",
+            "pool",
             "relayed",
             "acts",
         ):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from spool_samples import NOW, Opener, Waiting, accept, done_with, sample, sample_id, sample_message, settle
 
@@ -239,6 +240,28 @@ async def test_an_older_database_is_migrated(open_sqlite: Opener, monkeypatch: p
     assert schema.migrate(connection) == len(today) + 1
     assert connection.execute("SELECT priority FROM entry").fetchall() == [(0,)]
     connection.close()
+
+
+async def test_entries_of_before_lanes_are_found_in_their_lanes(open_sqlite: Opener) -> None:
+    """What a relay of before has left for a user is read, and read again after an attempt, in that user's lane."""
+    old = sample(1)
+    message = msgspec.structs.replace(old.message, arrival=msgspec.structs.replace(old.message.arrival, identity="bob"))
+    entry = msgspec.structs.replace(old.entries[0], message=message)
+    spool = open_sqlite()
+    await accept(spool, Accepted(message, old.content, (entry,)))
+    await spool.close()
+    with sqlite3.connect(spool._folder / "spool.db") as connection:
+        connection.execute("DROP INDEX entry_lane")
+        connection.execute("ALTER TABLE entry DROP COLUMN lane")
+        connection.execute("CREATE INDEX entry_due ON entry (queue, due) WHERE due IS NOT NULL")
+        connection.execute("DROP TABLE limit_state")
+        connection.execute("DROP TABLE suppression")
+        connection.execute("UPDATE meta SET value = 1 WHERE key = 'schema'")
+    connection.close()
+    spool = open_sqlite()
+    assert [(head.queue, head.lane) for head in await spool.heads()] == [(entry.queue, "2bob")]
+    (found,) = await spool.due(entry.queue, "2bob", NOW + 1e9, 10)
+    assert found.lane == "2bob"
 
 
 async def test_ids_are_never_given_twice(open_sqlite: Opener) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from smarthost.mail.envelope import Body, Notify, Recipient, Ret
 from smarthost.mail.reply import Reply
 from smarthost.wire.command import MailCommand, RcptCommand, format_mail, format_rcpt, parse_mail, parse_rcpt
+from smarthost.wire.submission import add_priority
 from smarthost.wire.xtext import decode_orcpt, decode_xtext, encode_orcpt, encode_xtext
 
 ADDRESS = st.sampled_from(
@@ -42,6 +43,14 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
         ("FROM:<a@b>  RET=FULL", MailCommand("a@b", ret=Ret.FULL)),
         ("FROM:<> AUTH=<>", MailCommand("", auth="")),
         ("FROM:<a@b> AUTH=e+3Dmc2@example.com", MailCommand("a@b", auth="e=mc2@example.com")),
+        ("FROM:<a@b> HOLDFOR=999999999", MailCommand("a@b", hold_for=999999999)),
+        ("FROM:<a@b> holduntil=2026-12-01T10:00:00z", MailCommand("a@b", hold_until=1796119200.0)),
+        ("FROM:<a@b> HOLDUNTIL=2026-12-01T12:00:00.5+02:00", MailCommand("a@b", hold_until=1796119200.5)),
+        ("FROM:<a@b> HOLDUNTIL=2026-12-01T09:59:60Z", MailCommand("a@b", hold_until=1796119199.0)),
+        ("FROM:<a@b> HOLDUNTIL=0001-01-01T00:00:00Z", MailCommand("a@b")),
+        ("FROM:<a@b> HOLDUNTIL=1969-01-01T00:00:00Z", MailCommand("a@b")),
+        ("FROM:<a@b> MT-PRIORITY=-9", MailCommand("a@b", mt_priority=-9)),
+        ("FROM:<a@b> MT-PRIORITY=0 SIZE=7", MailCommand("a@b", 7, mt_priority=0)),
     ],
 )
 def test_mail_is_read(argument: str, command: MailCommand) -> None:
@@ -82,7 +91,20 @@ def test_mail_is_read(argument: str, command: MailCommand) -> None:
         ("FROM:<a@b> ENVID=a+2", 501, "5.5.4"),
         ("FROM:<a@b> ENVID=a=b", 501, "5.5.4"),
         ("FROM:<a@b> -X=1", 501, "5.5.4"),
-        ("FROM:<a@b> MT-PRIORITY=1", 555, "5.5.4"),
+        ("FROM:<a@b> MT-PRIORITY=10", 501, "5.5.4"),
+        ("FROM:<a@b> MT-PRIORITY=-0", 501, "5.5.4"),
+        ("FROM:<a@b> MT-PRIORITY=+1", 501, "5.5.4"),
+        ("FROM:<a@b> MT-PRIORITY", 501, "5.5.4"),
+        ("FROM:<a@b> MT-PRIORITY=1 MT-PRIORITY=1", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR=-1", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR=1234567890", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR=1.5", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDUNTIL=tomorrow", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDUNTIL=2026-02-30T00:00:00Z", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDUNTIL=2026-12-01T00:00:00", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDUNTIL=2026-12-01 00:00:00Z", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR=1 HOLDUNTIL=2026-12-01T00:00:00Z", 501, "5.5.4"),
         ("FROM:<a@b> NOTIFY=NEVER", 555, "5.5.4"),
         ("FROM:<ä@b>", 553, "5.6.7"),
         ("FROM:<a@\u212a.example>", 553, "5.6.7"),
@@ -189,6 +211,13 @@ def test_rcpt_twice_round(address: str, notify: int, orcpt: str) -> None:
 def test_without_dsn_nothing_of_it_is_sent() -> None:
     """A peer that does not offer DSN gets the bare path; UTF-8 goes out as UTF-8."""
     assert format_rcpt(Recipient("ä@b", "b", 2, "rfc822;x@y"), dsn=False) == "RCPT TO:<ä@b>\r\n".encode()
+
+
+def test_a_priority_is_passed_on() -> None:
+    """MT-PRIORITY is written as it is read."""
+    command = add_priority(format_mail("a@b", size=7), -4)
+    assert command == b"MAIL FROM:<a@b> SIZE=7 MT-PRIORITY=-4\r\n"
+    assert parse_mail(command[5:-2].decode()) == MailCommand("a@b", 7, mt_priority=-4)
 
 
 def test_line_ends_cannot_be_written() -> None:

@@ -16,6 +16,7 @@ FLAGS = (
     "chunking",
     "starttls",
     "requiretls",
+    "mt_priority",
 )
 EXTENSIONS = st.builds(
     Extensions,
@@ -39,6 +40,12 @@ EXTENSIONS = st.builds(
         (["x", "AUTH=LOGIN PLAIN"], Extensions(auth=("LOGIN", "PLAIN"))),
         (["x", "AUTH PLAIN LOGIN", "AUTH=LOGIN PLAIN"], Extensions(auth=("PLAIN", "LOGIN"))),
         (["x", "LIMITS RCPTMAX=20 MAILMAX=5 OTHER"], Extensions(max_recipients=20, max_transactions=5)),
+        (["x", "MT-PRIORITY MIXER"], Extensions(mt_priority=True)),
+        (
+            ["x", "FUTURERELEASE 86400 2026-12-01T00:00:00Z"],
+            Extensions(hold_for=86400, hold_until="2026-12-01T00:00:00Z"),
+        ),
+        (["x", "FUTURERELEASE"], Extensions()),
         (["x", "", "XFOO bar", "DSN", "DSN"], Extensions(dsn=True)),
     ],
 )

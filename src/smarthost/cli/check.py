@@ -59,7 +59,7 @@ def check_keys(config: Config, problems: list[str], warnings: list[str]) -> None
 
 
 def check_certificates(config: Config, problems: list[str]) -> None:
-    """Read the listeners' certificate and key, and the trust anchors of routes and logins, as the relay would."""
+    """Read the listeners' certificate and key, and the trust anchors and certificates of routes and logins."""
     files = config.tls
     if files.certificate is not None and files.key is not None:
         try:
@@ -74,6 +74,11 @@ def check_certificates(config: Config, problems: list[str]) -> None:
     for ca_file in sorted(anchors - {""}):
         try:
             contexts.for_level(TlsLevel.VERIFY, ca_file)
+        except TlsFault as fault:
+            problems.append(str(fault))
+    for pair in sorted({(route.client_certificate, route.client_key) for route in routes} - {("", "")}):
+        try:
+            contexts.for_level(TlsLevel.ENCRYPT, client=pair)
         except TlsFault as fault:
             problems.append(str(fault))
 

@@ -69,7 +69,8 @@ def _route(row: Row) -> Iterator[Line]:
         quota = f", quota {', '.join(upstream['quota'])}" if upstream["quota"] else ""
         yield "upstream", f"{upstream['name']}, order {upstream['order']}, weight {upstream['weight']}{quota}"
         if "because" in upstream:
-            yield "", f"not used until {upstream['unused_until']}: {upstream['because']}"
+            until = f" until {upstream['unused_until']}" if upstream["unused_until"] else ""
+            yield "", f"not used{until}: {upstream['because']}"
     if route["login"]:
         yield "login", route["login"]
 
@@ -88,7 +89,8 @@ def _site(row: Row, now: float) -> Iterator[Line]:
     for key, word in (("suspended_until", "suspended"), ("throttled_until", "left alone")):
         if key in site:
             by = f" by {site['suspended_by']}" if key == "suspended_until" else ""
-            yield "", f"{word} until {site[key]} ({time_left(site[key], now)}){by}"
+            until = f" until {site[key]} ({time_left(site[key], now)})" if site[key] else ""
+            yield "", f"{word}{until}{by}"
     if "slowed_by" in site:
         yield "", f"slowed down by {site['slowed_by']}"
     for number, host in enumerate(row.get("hosts", ()), 1):
@@ -137,7 +139,7 @@ def _time(row: Row, now: float) -> Iterator[Line]:
     if earliest is None:
         return
     at = earliest["at"]
-    yield "earliest", f"{at} ({time_left(at, now)})" if at else "as soon as it is its turn"
+    yield "earliest", f"{at} ({time_left(at, now)})" if at else "nobody can say"
     if earliest["why"]:
         yield "because", f"{earliest['why']}: {earliest['text']}"
     else:

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,13 +12,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from smarthost.crypto.dane import check_tlsa
 from smarthost.mail.route import TlsLevel
+from smarthost.mail.tlsa import Tlsa
 
 SELF_SIGNED_DAYS = 3650
 _UNAUTHENTICATED = frozenset({TlsLevel.MAY, TlsLevel.ENCRYPT, TlsLevel.DANE})
 
 # What of a file tells that it is another one: inode, size, time of change in nanoseconds.
 _Stamp = tuple[int, int, int]
+# Whether a context verifies, and its files: trust anchors, certificate and key, each "" for none.
+_Wanted = tuple[bool, str, str, str]
 
 
 class TlsFault(ValueError):
@@ -79,6 +84,11 @@ def _load_server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    _load_pair(context, certificate, key)
+    return context
+
+
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         context.load_cert_chain(certificate, key, password=_refuse_passphrase)
     except ssl.SSLError as error:
@@ -86,7 +96,6 @@ def _load_server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         raise TlsFault(f"{certificate} and {key}: {reason.replace('_', ' ').lower()}") from error
     except OSError as error:
         raise TlsFault(f"{certificate} or {key}: {error.strerror or error}") from error
-    return context
 
 
 def _refuse_passphrase() -> str:
@@ -157,37 +166,59 @@ class TlsContexts:
 
     def __init__(self) -> None:
         """Start with none made."""
-        self._made: dict[tuple[bool, str], ssl.SSLContext] = {}
+        self._made: dict[_Wanted, tuple[ssl.SSLContext, tuple[_Stamp | None, ...]]] = {}
 
-    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
+    def for_level(self, level: TlsLevel, ca_file: str = "", client: tuple[str, str] = ("", "")) -> ssl.SSLContext:
         """Give the context that demands what a level demands of the peer.
 
         `verify` demands a certificate for the host's name by the system's authorities or one in `ca_file`; `may` and
-        `encrypt` take any certificate (RFC 7435), and so does `dane`, whose proof is not the context's. Raises
-        ValueError for `none`, which wants no TLS, and TlsFault when `ca_file` cannot be read.
+        `encrypt` take any certificate (RFC 7435), and so does `dane`, whose proof is not the context's. `client` are
+        the files of a certificate and its key that we show when asked. Raises ValueError for `none`, which wants no
+        TLS, and TlsFault when a file cannot be used.
         """
         if level is TlsLevel.NONE:
             raise ValueError("TLS level none has no context")
         verifies = level not in _UNAUTHENTICATED
-        place = (verifies, ca_file if verifies else "")
-        context = self._made.get(place)
-        if context is None:
-            context = self._made[place] = _make_client_context(*place)
-        return context
+        place = (verifies, ca_file if verifies else "", *client)
+        made = self._made.get(place)
+        if made is None:
+            made = self._made[place] = _make_client_context(*place), _stamps_of(place)
+        return made[0]
+
+    def forget_changed(self) -> None:
+        """Let contexts whose files have changed be made anew when they are wanted, as after a reload."""
+        self._made = {place: made for place, made in self._made.items() if made[1] == _stamps_of(place)}
+
+    def check_tlsa(self, chain: Sequence[bytes], records: Sequence[Tlsa], names: Sequence[str], now: float) -> str:
+        """Say why no TLSA record vouches for a chain of certificates; "" when one does (see `crypto.dane`)."""
+        return check_tlsa(chain, records, names, now)
 
 
-def _make_client_context(verifies: bool, ca_file: str) -> ssl.SSLContext:
-    if not verifies:
+def certificate_expiry(certificate: bytes) -> float | None:
+    """Give the Unix time at which a certificate (DER) expires; None when it cannot be read."""
+    try:
+        return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
+    except ValueError:
+        return None
+
+
+def _stamps_of(place: _Wanted) -> tuple[_Stamp | None, ...]:
+    return tuple(_stamp(Path(file)) if file else None for file in place[1:])
+
+
+def _make_client_context(verifies: bool, ca_file: str, certificate: str, key: str) -> ssl.SSLContext:
+    if verifies:
+        context = ssl.create_default_context()
+    else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2  # some distributions' Python leaves it to a file of OpenSSL's
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return context
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some distributions' Python leaves it to a file of OpenSSL's
     if ca_file:
         try:
             context.load_verify_locations(ca_file)
         except (OSError, ssl.SSLError) as error:
             raise TlsFault(f"{ca_file}: {error.strerror or error}") from error
+    if certificate:
+        _load_pair(context, Path(certificate), Path(key))
     return context

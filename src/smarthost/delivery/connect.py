@@ -11,6 +11,7 @@ import msgspec
 
 from smarthost.delivery.egress import Egress, families
 from smarthost.delivery.pauses import Pauses
+from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Ending
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
@@ -48,7 +49,8 @@ class Connector:
     """Opens sessions to sites.
 
     `pauses` are hosts and logins that are left alone after they refused us as a whole, for the seconds that the
-    verdict says; `settings_for` says how sessions of a site are opened.
+    verdict says; `settings_for` says how sessions of a site are opened, and `policies` what TLS must prove at a host
+    (without them: what the settings say).
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Connector:
         clock: Callable[[], float],
         rng: Random,
         timeouts: Timeouts | None = None,
+        policies: TlsPolicies | None = None,
     ) -> None:
         """Join the parts; begin with nothing paused."""
         self._settings_for = settings_for
@@ -65,6 +68,7 @@ class Connector:
         self._clock = clock
         self._rng = rng
         self._timeouts = timeouts or Timeouts()
+        self._policies = policies
         self.pauses: Pauses[Unreached] = Pauses()
         self._troubled: Pauses[None] = Pauses()
         self.egress = Egress(clock, rng)
@@ -86,7 +90,7 @@ class Connector:
             if left := self._left_alone(_host_place(site, host)):
                 last = last or left
                 continue
-            attempt = partial(self._open, host, address)
+            attempt = partial(self._open, site, host, address)
             opened = await self.egress.open(address, sources, settings, attempt)
             if isinstance(opened, Session):
                 self._troubled.resume(address)
@@ -134,10 +138,20 @@ class Connector:
         self.pauses.clear()
         self._troubled.clear()
         self.egress.clear()
+        if self._policies is not None:
+            self._policies.clear()
 
-    async def _open(self, host: Host, address: str, settings: SessionSettings) -> Session | OpenFault:
-        """Open a session to one address."""
-        return await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+    async def _open(self, site: Site, host: Host, address: str, settings: SessionSettings) -> Session | OpenFault:
+        """Open a session to one address as the host's TLS policy wants."""
+        if self._policies is not None:
+            policy = await self._policies.of(site, host)
+            if isinstance(policy, OpenFault):
+                return policy
+            settings = msgspec.structs.replace(settings, policy=policy)
+        opened = await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+        if isinstance(opened, Session) and self._policies is not None:
+            self._policies.learn(site, opened)
+        return opened
 
     def _candidates(
         self, site: Site, hosts_tried: Sequence[str], versions: Collection[int] = (), first: Sequence[str] = ()

@@ -163,10 +163,10 @@ class Dispatcher:
         rest = tuple(recipient for recipient in entry.recipients if recipient not in decided)
         if not rest or self.stopping:
             ready.done()
-            self._hall.settler.attempted(entry, every, rest, passage=Passage(transfer, started, job.taken))
+            self._hall.settler.concluded(entry, earlier or (), outcomes, rest, Passage(transfer, started, job.taken))
             return
-        kept = self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
-        self._partial[entry.key] = [*(earlier or ()), *(outcome for outcome in outcomes if outcome.recipient in kept)]
+        self._hall.settler.partly(entry, outcomes, Passage(transfer, started, job.taken))
+        self._partial[entry.key] = [outcome for outcome in every if outcome.action is Action.DELAYED]
         ready.push_back(entry)
 
     def lost(self, transfer: Transfer, ending: Ending) -> None:
@@ -190,6 +190,19 @@ class Dispatcher:
             self.hold(now, ending.reason)
         else:
             self.work()
+
+    def returned(self, job: Job) -> None:
+        """Take a job back that no session has begun with; it goes first."""
+        self.ready.push_back(job.entry)
+        if self.stopping:
+            self._unload()
+        else:
+            self.work()
+
+    def held_back(self, transfer: Transfer, job: Job) -> None:
+        """Take a job back that cannot be carried yet; the session waits for work."""
+        self.ready.push_back(job.entry)
+        self._idle[transfer] = None
 
     def tick(self, now: float) -> None:
         """Once a second: time-outs of sessions, and work that waited for a rate or the window."""
@@ -337,7 +350,7 @@ class Dispatcher:
             outcomes: Sequence[Outcome] = outcomes_of(unreached, recipients)
             if is_news:
                 outcomes = hall.remedies.review(self, outcomes)
-            hall.settler.attempted(entry, [*earlier, *outcomes])
+            hall.settler.concluded(entry, earlier, outcomes)
         elif self.transfers or spares:
             hall.settler.teller.tell_unreached(ready.site, unreached)
             if is_news:
@@ -352,7 +365,7 @@ class Dispatcher:
         ready = self.ready
         until, why = ready.window.until, Why.SITE_THROTTLED
         if ready.suspended_until > max(now, until):
-            until, why, reason = ready.suspended_until, Why.AUTOMATION, ready.suspended_by
+            until, why, reason = ready.suspended_until, ready.suspended_why, ready.suspended_by
         if until <= now:
             return
         self._later(until - now)

@@ -176,10 +176,14 @@ class Pool:
         return next((each.upstream for each in self.members if each.is_well(now) and not each.quota_wait(now)), None)
 
     def recovered(self) -> None:
-        """Have what waits on disk read at once, since an upstream can be used again."""
+        """An upstream can be used again: it gets what waits on disk, and for others that are being tried, at once."""
         if self._blocked_until:
             self._blocked_until = 0.0
             self._scheduler.unblock(self.queue)
+        now = self._clock()
+        for member in self.members:
+            if member.may_probe(now) and member.dispatcher is not None and member.dispatcher.ready.todo:
+                self.spread(member.dispatcher)
 
     def watch(self, dispatcher: Dispatcher, now: float) -> None:
         """Once a second: give what has waited for too long at one upstream to those that keep up."""
@@ -215,15 +219,21 @@ class Pool:
         if avoids := entry.avoids:
             usable = [each for each in usable if not each.has_any(avoids)] or usable
         if not usable:
-            return next((each for each in self.members if each.may_probe(now)), None) or self._soonest(now)
+            return self._probe(now, self.members[-1].upstream.order) or self._soonest(now)
         best = self._best_of(usable, now)
-        for member in self.members:
-            if member.upstream.order <= best[0].upstream.order and member.may_probe(now):
-                assert member.dispatcher is not None
-                member.dispatcher.probe()
+        self._probe(now, best[0].upstream.order)
         if len(best) == 1:
             return best[0]
         return self._rng.choices(best, [member.upstream.weight for member in best])[0]
+
+    def _probe(self, now: float, order: int) -> Member | None:
+        """Have a session tried with each upstream up to an order whose pause is over; gives the first of them."""
+        first: Member | None = None
+        for member in self.members:
+            if member.upstream.order <= order and member.may_probe(now) and member.dispatcher is not None:
+                first = first or member
+                member.dispatcher.probe()
+        return first
 
     def _best_of(self, usable: Sequence[Member], now: float) -> list[Member]:
         """Give the members that share: those of the first order of which one keeps up, or has at least a session."""

@@ -9,7 +9,7 @@ from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.pool import ANOTHER_LOOK, Member, Pool
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.settle import Settler
-from smarthost.mail.entry import Entry, Why
+from smarthost.mail.entry import Entry
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
@@ -258,8 +258,8 @@ class Promoter:
         pause = self._pauses.get(queue, UNRESOLVED_PAUSE)
         self._pauses[queue] = min(pause * 2, UNRESOLVED_PAUSE_MOST)
         first, *others = entries
-        self._scheduler.block(queue, self._clock() + pause, found.reason, Why.UNRESOLVED)
-        self._settler.attempted(first, _outcomes(first, found, Scope.SITE), why=Why.UNRESOLVED)
+        self._scheduler.block(queue, self._clock() + pause, found.reason, found.why)
+        self._settler.attempted(first, _outcomes(first, found, Scope.SITE), why=found.why)
         self._scheduler.unload(others)
 
     def _keep(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":

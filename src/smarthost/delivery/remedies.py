@@ -137,7 +137,8 @@ class Remedies:
     def _begin(self, dispatcher: Restrained, measure: Measure, now: float) -> None:
         ready, rule = dispatcher.ready, measure.rule
         if rule.action is Remedy.SUSPEND:
-            ready.suspended_until, ready.suspended_by = measure.until, _describe(measure)
+            ready.ruled_until, ready.ruled_by = measure.until, _describe(measure)
+            ready.set_suspension()
             dispatcher.hold(now)
         elif rule.action is Remedy.SLOW_DOWN:
             ready.slow_down(rule.message_rate, rule.max_connections, _describe(measure), now)
@@ -150,7 +151,8 @@ class Remedies:
         dispatcher = self.dispatcher_at(measure.site)
         if dispatcher is not None:
             if measure.rule.action is Remedy.SUSPEND:
-                dispatcher.ready.suspended_until, dispatcher.ready.suspended_by = 0.0, ""
+                dispatcher.ready.ruled_until, dispatcher.ready.ruled_by = 0.0, ""
+                dispatcher.ready.set_suspension()
             elif measure.rule.action is Remedy.SLOW_DOWN:
                 dispatcher.ready.resume_speed()
             dispatcher.work()

@@ -1,6 +1,7 @@
 """Resolve: finds the site that answers for a queue: hosts in their order of trial, with addresses (RFC 5321 5.1)."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 from hashlib import sha256
 from ipaddress import ip_address
@@ -9,12 +10,16 @@ from random import Random
 import msgspec
 
 from smarthost.mail.address import literal_address
+from smarthost.mail.entry import Why
 from smarthost.mail.outcome import Action, Stage
 from smarthost.mail.reply import EnhancedStatus
-from smarthost.mail.route import Deliver, Host, NextHop, Route, Site
+from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, StsMode, TlsLevel
 from smarthost.network.dns import Addresses, DnsFault, Resolver
+from smarthost.network.sts import StsPolicies
 from smarthost.policy.classify import NetFault, classify_fault
 from smarthost.policy.hosts import order_addresses, order_mx
+
+log = logging.getLogger(__name__)
 
 SMTP_PORT = 25
 MAX_HOSTS = 10  # MX hosts whose addresses are looked up; an attempt tries no more addresses than that
@@ -31,11 +36,13 @@ class Unresolved(msgspec.Struct, frozen=True):
     action: Action
     status: EnhancedStatus
     reason: str
+    why: Why = Why.UNRESOLVED
 
 
 class _Found(msgspec.Struct, frozen=True):
     hosts: tuple[Host, ...]
     expires: float
+    sts: StsMode = StsMode.NONE
 
 
 class _Nothing(msgspec.Struct, frozen=True):
@@ -57,9 +64,16 @@ class Sites:
     When DNS fails for the moment, a finding that was good serves for up to an hour more.
     """
 
-    def __init__(self, resolver: Resolver, own_names: Collection[str], rng: Random, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        own_names: Collection[str],
+        rng: Random,
+        clock: Callable[[], float],
+        sts: StsPolicies | None = None,
+    ) -> None:
         """Begin with nothing known; `own_names` are the host names under which mail comes to us."""
-        self._resolver = resolver
+        self._resolver, self._sts = resolver, sts
         self._own_names = frozenset(name.rstrip(".").lower() for name in own_names)
         self._rng = rng
         self._clock = clock
@@ -77,16 +91,18 @@ class Sites:
         now = self._clock()
         if known is not None and now < known.expires:
             return known
-        found = await (self._find_mail_hosts(domain) if of_domain else self._find_next_hops(route.next_hops))
+        found = await (self._find_secured(route, domain) if of_domain else self._find_next_hops(route.next_hops))
         if isinstance(found, _Nothing):
             if known is not None and found.fault is NetFault.DNS_FAILURE and now < known.expires + STALE:
                 # What is known keeps its time, so that the hour counts from there.
                 return msgspec.structs.replace(known, expires=now + STALE_TTL)
             fault = found.fault if of_domain else NetFault.DNS_FAILURE
             verdict = classify_fault(Stage.RESOLVE, fault, configured=not of_domain)
-            return Unresolved(verdict.action, verdict.status, found.reason)
-        name = name_by_hosts(found.hosts) if of_domain else route.upstream or ",".join(map(str, route.next_hops))
-        site = Site(f"{route.name}/{name}", found.hosts, route, found.expires)
+            why = Why.TLS_POLICY if fault is NetFault.STS_MISMATCH else Why.UNRESOLVED
+            return Unresolved(verdict.action, verdict.status, found.reason, why)
+        name = name_by_hosts(found.hosts) + _demand(route, found) if of_domain else _name_by_hops(route)
+        sts_domain = domain if found.sts is not StsMode.NONE else ""
+        site = Site(f"{route.name}/{name}", found.hosts, route, found.expires, found.sts, sts_domain)
         self._known.pop(place, None)
         while len(self._known) >= MAX_SITES:
             del self._known[next(iter(self._known))]
@@ -124,6 +140,23 @@ class Sites:
         hosts = (msgspec.structs.replace(host, port=hop.port, implicit_tls=hop.implicit_tls) for host in found.hosts)
         return _Found(tuple(hosts), found.expires)
 
+    async def _find_secured(self, route: Route, domain: str) -> _Found | _Nothing:
+        """Find the hosts of a domain, without those that its MTA-STS policy does not list (RFC 8461 4.1)."""
+        if self._sts is None or not route.mta_sts or route.tls is TlsLevel.NONE or domain.startswith("["):
+            return await self._find_mail_hosts(domain)
+        found, policy = await asyncio.gather(self._find_mail_hosts(domain), self._sts.of(domain))
+        if isinstance(found, _Nothing) or policy is None or policy.mode is StsMode.NONE:
+            return found
+        listed = tuple(host for host in found.hosts if policy.lists(host.name))
+        others = ", ".join(host.name for host in found.hosts if host not in listed)
+        if policy.mode is StsMode.TESTING:
+            if others:
+                log.warning("the MTA-STS policy of %s, in mode testing, does not list %s", domain, others)
+            listed = found.hosts
+        if not listed:
+            return _Nothing(NetFault.STS_MISMATCH, f"the MTA-STS policy of {domain} lists none of its hosts: {others}")
+        return _Found(listed, found.expires, policy.mode)
+
     async def _find_mail_hosts(self, domain: str) -> _Found | _Nothing:
         if domain.startswith("["):
             literal = literal_address(domain)
@@ -146,10 +179,15 @@ class Sites:
             return _Nothing(ordered, f"{name} takes no mail: null MX (RFC 7505)")
         if isinstance(ordered, NetFault):
             return _Nothing(ordered, f"the best mail host of {name} is this host itself: mail loop")
-        return await self._find_hosts(ordered[:MAX_HOSTS], answer.expires)
+        return await self._find_hosts(ordered[:MAX_HOSTS], answer.expires, proved=answer.secure)
 
-    async def _find_hosts(self, names: Sequence[tuple[int, str]], expires: float) -> _Found | _Nothing:
-        """Look up the addresses of hosts, all at once; hosts without any are left out."""
+    async def _find_hosts(
+        self, names: Sequence[tuple[int, str]], expires: float, *, proved: bool = True
+    ) -> _Found | _Nothing:
+        """Look up the addresses of hosts, all at once; hosts without any are left out.
+
+        `proved` says that the names cannot have been forged: DNSSEC proves them, or they are given.
+        """
         answers: list[Addresses | DnsFault] = await asyncio.gather(
             *(self._resolver.addresses(name) for _, name in names)
         )
@@ -159,7 +197,9 @@ class Sites:
                 expires = min(expires, self._clock() + STALE_TTL)
                 continue
             expires = min(expires, answer.expires)
-            hosts.append(Host(name, order_addresses(answer.v4, answer.v6), SMTP_PORT, preference=preference))
+            addresses, secure = order_addresses(answer.v4, answer.v6), proved and answer.secure
+            alias_of = answer.name if answer.name != name.rstrip(".").lower() and secure else ""
+            hosts.append(Host(name, addresses, SMTP_PORT, preference=preference, secure=secure, alias_of=alias_of))
         if hosts:
             return _Found(tuple(hosts), expires)
         if DnsFault.TEMPORARY in answers:
@@ -186,10 +226,25 @@ def _nothing(name: str, fault: DnsFault) -> _Nothing:
 def name_by_hosts(hosts: Sequence[Host]) -> str:
     """Name a site by its most preferred hosts, so that all domains on one provider share a name.
 
-    Names are sorted; beyond three a hash stands for the rest.
+    Names are sorted; a hash stands for those beyond three, and for all where there are hosts of worse preference: mail
+    for one domain must not go to another's backup host.
     """
     best = min(host.preference for host in hosts)
     names = sorted({host.name for host in hosts if host.preference == best})
-    if len(names) > 3:
-        names[3:] = [sha256(",".join(names).encode()).hexdigest()[:8]]
+    every = sorted({host.name for host in hosts})
+    if len(names) > 3 or len(every) > len(names):
+        names[3:] = [sha256(",".join(every).encode()).hexdigest()[:8]]
     return ",".join(names)
+
+
+def _name_by_hops(route: Route) -> str:
+    return route.upstream or ",".join(map(str, route.next_hops))
+
+
+def _demand(route: Route, found: _Found) -> str:
+    """Set sites apart by what is demanded of them: a session that proved less must not carry what needs more."""
+    if found.sts is StsMode.ENFORCE:
+        return "+sts"
+    if route.tls is TlsLevel.DANE and any(host.secure for host in found.hosts):
+        return "+dane" if all(host.secure for host in found.hosts) else "+partly-dane"
+    return ""

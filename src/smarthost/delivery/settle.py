@@ -91,6 +91,20 @@ class Settler:
             reports = self._reports_due(entry, outcomes, passage)
         self._commit(entry, queue, events, reports)
 
+    def concluded(
+        self,
+        entry: Entry,
+        earlier: Sequence[Outcome],
+        outcomes: Sequence[Outcome],
+        rest: tuple[Recipient, ...] = (),
+        passage: Passage | None = None,
+    ) -> None:
+        """Settle an attempt with its last transaction. `earlier` are delays of those before, which have been told."""
+        now, queue = self._clock(), entry.queue
+        events = self.teller.tell(entry, outcomes, passage, now)
+        self._keep(entry, [*earlier, *outcomes], rest, None, now)
+        self._commit(entry, queue, events, self._reports_due(entry, outcomes, passage))
+
     def _keep(
         self, entry: Entry, outcomes: Sequence[Outcome], rest: tuple[Recipient, ...], why: Why | None, now: float
     ) -> None:
@@ -106,8 +120,8 @@ class Settler:
         else:
             entry.recipients = ()
 
-    def partly(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage) -> set[Recipient]:
-        """Settle one of several transactions of an entry; gives the delayed recipients, which stay with the entry.
+    def partly(self, entry: Entry, outcomes: Sequence[Outcome], passage: Passage) -> None:
+        """Settle one of several transactions of an entry; its delayed recipients stay with the entry.
 
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
@@ -134,7 +148,6 @@ class Settler:
         else:
             self._parts[entry.key] = deque()
             write()
-        return {outcome.recipient for outcome in outcomes if outcome.action is Action.DELAYED}
 
     def expire(self, entry: Entry) -> None:
         """Give an entry up whose lifetime has passed."""
@@ -158,7 +171,7 @@ class Settler:
         """Tell the sender that an entry is still waiting, and set its next deadline."""
         queue = entry.queue
         entry.warned += 1
-        entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
+        entry.deadline = deadline(self.retry, entry.message.released_at, entry.expires, entry.warned)
         reason = entry.last or "the message waits for its next attempt"
         outcomes = [
             Outcome(r, Action.DELAYED, Scope.RECIPIENT, Stage.QUEUE, EnhancedStatus(4, 4, 7), reason)
@@ -166,6 +179,12 @@ class Settler:
         ]
         reports = due_reports(entry.message, outcomes, warning=True)
         self._commit(entry, queue, (), reports)
+
+    def put_off(self, entry: Entry, why: Why, until: float, reason: str) -> None:
+        """Have an entry wait until a Unix time, with no attempt spent; it still expires, and its sender is warned."""
+        queue = entry.queue
+        entry.why, entry.due, entry.last = why, until, reason
+        self._commit(entry, queue, (), ())
 
     def park(self, entry: Entry, why: Why, reason: str) -> None:
         """Take an entry out of delivery until a person looks at it."""

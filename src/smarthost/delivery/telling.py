@@ -69,7 +69,7 @@ class Teller:
             action, reply = outcome.action, outcome.reply
             counters.attempts[route, outcome.stage, _CLASSES[reply.code // 100 if reply is not None else 0]] += 1
             if action is _RELAYED:
-                counters.relay_seconds[envelope.priority].observe(now - arrival.at)
+                counters.relay_seconds[envelope.priority].observe(now - message.released_at)
             elif outcome.ambiguous:
                 counters.ambiguous += 1
             event = Event(

@@ -5,28 +5,35 @@ from types import MappingProxyType
 
 import msgspec
 
+from smarthost.mail.address import to_ascii_mailbox
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Body, Recipient
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
+from smarthost.policy.conversion import Form
 from smarthost.spool.store import Content
 from smarthost.wire.command import format_mail, format_rcpt
 from smarthost.wire.extensions import Extensions
+from smarthost.wire.submission import add_priority
 
 # Members of an enumeration are looked up each time they are named; these are named for every message.
 _RELAYED = Action.RELAYED
 _RECIPIENT = Scope.RECIPIENT
 _CONTENT = Stage.CONTENT
+_SEVEN_BIT = Form.SEVEN_BIT
 
 
 class Job(msgspec.Struct, frozen=True, gc=False):
-    """One transaction to carry. `recipients` are those of the entry that travel in it; `taken` is a Unix time."""
+    """One transaction to carry. `recipients` are those of the entry that travel in it; `taken` is a Unix time; `form`
+    says what `content` was converted for.
+    """
 
     entry: Entry
     recipients: tuple[Recipient, ...]
     content: Content
     taken: float
+    form: Form = Form.ORIGINAL
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -35,6 +42,7 @@ class Peer(msgspec.Struct, frozen=True):
     host: str
     address: str
     soft_bounce: bool = False
+    tls: str = ""
 
 
 class Transaction:
@@ -113,9 +121,10 @@ class Transaction:
             self._refuse(self.accepted, Stage.CONTENT, reply)
             return
         peer, status, reason = self._peer, reply.status, str(reply)
+        host, address, tls = peer.host, peer.address, peer.tls
         for recipient in self.accepted:
             self.outcomes.append(
-                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, peer.host, peer.address)
+                Outcome(recipient, _RELAYED, _RECIPIENT, _CONTENT, status, reason, reply, host, address, False, tls)
             )
 
     def lose(
@@ -153,7 +162,7 @@ class Transaction:
         action, scope, status = verdict.action, verdict.scope, verdict.status
         host, address = self._peer.host, self._peer.address
         self.outcomes += [
-            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous)
+            Outcome(recipient, action, scope, stage, status, reason, reply, host, address, ambiguous, self._peer.tls)
             for recipient in recipients
         ]
 
@@ -162,19 +171,33 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
     """Write MAIL, each RCPT, and DATA, with the parameters that the peer offers and the message needs."""
     message = job.entry.message
     envelope = message.envelope
+    reverse_path = envelope.reverse_path
     dsn = extensions.dsn
-    size = message.size if extensions.size is not None else None
+    size = message.size
     is_8bit = (message.eight_bit or message.utf8_header) and extensions.eight_bit_mime
+    if job.form:
+        size = job.content.size
+        is_8bit = message.eight_bit and extensions.eight_bit_mime
+        if not extensions.smtputf8:
+            reverse_path = to_ascii_mailbox(reverse_path) or reverse_path
+            recipients = [_in_ascii(recipient) for recipient in recipients]
     smtputf8 = extensions.smtputf8 and _needs_smtputf8(job)
     mail = format_mail(
-        envelope.reverse_path,
-        size=size,
+        reverse_path,
+        size=size if extensions.size is not None else None,
         body=Body.EIGHT_BIT_MIME if is_8bit else None,
         smtputf8=smtputf8,
         ret=envelope.ret if dsn else None,
         envid=envelope.envid if dsn else "",
     )
+    if extensions.mt_priority and envelope.mt_priority is not None:
+        mail = add_priority(mail, envelope.mt_priority)
     return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]
+
+
+def _in_ascii(recipient: Recipient) -> Recipient:
+    address = to_ascii_mailbox(recipient.address)
+    return recipient if address is None else msgspec.structs.replace(recipient, address=address)
 
 
 def find_obstacle(job: Job, extensions: Extensions) -> NetFault | None:
@@ -184,18 +207,18 @@ def find_obstacle(job: Job, extensions: Extensions) -> NetFault | None:
     3.2), and a message over the announced SIZE would be refused (RFC 1870 6.1).
     """
     message = job.entry.message
-    if extensions.size and message.size > extensions.size:
+    if extensions.size and (message.size if not job.form else job.content.size) > extensions.size:
         return NetFault.TOO_BIG
-    if message.eight_bit and not extensions.eight_bit_mime:
+    if message.eight_bit and not extensions.eight_bit_mime and job.form is not _SEVEN_BIT:
         return NetFault.EIGHT_BIT_MISSING
-    if not extensions.smtputf8 and _needs_smtputf8(job):
+    if not extensions.smtputf8 and not job.form and _needs_smtputf8(job):
         return NetFault.SMTPUTF8_MISSING
     return None
 
 
 def _needs_smtputf8(job: Job) -> bool:
     message = job.entry.message
-    if message.utf8_header or not message.envelope.reverse_path.isascii():
+    if (message.utf8_header and not job.form) or not message.envelope.reverse_path.isascii():
         return True
     for recipient in job.recipients:  # noqa: SIM110 - a generator would cost more than what it asks
         if not recipient.address.isascii():
@@ -215,17 +238,20 @@ _OBSTACLES = MappingProxyType(
 def refuse_locally(job: Job, peer: Peer, fault: NetFault) -> list[Outcome]:
     """Give every recipient the outcome of an obstacle that we found ourselves: no reply, a status of ours."""
     verdict = classify_fault(Stage.MAIL, fault)
-    return _refuse_all(job, peer, verdict.action, verdict.status, _OBSTACLES[fault])
+    return refuse(job, peer, verdict.action, verdict.status, _OBSTACLES[fault])
 
 
 def refuse_unwritable(job: Job, peer: Peer, why: str) -> list[Outcome]:
     """Give every recipient the outcome of an address that cannot be written into a command (5.1.3, RFC 3463 3.2)."""
-    return _refuse_all(job, peer, Action.FAILED, EnhancedStatus(5, 1, 3), f"an address cannot be sent: {why}")
+    return refuse(job, peer, Action.FAILED, EnhancedStatus(5, 1, 3), f"an address cannot be sent: {why}")
 
 
-def _refuse_all(job: Job, peer: Peer, action: Action, status: EnhancedStatus, reason: str) -> list[Outcome]:
+def refuse(job: Job, peer: Peer, action: Action, status: EnhancedStatus, reason: str) -> list[Outcome]:
+    """Give every recipient an outcome that we found ourselves, before anything was sent."""
     host, address = peer.host, peer.address
     return [
-        Outcome(recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address)
+        Outcome(
+            recipient, action, Scope.TRANSACTION, Stage.MAIL, status, reason, host=host, address=address, tls=peer.tls
+        )
         for recipient in job.recipients
     ]

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from smarthost.delivery.adapt import Adapted
+from smarthost.delivery.ending import Ending
 from smarthost.delivery.pipeline import CLOSED, CONTENT, DOT, IDLE, Pipeline
 from smarthost.delivery.transaction import Job, Peer, Transaction, find_obstacle, refuse_locally, refuse_unwritable
 from smarthost.mail.envelope import Recipient
@@ -35,7 +37,8 @@ _CONTENT_LOST = Verdict(Action.DELAYED, Scope.TRANSACTION, EnhancedStatus(4, 3, 
 class Terms(msgspec.Struct, frozen=True):
     """What all transfers of a site share.
 
-    `read_block(file, offset, count)` reads octets of a content file; `site` is the site's name, for events; `round` is
+    `read_block(file, offset, count)` reads octets of a content file; `adapt` says what becomes of a job that the peer
+    cannot take as it is, which fails without it; `site` is the site's name, for events; `round` is
     shared by all transfers, and `depth` by those of a site; each has its own where it is None.
     """
 
@@ -46,24 +49,10 @@ class Terms(msgspec.Struct, frozen=True):
     soft_bounce: bool = False
     round: Round | None = None
     depth: Depth | None = None
+    adapt: "Adapt" = lambda transfer, job, obstacle, peer: Adapted(outcomes=refuse_locally(job, peer, obstacle))
 
 
-class Ending(msgspec.Struct, frozen=True):
-    """How a session ended. A normal end (our QUIT, the peer's 421 or close while idle) has no fault.
-
-    `scope` is SESSION at least; `pause` the seconds for which host or login shall be left alone. `untouched` are jobs
-    whose end of data was not written and who are not to blame: they may go elsewhere at once, with no attempt spent.
-    """
-
-    reason: str
-    scope: Scope = Scope.SESSION
-    stage: Stage | None = None
-    fault: NetFault | None = None
-    reply: Reply | None = None
-    pause: float = 0.0
-    untouched: tuple[Job, ...] = ()
-
-
+Adapt = Callable[["Transfer", Job, NetFault, Peer], Adapted]
 NextJob = Callable[["Transfer"], Job | None]
 Finished = Callable[["Transfer", Job, list[Outcome], tuple[Recipient, ...], float], None]
 Lost = Callable[["Transfer", Ending], None]
@@ -94,7 +83,7 @@ class Transfer(asyncio.Protocol):
         self.lost = False
         self._next_job, self._finished, self._on_lost = next_job, finished, lost
         self._terms, self._clock = terms, clock
-        self._peer = Peer(session.host.name, session.address, terms.soft_bounce)
+        self._peer = Peer(session.host.name, session.address, terms.soft_bounce, session.tls)
         self._max_transactions = terms.limits.max_messages_per_connection
         if session.extensions.max_transactions:  # LIMITS MAILMAX, RFC 9422 4.1
             self._max_transactions = min(self._max_transactions, session.extensions.max_transactions)
@@ -141,6 +130,10 @@ class Transfer(asyncio.Protocol):
             self._is_busy = True
             self._pipeline.wake()
             self._is_busy = False
+
+    def take_no_more(self) -> None:
+        """End the session when nothing is in flight any more, from within a question for the next job."""
+        self._is_leaving = True
 
     def carries(self, key: tuple[int, int]) -> bool:
         """Whether an entry is in flight here."""
@@ -264,8 +257,15 @@ class Transfer(asyncio.Protocol):
             extensions = session.extensions
             obstacle = find_obstacle(job, extensions)
             if obstacle is not None:
-                self._finished(self, job, refuse_locally(job, self._peer, obstacle), (), now)
-                continue
+                adapted = self._terms.adapt(self, job, obstacle, self._peer)
+                if adapted.outcomes:
+                    some = tuple([outcome.recipient for outcome in adapted.outcomes])
+                    self._finished(self, msgspec.structs.replace(job, recipients=some), [*adapted.outcomes], (), now)
+                if adapted.stops:
+                    break
+                if adapted.job is None:
+                    continue
+                job = adapted.job
             try:
                 transaction = Transaction(job, self._peer, extensions, now)
             except ValueError as error:

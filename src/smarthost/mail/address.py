@@ -69,6 +69,15 @@ def _to_a_label(domain: str) -> str | None:
     return domain
 
 
+def to_ascii_mailbox(mailbox: str) -> str | None:
+    """Give a mailbox with its domain's A-label if it is not in ASCII; None when its local-part is not, either."""
+    if mailbox.isascii():
+        return mailbox
+    local, _, domain = mailbox.rpartition("@")
+    label = to_a_label(domain) if local.isascii() else None
+    return None if label is None else f"{local}@{label}"
+
+
 def literal_address(domain: str) -> IPv4Address | IPv6Address | None:
     """Read an address literal, "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321 4.1.3); None when it is not one."""
     if not (domain.startswith("[") and domain.endswith("]")):

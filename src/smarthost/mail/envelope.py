@@ -39,6 +39,7 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+_URGENT, _MORE_URGENT = 5, 1  # of MT-PRIORITY: MIXER's urgent is 4, STANAG 4406's flash 4 and override 6
 RANKS = MappingProxyType({priority: rank for rank, priority in enumerate(Priority)})  # 0 is the most urgent
 
 
@@ -59,7 +60,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     """What MAIL and RCPT said. `reverse_path` "" is the null reverse-path, everywhere.
 
     `envid` is the decoded ENVID or ""; `body` and `smtputf8` are what the client declared, not what was measured;
-    `hold_until` is a Unix time in seconds or 0.
+    `hold_until` is a Unix time in seconds before which nothing is sent, or 0; `mt_priority` is what MAIL said of it,
+    -9 to 9 (RFC 6710), None where it said nothing.
     """
 
     reverse_path: str
@@ -71,3 +73,11 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     requiretls: bool = False
     hold_until: float = 0.0
     priority: Priority = Priority.MEDIUM
+    mt_priority: int | None = None
+
+
+def priority_of(mt_priority: int) -> Priority:
+    """Give the one of our four that an MT-PRIORITY of -9 to 9 belongs to; 0 is what mail without it has (RFC 6710)."""
+    if mt_priority >= _MORE_URGENT:
+        return Priority.IMMEDIATE if mt_priority >= _URGENT else Priority.HIGH
+    return Priority.MEDIUM if mt_priority == 0 else Priority.LOW

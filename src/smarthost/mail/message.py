@@ -49,6 +49,11 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
     tag: str = ""
     signatures: tuple[str, ...] = ()
 
+    @property
+    def released_at(self) -> float:
+        """When it may first be sent, a Unix time: its lifetime and its delay warnings count from here."""
+        return max(self.arrival.at, self.envelope.hold_until)
+
 
 class MessageIds:
     """Mints message ids: microseconds since 1970 times 16, so that they sort by time; never one twice.

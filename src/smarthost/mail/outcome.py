@@ -47,7 +47,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of one recipient. `reason` is never empty; `reply` is there only if a peer said it.
 
     `host` and `address` name the peer, "" where none was reached; `ambiguous` says that the end of data had been
-    written when the session was lost, so that the peer may have taken the message.
+    written when the session was lost, so that the peer may have taken the message. `tls` describes the session's TLS,
+    as "TLSv1.3 TLS_AES_256_GCM_SHA384 verified=ca".
     """
 
     recipient: Recipient
@@ -60,3 +61,4 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     host: str = ""
     address: str = ""
     ambiguous: bool = False
+    tls: str = ""

@@ -15,6 +15,14 @@ class TlsLevel(StrEnum):
     DANE = "dane"
 
 
+class StsMode(StrEnum):
+    """What a domain's MTA-STS policy asks of senders (RFC 8461 5); NONE also where there is no policy."""
+
+    NONE = "none"
+    TESTING = "testing"
+    ENFORCE = "enforce"
+
+
 class Deliver(StrEnum):
     """What a route does with a message."""
 
@@ -52,8 +60,10 @@ class Route(msgspec.Struct, frozen=True):
     """Where mail of one kind goes, and how.
 
     `next_hops` are tried in order (empty unless deliver is relayhost); `login` is a key into the credentials, or "";
-    `source_address` are the local addresses to connect from, of which each session has one. A route with a `pool` is
-    not travelled itself: its mail takes the route of one of the upstreams, each of which carries its name there.
+    `source_address` are the local addresses to connect from, of which each session has one. `client_certificate` and
+    `client_key` are files that we show to next hops which ask for a certificate. `mta_sts` says that the policies of
+    recipients' domains are heeded. A route with a `pool` is not travelled itself: its mail takes the route of one of
+    the upstreams, each of which carries its name there.
     """
 
     name: str
@@ -66,6 +76,9 @@ class Route(msgspec.Struct, frozen=True):
     source_address: tuple[Source, ...] = ()
     upstream: str = ""
     pool: "tuple[Upstream, ...]" = ()
+    client_certificate: str = ""
+    client_key: str = ""
+    mta_sts: bool = False
 
     def queue_for(self, domain: str) -> str:
         """Name the queue of a recipient of this route: one for a relayhost, one a destination for MX delivery."""
@@ -91,23 +104,32 @@ class Upstream(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True, gc=False):
-    """One machine that takes mail for a site, with the addresses to try, in their order."""
+    """One machine that takes mail for a site, with the addresses to try, in their order.
+
+    `secure` says that DNSSEC proves both how we came to its name and its addresses; `alias_of` is the name behind it
+    where its own is an alias (RFC 7672 2.2.2), else "".
+    """
 
     name: str
     addresses: tuple[str, ...]
     port: int = 25
     implicit_tls: bool = False
     preference: int = 0
+    secure: bool = False
+    alias_of: str = ""
 
 
 class Site(msgspec.Struct, frozen=True):
     """Who really answers for a queue.
 
     `name` is shared by all queues whose hosts are the same set, so that they share limits; `hosts` are in order of
-    trial; `expires` is the Unix time until which the finding may be used.
+    trial; `expires` is the Unix time until which the finding may be used. `sts` is what the MTA-STS policy of
+    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list.
     """
 
     name: str
     hosts: tuple[Host, ...]
     route: Route
     expires: float
+    sts: StsMode = StsMode.NONE
+    sts_domain: str = ""

@@ -6,12 +6,16 @@ from ipaddress import ip_address
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdatatype
 import dns.resolver
+import dns.rrset
 import msgspec
+
+from smarthost.mail.tlsa import Tlsa
 
 LIFETIME = 5.0  # seconds for one question, all servers and repetitions included
 PER_TRY = 2.0  # seconds until the next server is asked, or the same one again
@@ -30,11 +34,20 @@ class DnsFault(StrEnum):
     TEMPORARY = "temporary"  # servers failed, refused, did not answer, or answered nonsense
 
 
+class Dnssec(StrEnum):
+    """Whose AD bit is believed: of resolvers on this machine or named in the configuration, of all, or of none."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Records(msgspec.Struct, frozen=True):
     """The records of one type: for MX pairs of preference and host name, for A and AAAA addresses; `ttl` in seconds.
 
     For TXT `texts` are the records, each with its strings joined (RFC 7208 3.3); for PTR `names` are host names without
-    the final dot. `fault` is None where there are records. A null MX's host name is "" (RFC 7505).
+    the final dot. `fault` is None where there are records. A null MX's host name is "" (RFC 7505). `secure` says that a
+    validating resolver which is believed vouches for them, aliases included; `owner` is the name behind the aliases.
     """
 
     mx: tuple[tuple[int, str], ...] = ()
@@ -43,16 +56,22 @@ class Records(msgspec.Struct, frozen=True):
     fault: DnsFault | None = None
     texts: tuple[bytes, ...] = ()
     names: tuple[str, ...] = ()
+    tlsa: tuple[Tlsa, ...] = ()
+    secure: bool = False
+    owner: str = ""
 
 
 # Puts one question: a stub resolver, a name, a record type; the answer, or what went wrong, as Records.
 Ask = Callable[[dns.asyncresolver.Resolver, str, str], Coroutine[None, None, Records]]
 
 
-def make_stub(servers: Sequence[str], lifetime: float = LIFETIME) -> dns.asyncresolver.Resolver:
+def make_stub(
+    servers: Sequence[str], lifetime: float = LIFETIME, dnssec: Dnssec = Dnssec.OFF
+) -> dns.asyncresolver.Resolver:
     """Build a stub resolver for servers as "127.0.0.1:5353", "[::1]:53" or a bare address; [] means the system's.
 
     A missing or empty resolv.conf means the server on this machine. Raises ValueError for a server that is no address.
+    It asks for the AD bit (RFC 6840 5.7) where `dnssec` lets it be believed.
     """
     stub = dns.asyncresolver.Resolver(configure=False)
     if servers:
@@ -66,7 +85,23 @@ def make_stub(servers: Sequence[str], lifetime: float = LIFETIME) -> dns.asyncre
     stub.lifetime = lifetime
     stub.timeout = min(PER_TRY, lifetime)
     stub.use_edns(0, 0, EDNS_PAYLOAD)
+    # Somebody on the path to a distant resolver could set the bit; one that is named was chosen for its answers.
+    is_near = bool(servers) or all(_is_loopback(server) for server in stub.nameservers)
+    if dnssec is Dnssec.ON or (dnssec is Dnssec.AUTO and is_near):
+        stub.flags = dns.flags.RD | dns.flags.AD
     return stub
+
+
+def believes_ad(stub: dns.asyncresolver.Resolver) -> bool:
+    """Whether the AD bit of a stub resolver's answers is believed."""
+    return bool((stub.flags or 0) & dns.flags.AD)
+
+
+def _is_loopback(server: object) -> bool:
+    try:
+        return ip_address(str(server)).is_loopback
+    except ValueError:
+        return False
 
 
 def _parse_server(text: str) -> dns.nameserver.Nameserver:
@@ -82,48 +117,60 @@ def _parse_server(text: str) -> dns.nameserver.Nameserver:
 
 
 async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Records:
-    """Ask for one type (MX, A, AAAA, TXT, PTR) of a name, aliases followed; never raises for what DNS does."""
+    """Ask for one type of an absolute name, aliases followed; never raises for what DNS may do.
+
+    The types are MX, A, AAAA, TXT, PTR and TLSA.
+    """
     try:
         question = dns.name.from_text(name.rstrip(".") + ".")
     except (dns.exception.DNSException, UnicodeError):
         question = dns.name.root
     if question == dns.name.root:
         return Records(fault=DnsFault.BAD_NAME)
-    ttl = float("inf")
+    ttl, secure = float("inf"), True
     for _ in range(MAX_CNAMES):
         found, target, found_ttl = await _ask_once(stub, question, rdtype)
         ttl = min(ttl, found_ttl)
-        if found is not DnsFault.NO_RECORDS or target == question:
+        secure = secure and found.secure
+        if found.fault is not DnsFault.NO_RECORDS or target == question:
             break
         question = target
-    if isinstance(found, DnsFault):
-        return Records(ttl=ttl, fault=found)
-    return msgspec.structs.replace(found, ttl=ttl)
+    return msgspec.structs.replace(found, ttl=ttl, secure=secure)
 
 
 async def _ask_once(
     stub: dns.asyncresolver.Resolver, question: dns.name.Name, rdtype: str
-) -> tuple[Records | DnsFault, dns.name.Name, float]:
+) -> tuple[Records, dns.name.Name, float]:
     """Give what one question brought, the name at the end of the aliases, and the seconds that this holds."""
     try:
         answer = await stub.resolve(question, rdtype, raise_on_no_answer=False, search=False)
     except dns.resolver.NXDOMAIN as absent:
-        return DnsFault.NO_NAME, question, _negative_ttl(absent)
+        return Records(fault=DnsFault.NO_NAME), question, _negative_ttl(absent)
     except (dns.exception.DNSException, OSError, EOFError, ValueError):
-        return DnsFault.TEMPORARY, question, 0.0
+        return Records(fault=DnsFault.TEMPORARY), question, 0.0
     target, ttl = answer.canonical_name, float(answer.chaining_result.minimum_ttl)
+    secure = believes_ad(stub) and bool(answer.response.flags & dns.flags.AD)
     if answer.rrset is None:
-        return DnsFault.NO_RECORDS, target, ttl
-    if rdtype == "MX":
-        pairs = ((record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in answer.rrset)
-        mx = tuple((preference, "" if host in (".", "@") else host) for preference, host in pairs)
-        return Records(mx=mx), target, ttl
-    if rdtype == "TXT":
-        return Records(texts=tuple(b"".join(record.strings) for record in answer.rrset)), target, ttl
-    if rdtype == "PTR":
-        names = (record.target.to_text(omit_final_dot=True).lower() for record in answer.rrset)
-        return Records(names=tuple(names)), target, ttl
-    return Records(addresses=tuple(record.address for record in answer.rrset)), target, ttl
+        return Records(fault=DnsFault.NO_RECORDS, secure=secure), target, ttl
+    records = _read_records(answer.rrset, rdtype)
+    owner = target.to_text(omit_final_dot=True).lower()
+    return msgspec.structs.replace(records, secure=secure, owner=owner), target, ttl
+
+
+def _read_records(rrset: dns.rrset.RRset, rdtype: str) -> Records:
+    match rdtype:
+        case "MX":
+            pairs = ((record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in rrset)
+            return Records(mx=tuple((preference, "" if host in (".", "@") else host) for preference, host in pairs))
+        case "TXT":
+            return Records(texts=tuple(b"".join(record.strings) for record in rrset))
+        case "PTR":
+            return Records(names=tuple(record.target.to_text(omit_final_dot=True).lower() for record in rrset))
+        case "TLSA":
+            found = (Tlsa(record.usage, record.selector, record.mtype, bytes(record.cert)) for record in rrset)
+            return Records(tlsa=tuple(found))
+        case _:
+            return Records(addresses=tuple(record.address for record in rrset))
 
 
 def _negative_ttl(absent: dns.resolver.NXDOMAIN) -> float:

@@ -1,7 +1,8 @@
-"""Posts a form over HTTPS by the standard library, in a thread of its own: for what is asked once an hour."""
+"""Posts forms and gets texts over HTTPS by the standard library, each in a thread: for what is asked once an hour."""
 
 import asyncio
 import http.client
+import socket
 import ssl
 import threading
 import time
@@ -20,10 +21,11 @@ _MOST_OCTETS = 64 * 1024
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What was answered; its representation hides the body."""
+    """What was answered; its representation hides the body. `content_type` is in lower case, without parameters."""
 
     status: int
     body: bytes
+    content_type: str = ""
 
     def __repr__(self) -> str:
         """Write it without the body."""
@@ -37,7 +39,30 @@ class HttpsFault(msgspec.Struct, frozen=True):
 
 
 class _TooLong(Exception):
-    """The answer has more octets than any with a token in it."""
+    """The answer has more octets than any that is asked for."""
+
+
+class _Connection(http.client.HTTPSConnection):
+    """A connection to an address that was looked up before; its certificate must be for the host's name.
+
+    `cut` ends it, from another thread: a peer that sends an octet now and then would else hold its thread for ever.
+    """
+
+    def __init__(self, host: str, address: str, port: int, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
+        self._address, self._tls, self._is_cut = address, context, False
+
+    def connect(self) -> None:
+        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        if not self._is_cut:
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+
+    def cut(self) -> None:
+        self._is_cut = True
+        if isinstance(self.sock, socket.socket):
+            with suppress(OSError):
+                # The plain method: TLS's own changes what the other thread is using.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
 def post_form(url: str, fields: Mapping[str, str], context: ssl.SSLContext, timeout: float) -> Answer | HttpsFault:
@@ -53,10 +78,41 @@ def post_form(url: str, fields: Mapping[str, str], context: ssl.SSLContext, time
         connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    return _ask(connection, "POST", target, urlencode(fields), headers, timeout)
+
+
+def get_text(
+    url: str, address: str, context: ssl.SSLContext, timeout: float, *, port: int = 443
+) -> Answer | HttpsFault:
+    """Get a text from the host of an https:// URL at an address, within `timeout` seconds; faults are values.
+
+    A redirect is an answer like others and not followed (RFC 8461 3.3).
+    """
+    parts = urlsplit(url)
+    connection = _Connection(parts.hostname or "", address, port, timeout, context)
+    watch = threading.Timer(timeout, connection.cut)
+    watch.daemon = True
+    watch.start()
     try:
-        connection.request("POST", target, urlencode(fields), headers)
+        return _ask(connection, "GET", parts.path or "/", None, {"Accept": "text/plain"}, timeout)
+    finally:
+        watch.cancel()
+
+
+def _ask(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    body: str | None,
+    headers: Mapping[str, str],
+    timeout: float,
+) -> Answer | HttpsFault:
+    """Put one request; what goes wrong becomes a value here."""
+    try:
+        connection.request(method, target, body, headers)
         response = connection.getresponse()
-        return Answer(response.status, _read(response, time.monotonic() + timeout))
+        content_type = (response.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+        return Answer(response.status, _read(response, time.monotonic() + timeout), content_type)
     except ssl.SSLCertVerificationError as error:
         return HttpsFault(f"has no valid certificate: {error.verify_message or 'not trusted'}")
     except ssl.SSLError:
@@ -103,5 +159,5 @@ async def in_thread(work: Callable[[], T]) -> T:
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(settle, outcome)
 
-    threading.Thread(target=run, name="token request", daemon=True).start()
+    threading.Thread(target=run, name="https request", daemon=True).start()
     return await done

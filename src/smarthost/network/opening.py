@@ -9,6 +9,7 @@ from smarthost.mail.reply import Reply
 from smarthost.mail.route import TlsLevel
 from smarthost.network.oauth_answer import TokenFault
 from smarthost.policy.classify import NetFault
+from smarthost.policy.security import TlsPolicy
 
 
 class TokenGiver(Protocol):
@@ -39,6 +40,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
 
     `hello` is our name in EHLO; `ca_file` an extra trust anchor or ""; a login goes over plain text only if
     `allow_plaintext_auth`; `source_address` is the local IP address to connect from, "" for the system's choice.
+    `policy` is what TLS must prove at the host, where more than the level `tls` of the route decides about that;
+    `client` are the files of our certificate and its key, each "" for none.
     """
 
     hello: str
@@ -47,6 +50,8 @@ class SessionSettings(msgspec.Struct, frozen=True):
     credentials: Credentials | None = None
     allow_plaintext_auth: bool = False
     source_address: str = ""
+    policy: TlsPolicy | None = None
+    client: tuple[str, str] = ("", "")
 
 
 class Timeouts(msgspec.Struct, frozen=True):

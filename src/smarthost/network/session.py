@@ -2,44 +2,68 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import aiosmtplib
 
 from smarthost.mail.outcome import Stage
 from smarthost.mail.route import Host, TlsLevel
+from smarthost.mail.tlsa import Tlsa
 from smarthost.network.dial import dial
 from smarthost.network.login import Login
 from smarthost.network.oauth_answer import TokenFault
 from smarthost.network.open_fault import OPENING_ERRORS, Refusal, fault_at, translate
 from smarthost.network.opening import Credentials, OpenFault, SessionSettings, Timeouts, TokenGiver
+from smarthost.network.peer_certificate import shown_chain
 from smarthost.policy.classify import NetFault
-from smarthost.policy.security import TlsPlan, plan
+from smarthost.policy.security import PLAIN, TRIAL, Proof, TlsPlan, TlsPolicy, plan
 from smarthost.wire.extensions import Extensions
 
 __all__ = ["Credentials", "OpenFault", "Session", "SessionSettings", "Timeouts", "TlsContexts", "open_session"]
 
 _BAD_CREDENTIALS = 535  # RFC 4954 6
-_PLAIN = TlsPlan(attempt=False, required=False, verify=False, retry_plain=False)
 
 
 class Session:
     """A connection that is ready for its first MAIL. Mutable: `carried` counts the transactions that it has taken.
 
-    `tls` is as "TLSv1.3 TLS_AES_256_GCM_SHA384", "" in plain text; `opened_at` is a Unix time and `opening` the
-    seconds that opening took.
+    `tls` is as "TLSv1.3 TLS_AES_256_GCM_SHA384 verified=ca", "" in plain text, and `proof` how the peer was verified;
+    `opened_at` is a Unix time and `opening` the seconds that opening took. `plain_because` says which handshake failed
+    before a session in plain text; `trial_fault` what an MTA-STS policy in mode testing would have refused.
     """
 
-    __slots__ = ("_waiting", "address", "carried", "extensions", "host", "opened_at", "opening", "tls", "transport")
+    __slots__ = (
+        "_waiting",
+        "address",
+        "carried",
+        "extensions",
+        "host",
+        "opened_at",
+        "opening",
+        "plain_because",
+        "proof",
+        "tls",
+        "transport",
+        "trial_fault",
+    )
 
-    def __init__(self, host: Host, address: str, transport: asyncio.Transport, extensions: Extensions) -> None:
+    def __init__(
+        self,
+        host: Host,
+        address: str,
+        transport: asyncio.Transport,
+        extensions: Extensions,
+        proof: Proof = Proof.NONE,
+    ) -> None:
         """Take charge of the transport: what comes before `hand_over` is kept."""
         self.host = host
         self.address = address
         self.transport = transport
         self.extensions = extensions
-        self.tls = describe_tls(transport)
+        self.tls = describe_tls(transport, proof)
+        self.proof = proof if self.tls else Proof.NONE
+        self.plain_because = self.trial_fault = ""
         self.opened_at = 0.0
         self.opening = 0.0
         self.carried = 0
@@ -80,17 +104,20 @@ class _Waiting(asyncio.Protocol):
         self.is_closed = True
 
 
-def describe_tls(transport: asyncio.BaseTransport) -> str:
-    """Give a transport's TLS version and cipher suite, "" where there is no TLS."""
+def describe_tls(transport: asyncio.BaseTransport, proof: Proof) -> str:
+    """Give a transport's TLS version and cipher suite and how the peer was verified, "" where there is no TLS."""
     tls = transport.get_extra_info("ssl_object")
-    return f"{tls.version()} {tls.cipher()[0]}" if tls is not None else ""
+    return f"{tls.version()} {tls.cipher()[0]} verified={proof.value}" if tls is not None else ""
 
 
 class TlsContexts(Protocol):
-    """Where client contexts come from; each is made once."""
+    """Where client contexts come from, each made once, and who can read certificates."""
 
-    def for_level(self, level: TlsLevel, ca_file: str = "") -> ssl.SSLContext:
-        """Give the context of a level; raises ValueError when `ca_file` cannot be read."""
+    def for_level(self, level: TlsLevel, ca_file: str = "", client: tuple[str, str] = ("", "")) -> ssl.SSLContext:
+        """Give the context of a level; raises ValueError when a file cannot be used."""
+
+    def check_tlsa(self, chain: Sequence[bytes], records: Sequence[Tlsa], names: Sequence[str], now: float) -> str:
+        """Say why no TLSA record vouches for a chain of certificates, "" when one does; `now` is a Unix time."""
 
 
 async def open_session(
@@ -108,7 +135,7 @@ async def open_session(
     """
     began = clock()
     opened: Session | OpenFault
-    opening = _Opening(host, address, settings, contexts, timeouts)
+    opening = _Opening(host, address, settings, contexts, timeouts, clock)
     tokens = settings.credentials.tokens if settings.credentials is not None else None
     if tokens is None:
         opened = await opening.open()
@@ -138,24 +165,42 @@ class _Opening:
     """Attempts to open a session, one after another; `stage` is where the last one is."""
 
     def __init__(
-        self, host: Host, address: str, settings: SessionSettings, contexts: TlsContexts, timeouts: Timeouts
+        self,
+        host: Host,
+        address: str,
+        settings: SessionSettings,
+        contexts: TlsContexts,
+        timeouts: Timeouts,
+        clock: Callable[[], float],
     ) -> None:
         self._host = host
         self._address = address
         self._settings = settings
+        self._policy = settings.policy or TlsPolicy(settings.tls)
         self._contexts = contexts
         self._timeouts = timeouts
+        self._clock = clock
         self._stage = Stage.CONNECT
         self._extensions = Extensions()
         self._token = ""
 
     async def open(self, token: str = "") -> Session | OpenFault:
-        """Open it as the TLS level wants; with `may` a second time, in plain text, after a failed handshake."""
+        """Open it as the policy wants; with `may` a second time, in plain text, after a failed handshake.
+
+        An MTA-STS policy in mode testing is tried first as if it were enforced; what it refuses is noted.
+        """
         self._token = token
-        tls = plan(self._settings.tls, self._host)
+        tls = plan(self._policy, self._host)
+        trial_fault = plain_because = ""
+        if self._policy.on_trial:
+            opened = await self._run(TRIAL)
+            if not (trial_fault := _tls_fault(opened)):
+                return opened
         opened = await self._run(tls)
-        if isinstance(opened, OpenFault) and tls.retry_plain and opened.stage is Stage.STARTTLS and opened.fault:
-            opened = await self._run(_PLAIN)
+        if tls.retry_plain and (plain_because := _tls_fault(opened)):
+            opened = await self._run(PLAIN)
+        if isinstance(opened, Session):
+            opened.trial_fault, opened.plain_because = trial_fault, plain_because
         return opened
 
     async def _run(self, tls: TlsPlan) -> Session | OpenFault:
@@ -168,6 +213,8 @@ class _Opening:
             await self._greet(client)
             if context is not None and not self._host.implicit_tls:
                 await self._start_tls(client, context, tls)
+            elif context is not None:
+                self._check_tlsa(client)
             if self._settings.credentials is not None:
                 await self._log_in(client, self._settings.credentials)
             # The library lets go by being forgotten: its protocol hears nothing more once another one is set.
@@ -175,7 +222,7 @@ class _Opening:
             if transport is None:
                 # The peer's last answer was read, and that it has gone since.
                 return fault_at(self._stage, NetFault.CLOSED, "the peer closed the connection")
-            return Session(self._host, self._address, cast(asyncio.Transport, transport), self._extensions)
+            return Session(self._host, self._address, cast(asyncio.Transport, transport), self._extensions, tls.proof)
         except Refusal as refusal:
             return refusal.fault
         except OPENING_ERRORS as error:
@@ -189,7 +236,7 @@ class _Opening:
             return None
         level = TlsLevel.VERIFY if tls.verify else TlsLevel.ENCRYPT
         try:
-            return self._contexts.for_level(level, self._settings.ca_file)
+            return self._contexts.for_level(level, self._settings.ca_file, self._settings.client)
         except ValueError as error:
             raise Refusal(fault_at(Stage.STARTTLS, NetFault.TLS_FAILED, str(error))) from error
 
@@ -198,7 +245,7 @@ class _Opening:
         connection = await dial(self._address, host.port, settings.source_address, timeouts.connect)
         self._stage = Stage.GREETING
         client = aiosmtplib.SMTP(
-            hostname=_tls_name(host, self._address),
+            hostname=self._tls_name(),
             sock=connection,
             local_hostname=settings.hello,
             timeout=timeouts.greeting,
@@ -228,15 +275,27 @@ class _Opening:
             if tls.required:
                 raise Refusal(fault_at(self._stage, NetFault.TLS_MISSING, "the host does not offer STARTTLS"))
             return
-        name = _tls_name(self._host, self._address)
         try:
-            await client.starttls(server_hostname=name, timeout=self._timeouts.starttls)
+            await client.starttls(server_hostname=self._tls_name(), timeout=self._timeouts.starttls)
         except aiosmtplib.SMTPResponseException:
             # Refused before any handshake: where TLS is only welcome, this session goes on without it.
             if tls.required or not client.is_connected:
                 raise
             return
+        self._check_tlsa(client)
         await self._greet(client)
+
+    def _check_tlsa(self, client: aiosmtplib.SMTP) -> None:
+        """Demand that a TLSA record vouches for the peer, where the policy has some; before anything secret is said."""
+        records = self._policy.tlsa
+        if not records:
+            return
+        self._stage = Stage.STARTTLS
+        assert client.transport is not None
+        names = dict.fromkeys((self._tls_name(), self._host.name.rstrip(".")))
+        wrong = self._contexts.check_tlsa(shown_chain(client.transport), records, tuple(names), self._clock())
+        if wrong:
+            raise Refusal(fault_at(self._stage, NetFault.CERTIFICATE, f"DANE does not verify the host: {wrong}"))
 
     async def _log_in(self, client: aiosmtplib.SMTP, credentials: Credentials) -> None:
         self._stage = Stage.AUTH
@@ -247,13 +306,17 @@ class _Opening:
         if credentials.tokens is None:
             await login.by_password(credentials, is_secret)
         else:
-            name = _tls_name(self._host, self._address)
-            await login.by_token(credentials.username, self._token, name, self._host.port)
+            await login.by_token(credentials.username, self._token, self._tls_name(), self._host.port)
+
+    def _tls_name(self) -> str:
+        """Give the name that is asked for: the TLSA base domain, the host's, or the address where it has no name."""
+        return self._policy.server_name or self._host.name.rstrip(".") or self._address
 
 
-def _tls_name(host: Host, address: str) -> str:
-    """Give the name that the certificate must carry: the host's, or the address where the host is an address."""
-    return host.name.rstrip(".") or address
+def _tls_fault(opened: Session | OpenFault) -> str:
+    """Give the reason where TLS was what failed, by our own finding; else ""."""
+    is_ours = isinstance(opened, OpenFault) and opened.stage is Stage.STARTTLS and opened.fault is not None
+    return opened.reason if isinstance(opened, OpenFault) and is_ours else ""
 
 
 def _leave(client: aiosmtplib.SMTP) -> None:

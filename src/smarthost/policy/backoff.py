@@ -35,16 +35,16 @@ def next_attempt(retry: Retry, attempts: int, now: float, jitter: float) -> floa
     return now + retry.schedule[step] * (1.0 + JITTER * jitter)
 
 
-def deadline(retry: Retry, arrival: float, expires: float, warned: int) -> float:
+def deadline(retry: Retry, released: float, expires: float, warned: int) -> float:
     """Give the Unix time at which an entry needs a look even when it is not tried: its next warning or its expiry.
 
-    `warned` counts the delay warnings that were sent.
+    `released` is when it could first be sent; `warned` counts the delay warnings that were sent.
     """
     if warned < len(retry.delay_warning):
-        return min(expires, arrival + retry.delay_warning[warned])
+        return min(expires, released + retry.delay_warning[warned])
     return expires
 
 
 def lifetime(retry: Retry, report: bool) -> float:
-    """Give the seconds after its arrival at which a message, or a report of ours, is given up (RFC 5321 4.5.4.1)."""
+    """Give the seconds after its release at which a message, or a report of ours, is given up (RFC 5321 4.5.4.1)."""
     return retry.report_lifetime if report else retry.lifetime

@@ -36,6 +36,8 @@ class NetFault(StrEnum):
     TOO_BIG = "too_big"
     EIGHT_BIT_MISSING = "eight_bit_missing"
     SMTPUTF8_MISSING = "smtputf8_missing"
+    STS_MISMATCH = "sts_mismatch"
+    REQUIRETLS_MISSING = "requiretls_missing"
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -146,10 +148,14 @@ _STATUS: Mapping[NetFault, tuple[int, int]] = MappingProxyType(
         NetFault.TOO_BIG: (3, 4),
         NetFault.EIGHT_BIT_MISSING: (6, 3),
         NetFault.SMTPUTF8_MISSING: (6, 7),  # RFC 6531 3.5
+        NetFault.STS_MISMATCH: (7, 5),
+        NetFault.REQUIRETLS_MISSING: (7, 30),  # RFC 8689 5
     }
 )
 _OF_DESTINATION = frozenset({NetFault.NXDOMAIN, NetFault.NULL_MX, NetFault.NO_ADDRESS, NetFault.MX_LOOP})
-_OF_MESSAGE = frozenset({NetFault.TOO_BIG, NetFault.EIGHT_BIT_MISSING, NetFault.SMTPUTF8_MISSING})
+_OF_MESSAGE = frozenset(
+    {NetFault.TOO_BIG, NetFault.EIGHT_BIT_MISSING, NetFault.SMTPUTF8_MISSING, NetFault.REQUIRETLS_MISSING}
+)
 _OF_HOST = frozenset({NetFault.TLS_MISSING, NetFault.CERTIFICATE})  # what waiting a moment does not mend
 
 

@@ -3,11 +3,13 @@
 import re
 from collections import deque
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_NAMES = MappingProxyType({1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"})
 _RATE = re.compile(r"(\d+)\s*/\s*(\d*)\s*([a-z]+)(?:\s*,\s*max_burst\s*=\s*(\d+))?", re.IGNORECASE)
 _QUOTA_FROM = 3600.0  # seconds; a period this long or longer is a quota, a shorter one is paced
 _BUCKETS = 64  # a power of two, so that the width of a bucket times their number is the period exactly
@@ -21,6 +23,11 @@ class Rate(msgspec.Struct, frozen=True):
     count: int
     period: float
     burst: int = 1
+
+    def __str__(self) -> str:
+        """Write it as in the configuration: "100/min", "5/s,max_burst=10"."""
+        unit = _NAMES.get(self.period) or f"{self.period:.0f}s"
+        return f"{self.count}/{unit}" + (f",max_burst={self.burst}" if self.burst > 1 else "")
 
     @property
     def is_quota(self) -> bool:
@@ -190,6 +197,10 @@ class Cells:
         for cell in self._cells:
             longest = max(longest, cell.wait(now))
         return longest
+
+    def waits(self, now: float) -> list[float]:
+        """Give the seconds of each rate, in their order."""
+        return [cell.wait(now) for cell in self._cells]
 
     def room(self, now: float) -> int:
         """Give how many may go at once; a great number where there is no rate."""

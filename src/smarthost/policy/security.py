@@ -1,11 +1,54 @@
-"""Decides what TLS must prove on the way to a host, from the level of its route."""
+"""Decides what TLS must prove on the way to a host: DANE over MTA-STS over the level of the route."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from types import MappingProxyType
 
 import msgspec
 
-from smarthost.mail.route import Host, TlsLevel
+from smarthost.mail.route import Deliver, Host, Site, StsMode, TlsLevel
+from smarthost.mail.tlsa import Tlsa
+
+
+class TlsSource(StrEnum):
+    """Who says what TLS must prove: the route of the configuration, the recipient's domain, or the host's zone."""
+
+    ROUTE = "route"
+    STS = "sts"
+    DANE = "dane"
+
+
+class Proof(StrEnum):
+    """How the peer of a session was verified, as log, trace and reports say it."""
+
+    NONE = "none"
+    CA = "ca"
+    STS = "sts"
+    DANE = "dane"
+
+
+class TlsPolicy(msgspec.Struct, frozen=True):
+    """What TLS must prove at one host, who says so, and why, in a sentence for people.
+
+    `tlsa` are the records of which one must match, for level DANE; `server_name` is the name to ask for, "" for the
+    host's own. `on_trial` says that an MTA-STS policy in mode testing would ask for more: what it would refuse is
+    told, and mail goes on.
+    """
+
+    level: TlsLevel
+    source: TlsSource = TlsSource.ROUTE
+    sentence: str = ""
+    tlsa: tuple[Tlsa, ...] = ()
+    server_name: str = ""
+    on_trial: bool = False
+
+
+class TlsaFinding(msgspec.Struct, frozen=True):
+    """What was found at a name as _25._tcp.mx.example: `records` that DNSSEC proves, or `nothing` says why none."""
+
+    name: str
+    records: tuple[Tlsa, ...] = ()
+    nothing: str = ""
 
 
 class TlsPlan(msgspec.Struct, frozen=True):
@@ -13,33 +56,91 @@ class TlsPlan(msgspec.Struct, frozen=True):
 
     `attempt`: TLS is used where it can be had; `required`: no mail without it; `verify`: the certificate must be
     trusted and match the host's name, or its address where the host is an address literal (RFC 6125 6.4, RFC 9525);
-    `retry_plain`: after a handshake that failed a new session goes without TLS (RFC 7435).
+    `retry_plain`: after a handshake that failed a new session goes without TLS (RFC 7435). `proof` is what a session
+    that came about has then shown.
     """
 
     attempt: bool
     required: bool
     verify: bool
     retry_plain: bool
+    proof: Proof = Proof.NONE
 
 
+PLAIN = TlsPlan(attempt=False, required=False, verify=False, retry_plain=False)
+TRIAL = TlsPlan(attempt=True, required=True, verify=True, retry_plain=False, proof=Proof.CA)
 _PLANS: Mapping[TlsLevel, TlsPlan] = MappingProxyType(
     {
-        TlsLevel.NONE: TlsPlan(attempt=False, required=False, verify=False, retry_plain=False),
+        TlsLevel.NONE: PLAIN,
         TlsLevel.MAY: TlsPlan(attempt=True, required=False, verify=False, retry_plain=True),
         TlsLevel.ENCRYPT: TlsPlan(attempt=True, required=True, verify=False, retry_plain=False),
-        TlsLevel.VERIFY: TlsPlan(attempt=True, required=True, verify=True, retry_plain=False),
+        TlsLevel.VERIFY: TlsPlan(attempt=True, required=True, verify=True, retry_plain=False, proof=Proof.CA),
+        TlsLevel.DANE: TlsPlan(attempt=True, required=True, verify=False, retry_plain=False, proof=Proof.DANE),
     }
 )
+_STS_PLAN = TlsPlan(attempt=True, required=True, verify=True, retry_plain=False, proof=Proof.STS)
 
 
-def plan(level: TlsLevel, host: Host) -> TlsPlan:
-    """Give the plan for a host; raises ValueError for DANE, which the configuration refuses.
+def plan(policy: TlsPolicy, host: Host) -> TlsPlan:
+    """Give the plan for a host.
 
     TLS on connect cannot be done without, whatever the level; the level then says whether it must prove anything.
     """
-    found = _PLANS.get(level)
-    if found is None:
-        raise ValueError(f"tls = {level.value!r} is not supported by this release")
+    if policy.level is TlsLevel.VERIFY and policy.source is TlsSource.STS:
+        return _STS_PLAN
+    found = _PLANS[policy.level]
     if host.implicit_tls and not found.required:
         return _PLANS[TlsLevel.ENCRYPT]
     return found
+
+
+def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:
+    """Leave out TLSA records that SMTP cannot use: usages 0 and 1, unknown numbers, digests of a wrong length.
+
+    RFC 7672 3.1.3 for the usages, RFC 7671 for the rest.
+    """
+    lengths = {1: 32, 2: 64}  # octets of SHA-256 and SHA-512
+    return tuple(
+        record
+        for record in records
+        if record.usage in (2, 3)
+        and record.selector in (0, 1)
+        and (len(record.data) > 0 if record.matching == 0 else len(record.data) == lengths.get(record.matching))
+    )
+
+
+def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy:
+    """Decide what TLS must prove at a host of a site; `dane` is what was found where the route asks for DANE.
+
+    Proved TLSA records come first (RFC 8461 2). Where there are some and none can be used, TLS is still demanded, with
+    any certificate (RFC 7672 2.2). Without, MTA-STS holds, then the route; its level "dane" then means may for MX
+    delivery, and verify for a relayhost, which is a named peer.
+    """
+    route = site.route
+    if dane is not None and dane.records:
+        found = usable(dane.records)
+        if found:
+            count = f"{len(found)} TLSA record{'s' if len(found) > 1 else ''}"
+            sentence = f"{count} at {dane.name}, proved by DNSSEC, say which certificate {host.name} has"
+            return TlsPolicy(TlsLevel.DANE, TlsSource.DANE, sentence, found, _server_name(dane.name))
+        sentence = f"{dane.name} has TLSA records, but none that SMTP can use: TLS is needed, with any certificate"
+        return TlsPolicy(TlsLevel.ENCRYPT, TlsSource.DANE, sentence)
+    level = route.tls
+    sentence = f"route {route.name} says {level.value}"
+    if level is TlsLevel.DANE:
+        level = TlsLevel.MAY if route.deliver is Deliver.MX else TlsLevel.VERIFY
+        why = dane.nothing if dane is not None and dane.nothing else "no TLSA record is proved by DNSSEC"
+        sentence += f", and {why}: as {level.value}"
+    if site.sts is StsMode.ENFORCE:
+        return TlsPolicy(
+            TlsLevel.VERIFY, TlsSource.STS, f"the MTA-STS policy of {site.sts_domain} is enforced (RFC 8461)"
+        )
+    on_trial = site.sts is StsMode.TESTING and level is not TlsLevel.VERIFY
+    if site.sts is StsMode.TESTING:
+        sentence += f"; the MTA-STS policy of {site.sts_domain} is in mode testing"
+    return TlsPolicy(level, TlsSource.ROUTE, sentence, on_trial=on_trial)
+
+
+def _server_name(tlsa_name: str) -> str:
+    """Give the TLSA base domain of _25._tcp.mx.example, which the server is asked for by name (RFC 7672 8.1)."""
+    return tlsa_name.split(".", 2)[2]

@@ -22,7 +22,11 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
         "and no attempt is spent.",
         Why.AUTOMATION: "A rule of [[automation]] has suspended the site because of what it replied; "
         "no attempt is spent, and `smarthost queue flush` ends it early.",
+        Why.SUSPENDED: "A person has suspended its site, its route or its user; no attempt is spent, "
+        "and `smarthost resume` ends it.",
         Why.UNRESOLVED: "DNS gave no answer about where to deliver; it is asked again on the retry schedule.",
+        Why.TLS_POLICY: "The MTA-STS policy of its domain allows none of the mail hosts that DNS names: somebody is in "
+        "the way, or the domain's own records do not agree; both are asked for again on the retry schedule.",
         Why.SCHEDULED: "Its sender asked that it be sent later.",
         Why.HELD: "It is held until somebody releases it.",
         Why.REPORT_FAILED: "It is a report that could not be delivered; reports are never reported on, "

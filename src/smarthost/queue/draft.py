@@ -62,7 +62,7 @@ class Way(Protocol):
     signers: Signers
     files: Workers
 
-    def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
+    def entries_for(self, message: Message) -> tuple[Entry, ...] | Reply:
         """Route the recipients of a message into entries."""
 
     def accepted(self, accepted: Accepted) -> None:
@@ -372,7 +372,7 @@ class Draft:
             tag=edited.tag,
             signatures=signature_names(self._keys) if self._keys else (),
         )
-        entries = intake.entries_for(message, max(edited.send_at, self.envelope.hold_until))
+        entries = intake.entries_for(message)
         if isinstance(entries, Reply) or not entries:
             if self._file is not None:
                 self._file.discard()

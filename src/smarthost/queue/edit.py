@@ -56,7 +56,7 @@ class Edited(msgspec.Struct, gc=False):
 
     `fields` are in order, trace first; `octets` is the section as it is sent, with the empty line that ends it;
     `from_domain` is the A-label domain of the first From address, "" if there is none; `utf8` says that the section
-    needs SMTPUTF8; `send_at` is a Unix time or 0.
+    needs SMTPUTF8. The envelope has what the message itself asks for: a priority, and a time of sending.
     """
 
     fields: list[Field]
@@ -65,7 +65,6 @@ class Edited(msgspec.Struct, gc=False):
     from_domain: str
     utf8: bool
     tag: str = ""
-    send_at: float = 0.0
 
 
 class _Shape(msgspec.Struct, frozen=True, gc=False):
@@ -106,6 +105,8 @@ def edit_header(
         shape = _find_shape(fields)
     if rewriter.has_rules or wishes[1] is not None:
         envelope = _rewrite_envelope(envelope, wishes[1], rewriter)
+    if wishes[2] > envelope.hold_until:
+        envelope = msgspec.structs.replace(envelope, hold_until=wishes[2])
     author, domain = _complete_fields(fields, shape, rules.default_domain)
     if shape.lacks and submission.add_missing_headers:
         _add_missing(fields, name, arrival.at, envelope.reverse_path, rules.hostname)
@@ -124,7 +125,7 @@ def edit_header(
     only = recipients[0].address if len(recipients) == 1 else ""
     fields.insert(0, (b"received", received(arrival, rules.hostname, name, only, hide_client=submission.hide_client)))
     octets = join_fields(fields)
-    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes[0], wishes[2])
+    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes[0])
 
 
 def join_fields(fields: list[Field]) -> bytes:

@@ -57,16 +57,16 @@ class Intake:
         self.feed.publish(accepted.events[0])
         self.on_accepted(accepted)
 
-    def entries_for(self, message: Message, hold_until: float) -> tuple[Entry, ...] | Reply:
+    def entries_for(self, message: Message) -> tuple[Entry, ...] | Reply:
         """Route each recipient and group those that travel together; a Reply when a route rejects the message.
 
         Recipients of a route that discards get no entry.
         """
         envelope, at, rules = message.envelope, message.arrival.at, self.rules
-        recipients = envelope.recipients
+        recipients, hold_until = envelope.recipients, envelope.hold_until
         start = hold_until if hold_until > at else at
         expires = start + lifetime(rules.retry, message.report)
-        first_deadline = deadline(rules.retry, at, expires, 0)
+        first_deadline = deadline(rules.retry, start, expires, 0)
         # Nearly every message: one recipient, at once. Nothing is to be grouped.
         if len(recipients) == 1 and hold_until <= at:
             route = rules.route_for(message, recipients[0])
@@ -91,7 +91,6 @@ class Intake:
                 entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
             elif hold_until > at:
                 entry.why, entry.due = Why.SCHEDULED, hold_until
-                entry.deadline = max(hold_until, entry.deadline)
             entries.append(entry)
         return tuple(entries)
 
@@ -117,7 +116,7 @@ class Intake:
             report=True,
             signatures=signature_names(keys),
         )
-        entries = self.entries_for(message, 0.0)
+        entries = self.entries_for(message)
         return Accepted(message, Content(whole, "", len(whole)), () if isinstance(entries, Reply) else entries)
 
 

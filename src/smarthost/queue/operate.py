@@ -14,11 +14,21 @@ from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
-# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it (UNRESOLVED).
+# Reasons that memory knows: an entry's row has none of them, or not each row that waits for it.
 LIVE = frozenset(
-    {Why.SITE_THROTTLED, Why.SITE_BUSY, Why.RATE_LIMITED, Why.LOGIN_PAUSED, Why.AUTOMATION, Why.UNRESOLVED}
+    {
+        Why.SITE_THROTTLED,
+        Why.SITE_BUSY,
+        Why.RATE_LIMITED,
+        Why.LOGIN_PAUSED,
+        Why.QUOTA_USED,
+        Why.NO_UPSTREAM,
+        Why.AUTOMATION,
+        Why.SUSPENDED,
+        Why.UNRESOLVED,
+        Why.TLS_POLICY,
+    }
 )
-LIVE |= {Why.QUOTA_USED, Why.NO_UPSTREAM}
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
 LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
@@ -33,8 +43,16 @@ def _is_parked(entry: Entry) -> bool:
     return entry.why in PARKED
 
 
+def _is_put_off(entry: Entry) -> bool:
+    return entry.why is Why.SUSPENDED
+
+
 def _is_active(entry: Entry) -> bool:
     return entry.why not in PARKED
+
+
+def _is_tried(entry: Entry) -> bool:
+    return entry.why not in PARKED and entry.why is not Why.SCHEDULED
 
 
 class Withdraw(Protocol):
@@ -83,12 +101,12 @@ class Operator:
         self.reason_of: Callable[[Entry], Why] = lambda entry: entry.why
 
     async def flush(self, wanted: Filter, dry_run: bool = False) -> dict[str, int]:
-        """Make entries due now, parked ones left out, and let their queues be tried at once."""
+        """Make entries due now, parked and scheduled ones left out, and let their queues be tried at once."""
 
         def change(entry: Entry) -> None:
             entry.due = self._clock()
 
-        tally = await self._change(wanted, dry_run, _is_active, change, None)
+        tally = await self._change(wanted, dry_run, _is_tried, change, None)
         if not dry_run:
             self.awake(tally.queues)
         return tally.as_row()
@@ -103,11 +121,20 @@ class Operator:
         return (await self._change(wanted, dry_run, _is_active, change, Kind.HELD)).as_row()
 
     async def release(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
-        """Let parked entries go on, with the lifetime that is left to them but at least one attempt."""
-        return (await self._change(wanted, dry_run, _is_parked, self._make_due, Kind.RELEASED)).as_row()
+        """Let parked entries go on, with the lifetime that is left to them but at least one attempt.
+
+        One whose time of sending has not come waits for that.
+        """
+
+        def change(entry: Entry) -> None:
+            self._make_due(entry)
+            if entry.message.envelope.hold_until > entry.due:
+                entry.why, entry.due = Why.SCHEDULED, entry.message.envelope.hold_until
+
+        return (await self._change(wanted, dry_run, _is_parked, change, Kind.RELEASED)).as_row()
 
     async def retry_now(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
-        """Make entries due now and forget which hosts failed; they are routed again on their way."""
+        """Make entries due now, scheduled ones too, and forget which hosts failed; they are routed again by then."""
 
         def change(entry: Entry) -> None:
             entry.hosts_tried = ()
@@ -117,6 +144,20 @@ class Operator:
         if not dry_run:
             self.awake(tally.queues)
         return tally.as_row()
+
+    async def put_off(self, wanted: Filter, until: float, reason: str) -> dict[str, int]:
+        """Have entries that are due wait until a Unix time, maybe infinite; they still expire."""
+
+        def change(entry: Entry) -> None:
+            entry.why, entry.due, entry.last = Why.SUSPENDED, until, reason
+
+        now = self._clock()
+        tally = await self._change(wanted, False, lambda entry: _is_active(entry) and entry.due <= now, change, None)
+        return tally.as_row()
+
+    async def resume(self, wanted: Filter) -> dict[str, int]:
+        """Make entries due that were put off for a person, with the lifetime that is left to them."""
+        return (await self._change(wanted, False, _is_put_off, self._make_due, None)).as_row()
 
     async def fail(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Give entries up, with the reports that their senders asked for."""
@@ -140,7 +181,7 @@ class Operator:
         entry.hosts_tried = entry.avoids
         entry.why, entry.due = Why.RETRY if entry.attempts else Why.NEW, now
         entry.expires = max(entry.expires, now + self.retry.schedule[0])
-        entry.deadline = deadline(self.retry, entry.message.arrival.at, entry.expires, entry.warned)
+        entry.deadline = deadline(self.retry, entry.message.released_at, entry.expires, entry.warned)
 
     async def _change(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
 from smarthost.policy.depth import Depth
@@ -38,8 +38,12 @@ class ReadyQueue:
         "limits",
         "opening_cells",
         "quota",
+        "ruled_by",
+        "ruled_until",
         "site",
         "slowed_by",
+        "stopped_by",
+        "stopped_until",
         "suspended_by",
         "suspended_until",
         "todo",
@@ -74,8 +78,20 @@ class ReadyQueue:
         self.quota = _cells(ledger, site, "quota", quota) if quota else None
         self.cells = self._with_quota(self.usual_cells)
         self.is_paced = self._has_rates()
-        self.suspended_until = 0.0
+        self.suspended_until = self.ruled_until = self.stopped_until = 0.0
+        self.ruled_by = self.stopped_by = ""
         self.suspended_by = self.slowed_by = ""
+
+    @property
+    def suspended_why(self) -> Why:
+        """What a suspension is called: a person's or a rule's."""
+        return Why.SUSPENDED if self.stopped_until >= self.ruled_until else Why.AUTOMATION
+
+    def set_suspension(self) -> None:
+        """Follow a change of `ruled_until` or `stopped_until`: the later one holds."""
+        is_stopped = self.stopped_until >= self.ruled_until
+        self.suspended_until = max(self.stopped_until, self.ruled_until)
+        self.suspended_by = self.stopped_by if is_stopped else self.ruled_by
 
     def slow_down(self, rates: Iterable[Rate], connections: int | None, reason: str, now: float) -> None:
         """Add rates to those of the configuration, and lower the connections; what was sent just now counts."""
@@ -101,6 +117,12 @@ class ReadyQueue:
 
     def _has_rates(self) -> bool:
         return self.quota is not None or bool(self.limits.message_rate)
+
+    def slowest_rate(self, now: float) -> Rate | None:
+        """Give the message rate that holds mail back for the longest time now; None where none does."""
+        waits = zip(self.cells.waits(now), self.limits.message_rate, strict=False)
+        wait, rate = max(waits, key=lambda pair: pair[0], default=(0.0, None))
+        return rate if wait > 0.0 else None
 
     def push(self, entry: Entry) -> None:
         """Put an entry at the end of those of its priority and its user."""

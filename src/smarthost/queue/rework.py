@@ -21,7 +21,7 @@ def reencoded(parts: list[bytes], file: BinaryIO | None) -> tuple[list[Field], I
         if line == b"\r\n":
             break
         header.append(line)
-    return parse_fields(b"".join(header)), _blocks(lines)
+    return parse_fields(b"".join(header)), joined(lines)
 
 
 def _blocks_of_file(file: BinaryIO) -> Iterator[bytes]:
@@ -30,7 +30,7 @@ def _blocks_of_file(file: BinaryIO) -> Iterator[bytes]:
     return iter(partial(file.read, BLOCK), b"")
 
 
-def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
+def joined(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Join lines to blocks of about 64 KiB."""
     gathered: list[bytes] = []
     octets = 0

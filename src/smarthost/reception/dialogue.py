@@ -2,7 +2,7 @@
 
 import re
 
-from smarthost.mail.envelope import Envelope, Priority, Recipient
+from smarthost.mail.envelope import Envelope, Priority, Recipient, priority_of
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival
 from smarthost.mail.outcome import Stage
@@ -139,7 +139,10 @@ class Dialogue:
         )
 
     def envelope(self, mail: MailCommand) -> Envelope:
-        """Give what MAIL and RCPT said."""
+        """Give what MAIL and RCPT said; a priority that MAIL names goes before the user's own."""
+        priority = self.user.priority if self.user is not None else _MEDIUM
+        if mail.mt_priority is not None:
+            priority = priority_of(mail.mt_priority)
         return Envelope(
             self.reverse_path,
             tuple(self.recipients.values()),
@@ -147,8 +150,14 @@ class Dialogue:
             mail.envid,
             mail.body,
             mail.smtputf8,
-            priority=self.user.priority if self.user is not None else _MEDIUM,
+            hold_until=self.hold_until(mail),
+            priority=priority,
+            mt_priority=mail.mt_priority,
         )
+
+    def hold_until(self, mail: MailCommand) -> float:
+        """Give the Unix time before which MAIL wants nothing sent (RFC 4865), 0 where it says nothing of that."""
+        return self.parts.clock() + mail.hold_for if mail.hold_for else mail.hold_until
 
     def reject(self, stage: Stage, reply: Reply, recipient: str = "", user: str = "") -> Reply:
         """Publish a refusal, and give the reply back."""

@@ -7,9 +7,12 @@ from smarthost.mail.address import to_a_label
 from smarthost.mail.reply import Reply
 from smarthost.policy.admission import Networks, Submission
 from smarthost.wire.extensions import Extensions, format_ehlo
+from smarthost.wire.submission import format_date_time
 
 IDLE_TIMEOUT = 300.0  # seconds, RFC 5321 4.5.3.2.7
 HANDSHAKE_TIMEOUT = 30.0  # seconds for a TLS handshake
+LONGEST_HOLD = 366 * 86400  # seconds for which a client may have a message held (RFC 4865)
+_DAY = 86400
 MOST_LABELS = 4096
 MOST_LINES = 1024  # whole MAIL and RCPT lines whose meaning is remembered
 LONGEST_LINE = 512  # octets of such a line
@@ -27,6 +30,7 @@ class Terms:
     """
 
     __slots__ = (
+        "_day",
         "_ehlo",
         "_labels",
         "default_domain",
@@ -58,9 +62,8 @@ class Terms:
         self.greeting = f"220 {hostname} ESMTP smarthost\r\n".encode()
         self.heard: dict[bytes, Act] = {}
         self._labels: dict[str, str] = {}
-        self._ehlo = {
-            (starttls, auth): self._format_ehlo(starttls, auth) for starttls in (False, True) for auth in (False, True)
-        }
+        self._day = 0
+        self._ehlo: dict[tuple[bool, bool], bytes] = {}
 
     def label_of(self, domain: str) -> str | None:
         """Give the A-label form of a domain as `mail.address.to_a_label` does, remembered for the next time."""
@@ -80,11 +83,21 @@ class Terms:
                 self.heard.clear()
             self.heard[line] = act
 
-    def ehlo(self, starttls: bool, auth: bool) -> bytes:
-        """Give the whole reply to EHLO, with or without STARTTLS and AUTH offered."""
-        return self._ehlo[starttls, auth]
+    def ehlo(self, starttls: bool, auth: bool, now: float) -> bytes:
+        """Give the whole reply to EHLO, with or without STARTTLS and AUTH offered.
 
-    def _format_ehlo(self, starttls: bool, auth: bool) -> bytes:
+        The latest release that it names (RFC 4865 3) is that of the day's beginning, so that it is written once a day.
+        """
+        day = int(now // _DAY)
+        if day != self._day:
+            self._day = day
+            self._ehlo.clear()
+        reply = self._ehlo.get((starttls, auth))
+        if reply is None:
+            reply = self._ehlo[starttls, auth] = self._format_ehlo(starttls, auth, day * _DAY + LONGEST_HOLD)
+        return reply
+
+    def _format_ehlo(self, starttls: bool, auth: bool, hold_until: int) -> bytes:
         offered = Extensions(
             pipelining=True,
             size=self.submission.max_message_size,
@@ -92,6 +105,9 @@ class Terms:
             smtputf8=True,
             enhanced_status_codes=True,
             dsn=True,
+            mt_priority=True,
+            hold_for=LONGEST_HOLD,
+            hold_until=format_date_time(hold_until),
             starttls=starttls,
             auth=MECHANISMS if auth else (),
         )

@@ -21,6 +21,7 @@ from smarthost.mail.reply import (
 from smarthost.policy.admission import check_sender
 from smarthost.reception.content import Content
 from smarthost.reception.dialogue import Dialogue
+from smarthost.reception.terms import LONGEST_HOLD
 from smarthost.wire.command import MailCommand, parse_mail, parse_rcpt
 
 _OK = OK.encode()
@@ -32,6 +33,7 @@ NESTED_MAIL = make_reply(503, "5.5.1", "A transaction is open already")
 MAIL_FIRST = make_reply(503, "5.5.1", "Send MAIL first")
 BAD_SENDER_DOMAIN = make_reply(501, "5.1.7", "The domain of the reverse-path cannot exist")
 BAD_RECIPIENT_DOMAIN = make_reply(501, "5.1.3", "The domain of the recipient cannot exist")
+HELD_TOO_LONG = make_reply(554, "5.5.4", f"A message is held for {LONGEST_HOLD // 86400} days at most")
 SENDS_TOO_FAST = make_reply(450, "4.7.1", "Message rate exceeded, try again later")
 
 Verb = Callable[[Dialogue, bytes], bytes | Reply]
@@ -43,7 +45,7 @@ def ehlo(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
     if not name:
         return BAD_SYNTAX
     dialogue.greet(name, extended=True)
-    return dialogue.terms.ehlo(dialogue.offers_starttls, dialogue.offers_auth)
+    return dialogue.terms.ehlo(dialogue.offers_starttls, dialogue.offers_auth, dialogue.parts.clock())
 
 
 def helo(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
@@ -110,6 +112,9 @@ def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
         return BAD_SENDER_DOMAIN
     if line.command.size > dialogue.terms.submission.max_message_size:
         return MESSAGE_TOO_BIG
+    until = dialogue.hold_until(line.command)
+    if until and until > parts.clock() + LONGEST_HOLD:
+        return HELD_TOO_LONG
     if not parts.has_space():
         return DISK_FULL
     user = dialogue.user

@@ -7,6 +7,7 @@ from typing import Protocol
 from smarthost.mail.envelope import Priority
 from smarthost.mail.event import Event, Kind
 from smarthost.policy.suppression import SUPPRESSED
+from smarthost.report.bounded import MAX_VALUES
 
 # Seconds; from a memory copy to a slow disk, and on to a slow upstream.
 FAST_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -63,6 +64,7 @@ class Counters:
         self.recipients: defaultdict[tuple[str, str], int] = defaultdict(int)  # route, action
         self.attempts: defaultdict[tuple[str, str, str], int] = defaultdict(int)  # route, stage, class
         self.tls_sessions: defaultdict[tuple[str, str], int] = defaultdict(int)  # "in" or "out", version
+        self.certificate_expiry: dict[tuple[str, str], float] = {}  # site, host: the Unix time, when last seen
         self.logins: defaultdict[str, int] = defaultdict(int)  # "ok", "refused", "busy"
         self.sessions: defaultdict[str, int] = defaultdict(int)  # listener
         self.open_sessions: defaultdict[str, int] = defaultdict(int)  # listener; goes up and down
@@ -70,6 +72,7 @@ class Counters:
         self.reports_failed = 0
         self.messages_unsigned = 0
         self.ambiguous = 0
+        self.conversions: defaultdict[str, int] = defaultdict(int)  # form: "ascii_header" or "seven_bit"
         self.internal_errors: defaultdict[str, int] = defaultdict(int)  # part
         self.accept_seconds = Histogram(FAST_SECONDS)
         self._commits: tuple[CommitStats, tuple[float, ...], tuple[float, ...]] | None = None
@@ -91,6 +94,14 @@ class Counters:
             self.rejected[(event.listener, reason)] += 1
         elif kind is Kind.REPORTED:
             self.reports += 1
+
+    def saw_certificate(self, site: str, host: str, expires: float | None) -> None:
+        """Note when the certificate of an upstream expires (Unix time); those seen longest ago go beyond the bound."""
+        self.certificate_expiry.pop((site, host), None)
+        if expires is not None:
+            while len(self.certificate_expiry) >= MAX_VALUES:
+                del self.certificate_expiry[next(iter(self.certificate_expiry))]
+            self.certificate_expiry[(site, host)] = expires
 
     def follow_commits(self, stats: CommitStats, seconds: tuple[float, ...], sizes: tuple[float, ...]) -> None:
         """Show a spool's own counts, with the bounds of their buckets, as our commit histograms."""

@@ -34,6 +34,9 @@ HELP: Mapping[str, str] = {
         "Transactions whose session was lost behind the end of data: the recipients may get the message "
         "twice. Alert when it keeps rising: a firewall or an upstream that times out early."
     ),
+    "conversions": (
+        "Messages converted for hosts that lack 8BITMIME or SMTPUTF8, by form (ascii_header, seven_bit). No alert."
+    ),
     "internal_errors": "Errors of our own, by part; the log has a traceback of each. Alert on any increase.",
     "sessions": "Sessions opened by clients, by listener. Alert together with sessions_open.",
     "sessions_open": "Sessions of clients that are open, by listener. Alert at 80 % of max_connections.",
@@ -69,6 +72,10 @@ HELP: Mapping[str, str] = {
     "site_suspended": (
         "1 for a site that gets nothing at present: throttled after failures, or suspended by a rule of "
         "[[automation]]. Alert when it stays 1 for an hour."
+    ),
+    "upstream_certificate_expiry_timestamp_seconds": (
+        "When the certificate that a relayhost showed at the last session expires, in Unix seconds, by site and host. "
+        "Alert when it is less than 7 days ahead (this - time() < 604800): with tls = verify, mail waits from then on."
     ),
     "disk_free_ratio": (
         "Free space of the data directory, 0 to 1. Alert below 0.1; the relay itself stops accepting at min_free_space."

@@ -77,6 +77,7 @@ class RelayCollector(Collector):
         yield _counter("reports_failed", (), {(): counters.reports_failed})
         yield _counter("messages_unsigned", (), {(): counters.messages_unsigned})
         yield _counter("ambiguous", (), {(): counters.ambiguous})
+        yield _counter("conversions", ("form",), _single({"ascii_header": 0, "seven_bit": 0} | counters.conversions))
         yield _counter("internal_errors", ("part",), _single(dict(counters.internal_errors)))
         yield _counter("log_lines_dropped", (), {(): self._log_dropped()})
 
@@ -112,6 +113,8 @@ class RelayCollector(Collector):
         for site, suspended in gauges.site_suspended.items():
             suspensions[(fold(site, sites),)] += suspended
         yield _gauge("site_suspended", ("site",), suspensions)
+        expiry = dict(self._counters.certificate_expiry)
+        yield _gauge("upstream_certificate_expiry_timestamp_seconds", ("site", "host"), expiry)
         yield _gauge("disk_free_ratio", (), {(): gauges.disk_free_ratio})
         yield _gauge("event_loop_lag_seconds", (), {(): self._lag()})
 

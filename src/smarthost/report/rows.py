@@ -58,6 +58,8 @@ def message_row(message: Message) -> Row:
         "body": str(envelope.body),
         "smtputf8": envelope.smtputf8,
         "priority": str(envelope.priority),
+        "mt_priority": envelope.mt_priority,
+        "hold_until": _time(envelope.hold_until),
         "tag": message.tag,
         "report": message.report,
         "signed": list(message.signatures),

@@ -294,6 +294,12 @@ class MemorySpool:
             raise FileNotFoundError(file)
         return self._files[file][offset : offset + count]
 
+    def open_file(self, file: str) -> BinaryIO:
+        """Open a content file; raises FileNotFoundError."""
+        if file not in self._files:
+            raise FileNotFoundError(file)
+        return BytesIO(self._files[file])
+
     async def verify_file(self, message: int) -> bool:
         """Say whether a content file is whole."""
         kept = self._messages.get(message)

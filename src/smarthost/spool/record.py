@@ -60,6 +60,13 @@ def entry_row(entry: Entry) -> Row:
     return entry.message.id, entry.number, entry.queue, due, deadline, why, _state(entry), lane
 
 
+def lane_of(meta: bytes | None) -> str:
+    """Read from a message's row the lane of its entries (`Entry.lane`)."""
+    if meta is None:  # a damaged database: what has no message is swept by the recovery
+        return "2"
+    return Entry(_decode_message(meta), 0, "", (), 0.0, 0.0, 0.0).lane
+
+
 def update_row(entry: Entry) -> Row:
     """Write an entry for `schema.UPDATE_ENTRY`, whose key comes last; its lane is what it was."""
     return (*entry_row(entry)[2:7], entry.message.id, entry.number)

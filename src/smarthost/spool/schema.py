@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+from smarthost.spool.record import lane_of
 from smarthost.spool.store import SpoolError
 
 DATABASE = "spool.db"
@@ -32,12 +33,12 @@ _SCHEMA_1 = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('schema', 0), ('last_id', 0), ('entries', 0)",
 )
-# Which entries of a queue are read first is decided by lane, so that a long lane hides no other; the one that every
-# entry had before is that of medium priority and no user.
+# Which entries of a queue are read first is decided by lane, so that a long lane hides no other.
 # `limit_state` is what rates remember, by their names (`policy.ledger`). A suppression without `expires` stays until a
 # person removes it.
 _SCHEMA_2 = (
     "ALTER TABLE entry ADD COLUMN lane TEXT NOT NULL DEFAULT '2'",
+    "UPDATE entry SET lane = lane_of((SELECT meta FROM message WHERE id = entry.message))",
     "DROP INDEX entry_due",
     "CREATE INDEX entry_lane ON entry (queue, lane, due) WHERE due IS NOT NULL",
     "CREATE TABLE limit_state (name TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID",
@@ -118,6 +119,7 @@ def migrate(connection: sqlite3.Connection) -> int:
         )
     if version == len(MIGRATIONS):
         return version
+    connection.create_function("lane_of", 1, lane_of, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[version:]:
@@ -130,6 +132,8 @@ def migrate(connection: sqlite3.Connection) -> int:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    finally:
+        connection.create_function("lane_of", 1, None)
     return version
 
 

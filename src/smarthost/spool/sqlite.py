@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -205,6 +206,10 @@ class SqliteSpool:
     async def read_file(self, file: str, offset: int, count: int) -> bytes:
         """Read octets of a content file; raises OSError. Their CRC is not checked: `verify_file` does that."""
         return await self._reader.ask(self._contents.read, file, offset, count)
+
+    def open_file(self, file: str) -> BinaryIO:
+        """Open a content file for a worker thread; raises OSError."""
+        return (self._contents.path / file).open("rb")
 
     async def verify_file(self, message: int) -> bool:
         """Read a content file whole and compare it with its row; true when there is no file."""

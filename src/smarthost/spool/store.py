@@ -219,6 +219,9 @@ class Spool(Protocol):
     async def read_file(self, file: str, offset: int, count: int) -> bytes:
         """Read octets of a content file; raises FileNotFoundError or OSError."""
 
+    def open_file(self, file: str) -> BinaryIO:
+        """Open a content file for a worker thread; raises FileNotFoundError or OSError."""
+
     async def verify_file(self, message: int) -> bool:
         """Read a message's whole content file against its recorded size and CRC; true when there is no file."""
 

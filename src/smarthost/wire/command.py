@@ -1,4 +1,4 @@
-"""Reads and writes MAIL and RCPT with their parameters (RFC 5321 4.1.1, RFC 1870, 3461, 4954, 6152, 6531)."""
+"""Reads and writes MAIL and RCPT with their parameters (RFC 5321 4.1.1; 1870, 3461, 4865, 4954, 6152, 6531, 6710)."""
 
 import re
 
@@ -7,6 +7,7 @@ import msgspec
 from smarthost.mail.address import split_mailbox
 from smarthost.mail.envelope import Body, Notify, Recipient, Ret
 from smarthost.mail.reply import BAD_PARAMETER, BAD_SYNTAX, Reply, make_reply
+from smarthost.wire.submission import read_date_time, read_interval, read_priority
 from smarthost.wire.xtext import decode_orcpt, decode_xtext, encode_orcpt, encode_xtext, is_plain
 
 MAX_ENVID = 100  # characters as sent, RFC 3461 4.4
@@ -32,7 +33,7 @@ _PATH = re.compile(r'(?:FROM|TO): *<(?:@[^,:<> ]+(?:,@[^,:<> ]+)*:)?((?:"(?:[^"\
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([^\x00-\x20=\x7f]+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
-_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"})
+_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "HOLDFOR", "HOLDUNTIL", "MT-PRIORITY"})
 _RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
 # Looked up for each command: an attribute of an enum costs more than a name of the module.
 _NOTHING_ASKED = Notify.UNSPECIFIED
@@ -44,7 +45,8 @@ class MailCommand(msgspec.Struct, frozen=True, gc=False):
     """A MAIL command: `reverse_path` "" is the null one; it may lack a domain.
 
     `size` is the octets that the client announced, 0 if it did not; `envid` is decoded; `auth` is the decoded AUTH
-    parameter, "" for "<>", None where there was none (RFC 4954 5).
+    parameter, "" for "<>", None where there was none (RFC 4954 5). `hold_for` are seconds and `hold_until` is a Unix
+    time, not both (RFC 4865), 0 for none; `mt_priority` is -9 to 9 (RFC 6710) or None.
     """
 
     reverse_path: str
@@ -54,6 +56,9 @@ class MailCommand(msgspec.Struct, frozen=True, gc=False):
     ret: Ret | None = None
     envid: str = ""
     auth: str | None = None
+    hold_for: int = 0
+    hold_until: float = 0.0
+    mt_priority: int | None = None
 
 
 class RcptCommand(msgspec.Struct, frozen=True, gc=False):
@@ -213,6 +218,9 @@ def _read_mail(path: str, parameters: dict[str, str]) -> MailCommand | Reply:
     envid = decode_xtext(raw_envid)
     raw_auth = parameters.get("AUTH")
     auth = "" if raw_auth == "<>" else decode_xtext(raw_auth or "")
+    hold_for = read_interval(parameters.get("HOLDFOR", "0"))
+    hold_until = read_date_time(parameters["HOLDUNTIL"]) if "HOLDUNTIL" in parameters else 0.0
+    mt_priority = read_priority(parameters.get("MT-PRIORITY", "0"))
     if (
         _SIZE.fullmatch(size) is None
         or body not in ("7BIT", "8BITMIME")
@@ -220,6 +228,10 @@ def _read_mail(path: str, parameters: dict[str, str]) -> MailCommand | Reply:
         or envid is None
         or len(raw_envid) > MAX_ENVID
         or auth is None
+        or hold_for is None
+        or hold_until is None
+        or mt_priority is None
+        or ("HOLDFOR" in parameters and "HOLDUNTIL" in parameters)
     ):
         return BAD_SYNTAX
     return MailCommand(
@@ -230,6 +242,9 @@ def _read_mail(path: str, parameters: dict[str, str]) -> MailCommand | Reply:
         Ret(ret) if ret else None,
         envid,
         None if raw_auth is None else auth,
+        hold_for,
+        hold_until,
+        mt_priority if "MT-PRIORITY" in parameters else None,
     )
 
 

@@ -13,6 +13,7 @@ from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.wire.data import has_long_line
 from smarthost.wire.dsn_text import clean, explain, wrap
 from smarthost.wire.header import field_value, fold_long_field, has_utf8, parse_fields, split_header
+from smarthost.wire.submission import format_date_time
 from smarthost.wire.trace import format_date
 from smarthost.wire.xtext import encode_orcpt
 
@@ -156,6 +157,8 @@ def _status_part(facts: ReportFacts, is_global: bool, plain: bool) -> bytes:
     if came_from := _mta_name(facts.received_from):
         lines.append(f"Received-From-MTA: dns; {came_from}")
     lines += [f"Arrival-Date: {format_date(message.arrival.at)}", f"X-Smarthost-Id: {format_id(message.id)}"]
+    if message.envelope.hold_until:  # RFC 4865 7
+        lines.append(f"Future-Release-Request: until;{format_date_time(message.envelope.hold_until)}")
     for recipient in facts.recipients:
         lines += ["", *_recipient_fields(recipient, format_id(message.id), is_global)]
     if not is_global:
@@ -187,6 +190,8 @@ def _recipient_fields(recipient: ReportRecipient, log_id: str, is_global: bool) 
         lines += wrap(f"Diagnostic-Code: smtp; {clean(str(reply))}", indent=" ")
     else:
         lines += wrap(f"Diagnostic-Code: X-Smarthost; {clean(outcome.reason) or 'unknown'}", indent=" ")
+    if outcome.tls:
+        lines += wrap(f"X-Smarthost-TLS: {clean(outcome.tls)}", indent=" ")
     if recipient.last_attempt:
         lines.append(f"Last-Attempt-Date: {format_date(recipient.last_attempt)}")
     lines.append(f"Final-Log-ID: {log_id}")

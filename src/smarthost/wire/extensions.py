@@ -10,7 +10,8 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `size` is None where SIZE is not offered and 0 where it is offered without a limit, else octets (RFC 1870);
     `auth` are mechanism names in upper case, in the server's order; `max_recipients` and `max_transactions` are RCPTMAX
-    and MAILMAX of LIMITS (RFC 9422), 0 where they are not announced.
+    and MAILMAX of LIMITS (RFC 9422), 0 where they are not announced. `hold_for` are the seconds and `hold_until` is the
+    date-time of FUTURERELEASE (RFC 4865), 0 and "" where it is not offered.
     """
 
     pipelining: bool = False
@@ -22,9 +23,12 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     chunking: bool = False
     starttls: bool = False
     requiretls: bool = False
+    mt_priority: bool = False
     auth: tuple[str, ...] = ()
     max_recipients: int = 0
     max_transactions: int = 0
+    hold_for: int = 0
+    hold_until: str = ""
 
     @classmethod
     def parse(cls, lines: Sequence[str]) -> "Extensions":
@@ -51,9 +55,12 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             chunking="CHUNKING" in found,
             starttls="STARTTLS" in found,
             requiretls="REQUIRETLS" in found,
+            mt_priority="MT-PRIORITY" in found,
             auth=tuple(dict.fromkeys(found.get("AUTH", ()))),
             max_recipients=_number(limits.get("RCPTMAX", "")),
             max_transactions=_number(limits.get("MAILMAX", "")),
+            hold_for=_number("".join(found.get("FUTURERELEASE", ())[:1])),
+            hold_until="".join(found.get("FUTURERELEASE", ())[1:2]),
         )
 
 
@@ -69,6 +76,8 @@ def format_ehlo(hostname: str, extensions: Extensions) -> bytes:
         (extensions.chunking, "CHUNKING"),
         (extensions.starttls, "STARTTLS"),
         (extensions.requiretls, "REQUIRETLS"),
+        (extensions.mt_priority, "MT-PRIORITY"),
+        (bool(extensions.hold_for), f"FUTURERELEASE {extensions.hold_for} {extensions.hold_until}"),
         (bool(extensions.auth), "AUTH " + " ".join(extensions.auth)),
         (bool(extensions.max_recipients or extensions.max_transactions), _limits(extensions)),
     ]

@@ -1,7 +1,7 @@
 """Finds the mailboxes in address fields as people and programs really write them, and changes nothing else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from smarthost.mail.address import split_mailbox
 
@@ -52,6 +52,15 @@ def replace_address(raw: bytes, old: str, new: str) -> bytes:
     for start, end in reversed(spans):
         raw = raw[:start] + new.encode() + raw[end:]
     return raw
+
+
+def replace_addresses(value: bytes, change: Callable[[str], str]) -> bytes:
+    """Give an address field's value in which each addr-spec is what `change` makes of it; all else stays as it is."""
+    for (start, end), address in reversed(list(_mailboxes(value, 0))):
+        changed = change(address)
+        if changed != address:
+            value = value[:start] + changed.encode() + value[end:]
+    return value
 
 
 def complete_address(raw: bytes, default_domain: str) -> bytes:

@@ -41,7 +41,7 @@ def reencode(lines: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
             if part.number in long_parts:
                 encoder = _ENCODER[part.coding]()
                 encoded = part.number
-                octets = _declare(part)
+                octets = declare(part)
             yield from _header_lines(octets)
         elif encoder is not None:
             yield encoder.feed(octets)
@@ -55,7 +55,7 @@ def _is_long(piece: bytes) -> bool:
     return len(piece) > MAX_TEXT_LINE and len(piece.removesuffix(b"\r\n")) > MAX_TEXT_LINE
 
 
-def _declare(part: Part) -> bytes:
+def declare(part: Part) -> bytes:
     """Give a part's header with the encoding that its body gets, in the old field's place or at the end."""
     encoding = _NEW_ENCODING.get(part.coding)
     raws = [raw for _, raw in part.fields]

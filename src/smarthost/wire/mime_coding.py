@@ -1,5 +1,6 @@
 """Encodes bodies as quoted-printable or base64, and cuts long lines of those that are encoded already (RFC 2045 6)."""
 
+import re
 from binascii import b2a_base64, b2a_qp
 from typing import Protocol
 
@@ -7,6 +8,7 @@ from smarthost.wire.data import MAX_TEXT_LINE
 
 _LINE = 76  # characters, RFC 2045 6.7 (5) and 6.8
 _OCTETS = 57  # that fill one line of base64
+_HIGH = re.compile(rb"[\x80-\xff]")
 
 
 class Encoder(Protocol):
@@ -88,6 +90,14 @@ class QuotedPrintableCutter:
         return self._held
 
 
+class QuotedPrintableMender(QuotedPrintableCutter):
+    """Writes octets above 127 as "=XX" in a quoted-printable body that must not have any (RFC 2045 6.7)."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Give the piece mended, and cut where it is long."""
+        return super().feed(_HIGH.sub(lambda found: b"=%02X" % found[0][0], piece))
+
+
 class Radix64Cutter:
     """Cuts the lines of a base64 body that are over 998 octets at 76."""
 
@@ -110,6 +120,14 @@ class Radix64Cutter:
     def end(self, before_boundary: bool) -> bytes:
         """Give what is left of a last line without line end."""
         return self._held
+
+
+class Radix64Mender(Radix64Cutter):
+    """Leaves octets above 127 out of a base64 body: whoever decodes it would pass over them (RFC 2045 6.8)."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Give the piece mended, and cut where it is long."""
+        return super().feed(_HIGH.sub(b"", piece))
 
 
 def _to_quoted_printable(text: bytes) -> bytes:

@@ -193,6 +193,8 @@ def _read_boundary(content_type: bytes) -> bytes:
 
 
 def _choose_coding(media: bytes, subtype: bytes, encoding: bytes) -> Coding:
+    if media == b"message" and subtype.startswith(b"global-"):
+        media = b"text"  # parts of a report in UTF-8, which may be encoded (RFC 6533 3, 4, 5)
     if media in (b"multipart", b"message"):
         return Coding.LEAVE
     if encoding in _IDENTITY:
