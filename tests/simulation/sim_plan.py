@@ -27,6 +27,7 @@ class Mail:
     size: int
     identity: str = ""
     priority: Priority = Priority.MEDIUM
+    held: float = 0.0  # seconds for which it is to wait first
 
     @property
     def content(self) -> bytes:
@@ -206,6 +207,7 @@ def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
                 rng.choice((100, 100, 100, 2000, 20_000)) if rng.random() < 0.995 else 300_000,
                 rng.choice(("", "app1", "app2")) if is_mixed else "",
                 rng.choice(tuple(Priority)) if is_mixed else Priority.MEDIUM,
+                rng.uniform(1.0, ARRIVING) if is_mixed and rng.random() < 0.1 else 0.0,
             )
         )
 
@@ -284,5 +286,7 @@ def _draw_acts(rng: Random, plan: Plan, domains: list[str]) -> None:
     for _ in range(rng.randint(1, 12)):
         act = rng.choice(("hold", "hold", "release", "flush", "flush", "retry", "fail", "delete"))
         chosen = rng.choice(domains[1:] if act in ("fail", "delete") else ["", *domains])
+        if act == "retry" and rng.random() < 0.5:
+            act, chosen = "suspend", rng.choice(("app1", "app2", *(f"mx0.{site.name}" for site in plan.sites[1:])))
         plan.acts.append((rng.uniform(0.0, ARRIVING + LIFETIME / 2), act, chosen))
     plan.acts.sort()

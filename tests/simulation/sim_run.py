@@ -200,7 +200,7 @@ class Life:
         await relay.bookkeeper.start()
         await relay.scheduler.start()
         arrivals = asyncio.ensure_future(self._arrive())
-        person = asyncio.ensure_future(Person(run.plan, relay.operator, world).act())
+        person = asyncio.ensure_future(Person(run.plan, relay, world).act())
         ticks = looks = 0
         while self.clock.elapsed < until:
             await asyncio.sleep(min(1.0, until - self.clock.elapsed + 1e-6))
@@ -230,6 +230,7 @@ class Life:
     def _tick(self, ticks: int) -> None:
         """Do what the server's watch does once a second, and look whether memory is as it should be."""
         relay, plan, now = self.relay, self._run.plan, self.clock()
+        relay.suspender.tick(now)
         for dispatcher in self._dispatchers():
             dispatcher.tick(now)
             ready = dispatcher.ready
@@ -285,6 +286,8 @@ class Life:
             run.arrived()
             recipients = tuple(Recipient(r, r.rpartition("@")[2], int(mail.notify)) for r in mail.recipients)
             envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}", priority=mail.priority)
+            if mail.held:
+                envelope = msgspec.structs.replace(envelope, hold_until=self.clock() + mail.held)
             arrival = Arrival(at=self.clock(), door="sim", client="192.0.2.1", identity=mail.identity)
             draft = self.relay.intake.begin(arrival, envelope)
             for start in range(0, len(mail.content), 65536):
@@ -307,7 +310,7 @@ class Life:
         def next_job(asking: Transfer) -> Job | None:
             job = give(asking)
             if job is not None:
-                self.oracle.tried(job)
+                self.oracle.tried(job, dispatcher.ready.site)
                 self.oracle.took("messages", name, limits.message_rate)
                 self.oracle.took("quota", name, quota)
             return job
