@@ -238,7 +238,7 @@ def test_every_key_of_the_contract_is_read(tmp_path: Path) -> None:
         "ses": Login("u2", "p2"),
     }
     assert config.limits == (
-        Limit(LimitMatch("*.google.com", "ses"), 20, "100/min", ("100/s", "10000/d"), 100, 50, 60.0),
+        Limit(LimitMatch("*.google.com", "ses"), 20, "100/min", ("100/s", "10000/d"), 100, 50, 60.0, number=1),
     )
     assert LimitTable(config.limits)
     assert config.automation == (

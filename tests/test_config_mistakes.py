@@ -121,10 +121,6 @@ NOT_YET = [
     ("[[listener]]\ntrusted_proxies = ['10.0.0.0/8']", "listener[0].trusted_proxies"),
     ("[tls]\nclient_ca = '/x'", "tls.client_ca"),
     ("[http]\ntokens = ['x']", "http.tokens"),
-    ("[[limit]]\nmatch = { user = 'app1' }", "limit[0].match.user"),
-    ("[[limit]]\nmatch = { sender_domain = 'example.org' }", "limit[0].match.sender_domain"),
-    ("[[limit]]\nmatch = { destination = 'example.org' }", "limit[0].match.destination"),
-    ("[[limit]]\non_limit = 'error'", "limit[0].on_limit"),
 ]
 
 
@@ -138,6 +134,24 @@ def test_what_this_release_cannot_do_is_refused(tmp_path: Path, text: str, key: 
 
 REPLY = "match = { reply = 'x' }"
 WRONG = [
+    ("[[limit]]\non_limit = 'error'", 'limit[0].on_limit: is "error", which is for limits whose match has nothing but'),
+    (
+        "[[limit]]\nmatch = { user = 'a', tag = 'b' }\non_limit = 'error'",
+        'limit[0].on_limit: is "error", which is for limits whose match has nothing but destination, sender_domain',
+    ),
+    (
+        "[[limit]]\nmatch = { user = 'a' }\non_limit = 'error'\nmax_connections = 1",
+        'limit[0].max_connections: does not go with on_limit = "error"; allowed are message_rate, recipient_rate',
+    ),
+    (
+        "[[limit]]\nmatch = { user = 'a' }\nidle_timeout = '1s'",
+        "limit[0].idle_timeout: is for whole sites; it is allowed",
+    ),
+    (
+        "[[limit]]\nmatch = { tag = 'a', site = 'b' }",
+        "limit[0].match.site: stands beside tag; a limit with tag may have",
+    ),
+    ("[[limit]]\nrecipient_rate = ['x']", "limit[0].recipient_rate[0]: 'x' is no rate"),
     ("hostname = '[192.0.2.1]'", "hostname: is"),
     ("hostname = '192.0.2.1'", "hostname: is"),
     ("hostname = 5", "hostname: is 5, but must be text"),

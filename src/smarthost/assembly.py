@@ -41,17 +41,19 @@ from smarthost.network.sts import StsPolicies
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limit_sources import limit_sources
-from smarthost.policy.limits import LimitTable
+from smarthost.policy.limits import LimitTable, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
+from smarthost.policy.restraints import Restraints
 from smarthost.policy.rewriting import Rewriter
 from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
-from smarthost.queue.draft import Rules
 from smarthost.queue.edit import EditRules
+from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.rules import Rules
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import Key
@@ -59,6 +61,7 @@ from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
 from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
+from smarthost.reception.door_limits import DoorLimits
 from smarthost.reception.parts import Parts
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -130,16 +133,22 @@ class Relay:
         # By site: queues of the configurations before, for their sessions, and until when those matter.
         self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
-        self.hall = Hall(
-            self.scheduler, spool, self.settler, self.remedies, self.connector, self.make_transfer, clock, loop
-        )
-        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, clock)
-        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, clock)
+        self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
+        self.gates.follow(self.rules.restraints)
+        self.hall = self._make_hall()
+        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
+        self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
         self.promoter.rng = self.rng
         self.has_space = True
         self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
+        self.door_limits = DoorLimits(self.bookkeeper.ledger, clock)
+        self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
+
+    def _make_hall(self) -> Hall:
+        parts = (self.scheduler, self.spool, self.settler, self.remedies, self.connector)
+        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates)
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
@@ -195,6 +204,7 @@ class Relay:
         self.logins.follow(config)
         self.connector.clear()
         self.credentials.replace(config.users)
+        self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door.terms = make_terms(config)
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
@@ -202,6 +212,7 @@ class Relay:
             if dispatcher.ready.window.taken:
                 self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
+        self.gates.follow(self.rules.restraints)
         self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
@@ -209,6 +220,7 @@ class Relay:
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
         self.bookkeeper.ledger.tidy(self.clock())
+        self.gates.tidy()
         named = self.promoter.tidy()
         self.scheduler.tidy()
         self.dispatchers = {
@@ -296,6 +308,7 @@ class Relay:
             clock=self.clock,
             route_refusal=self._route_refusal,
             has_space=lambda: self.has_space,
+            limits=self.door_limits,
             tls=self.tls,
         )
 
@@ -332,7 +345,7 @@ def make_rules(config: Config, keyring: Keyring) -> Rules:
     )
     routing = config.routes()
     report = _report_route(config, routing.routes)
-    return Rules(edit=edit, routing=routing, retry=config.retry, keyring=keyring, report_route=report)
+    return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits))
 
 
 def _report_route(config: Config, routes: Mapping[str, Route]) -> Route | None:

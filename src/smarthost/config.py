@@ -8,6 +8,7 @@ import msgspec
 
 from smarthost.config_automation import read_automation
 from smarthost.config_conversion import read_conversion
+from smarthost.config_limits import read_limits
 from smarthost.config_read import Findings, Table, read_bool, read_path, read_positive_duration, show
 from smarthost.config_routes import read_routing
 from smarthost.config_sections import (
@@ -16,7 +17,6 @@ from smarthost.config_sections import (
     read_dns,
     read_history,
     read_http,
-    read_limits,
     read_listeners,
     read_log,
     read_report,

@@ -37,7 +37,6 @@ from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Route, TlsLevel
 from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, Submission, Tls, User
 from smarthost.policy.backoff import Retry
-from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.rewriting import Rewrite
 from smarthost.report.maillog import LogFormat, LogLevel
 
@@ -47,11 +46,6 @@ HTTP_ADDRESS = "127.0.0.1:9587"
 class _Protocol(StrEnum):
     SMTP = "smtp"
     HTTP = "http"
-
-
-class _OnLimit(StrEnum):
-    DEFER = "defer"
-    ERROR = "error"
 
 
 def _refuse_repeats(pairs: Iterable[tuple[Table, object]], key: str, what: str) -> None:
@@ -207,45 +201,6 @@ def read_rewrites(top: Table) -> tuple[Rewrite, ...]:
         table.finish()
         rewrites.append(rule)
     return tuple(rewrites)
-
-
-def read_limits(top: Table, routes: Collection[str]) -> tuple[Limit, ...]:
-    """Read the [[limit]] tables; `routes` are the names that may be matched."""
-    return tuple(_read_limit(table, routes) for table in top.tables("limit"))
-
-
-def _read_limit(table: Table, routes: Collection[str]) -> Limit:
-    limit = Limit(
-        match=_read_limit_match(table.table("match"), routes),
-        max_connections=table.take("max_connections", read_count, None),
-        max_connection_rate=table.take("max_connection_rate", read_rate, None),
-        message_rate=table.take_list("message_rate", read_rate, or_one=True) if table.has("message_rate") else None,
-        max_messages_per_connection=table.take("max_messages_per_connection", read_count, None),
-        max_recipients_per_transaction=table.take("max_recipients_per_transaction", read_count, None),
-        idle_timeout=table.take("idle_timeout", read_positive_duration, None),
-    )
-    table.know("message_rate")
-    if table.take("on_limit", read_choice(_OnLimit), _OnLimit.DEFER) is _OnLimit.ERROR:
-        table.refuse("on_limit", f'is "error", which {NOT_YET}; allowed is defer')
-    table.finish()
-    return limit
-
-
-def _read_limit_match(table: Table, routes: Collection[str]) -> LimitMatch:
-    match = LimitMatch(
-        site=table.take("site", read_optional(read_glob), ""),
-        route=table.take("route", read_optional(read_word), ""),
-        destination=table.take("destination", read_optional(read_glob), ""),
-        sender_domain=table.take("sender_domain", read_optional(read_glob), ""),
-        user=table.take("user", read_optional(read_glob), ""),
-    )
-    check_route_name(table, "route", match.route, routes)
-    for key in ("destination", "sender_domain", "user"):
-        if getattr(match, key):
-            instead = "; a user's own limit is message_rate in [[user]]" if key == "user" else ""
-            table.refuse(key, f"{NOT_YET}; allowed are site and route{instead}")
-    table.finish()
-    return match
 
 
 def read_retry(table: Table) -> Retry:

@@ -26,8 +26,8 @@ from smarthost.policy.admission import check_sender
 from smarthost.policy.limits import LimitTable
 from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
 from smarthost.policy.waiting import SENTENCES
-from smarthost.queue.draft import Rules
 from smarthost.queue.intake import REJECTED
+from smarthost.queue.rules import Rules
 from smarthost.report.timestamp import format_time
 
 _DELIVERY = {

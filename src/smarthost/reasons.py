@@ -11,6 +11,7 @@ from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
 from smarthost.mail.route import Site
 from smarthost.policy.waiting import SENTENCES
+from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import Key, Waiting
 
@@ -42,11 +43,12 @@ class Reasons:
         scheduler: Scheduler,
         connector: Connector,
         dispatcher_of: Callable[[str, Key], Dispatcher | None],
+        gates: Gates,
         clock: Callable[[], float],
     ) -> None:
         """Join the parts; `dispatcher_of` finds the dispatcher of an entry by the name of its queue and its key."""
         self._scheduler, self._connector = scheduler, connector
-        self._dispatcher_of, self._clock = dispatcher_of, clock
+        self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
 
     def why(self, entry: Entry) -> Why:
@@ -75,8 +77,13 @@ class Reasons:
         if entry.why is Why.SCHEDULED and entry.due > now:
             return Reason(entry.why, SENTENCES[entry.why], entry.message.arrival.at, entry.due)
         queue = self._scheduler.queues.get(entry.queue)
-        if queue is not None and queue.blocked_until > now:
+        if queue is not None and queue.blocked_until > now and queue.blocked_why is not Why.RATE_LIMITED:
             return self._blocked(entry, queue, dispatcher)
+        if entry.due <= now and (held := self._gates.reason_of(entry)) is not None:
+            gate, until = held
+            text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: {gate.restraint.label}."
+            since = max(entry.message.arrival.at, entry.due)
+            return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due == _NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
@@ -84,7 +91,7 @@ class Reasons:
         since = max(entry.message.arrival.at, entry.due)
         if any(transfer.carries(entry.key) for transfer in dispatcher.transfers):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
-        wait = dispatcher.ready.cells.wait(now)
+        wait = dispatcher.ready.wait(now)
         if wait > 0.0 and (quota := dispatcher.ready.quota) is not None and quota.wait(now) >= wait:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:

@@ -162,6 +162,7 @@ class Server:
     async def _drain_delivery(self, relay: Relay, deadline: float) -> None:
         """Let sessions finish what they carry, then end them; what is answered is settled before the spool closes."""
         dispatchers = [*relay.dispatchers.values(), *relay.retired]
+        relay.gates.close()
         for dispatcher in dispatchers:
             dispatcher.retire()
         while time.monotonic() < deadline and not all(dispatcher.is_quiet for dispatcher in dispatchers):

@@ -71,6 +71,9 @@ def test_start_is_quick() -> None:
         ("queue", "export"),
         ("trace",),
         ("explain",),
+        ("suspend", "site"),
+        ("suspend", "planet", "x"),
+        ("resume",),
         ("dkim", "generate", "--domain", "example.org"),
         ("sink", "--login", "nobody"),
         ("sink", "--listen", "nowhere"),
@@ -98,7 +101,18 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"usage: smarthost {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [("queue", "list"), ("trace", ID), ("reload",), ("queue", "hold", ID)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("queue", "list"),
+        ("trace", ID),
+        ("reload",),
+        ("queue", "hold", ID),
+        ("suspend",),
+        ("resume", "user", "x"),
+        ("explain", "x@example.org"),
+    ],
+)
 def test_relay_that_is_down_exits_69(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """A command that needs the relay says that it is not running."""
     ended = run(*arguments, "--data-directory", str(tmp_path))

@@ -14,9 +14,10 @@ from smarthost.policy.admission import LongLines, Submission
 from smarthost.policy.backoff import Retry
 from smarthost.policy.rewriting import Rewriter
 from smarthost.policy.routing import RoutingTable
-from smarthost.queue.draft import Draft, Rules
+from smarthost.queue.draft import Draft
 from smarthost.queue.edit import EditRules
 from smarthost.queue.intake import Intake
+from smarthost.queue.rules import Rules
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool

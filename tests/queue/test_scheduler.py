@@ -284,3 +284,50 @@ async def test_a_row_that_is_settled_while_deadlines_are_read_is_left_alone() ->
     await asyncio.sleep(0.05)
     await scheduler.stop()
     assert overdue == []
+
+
+class FailingSpool(MemorySpool):
+    """A spool whose next reads fail, as on a disk with a bad block or for want of a descriptor."""
+
+    failures = 0
+
+    async def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        """Fail while failures are left."""
+        self._fail()
+        return await super().due(queue, lane, before, limit)
+
+    async def deadlines(self, before: float, limit: int) -> list[Entry]:
+        """Fail while failures are left."""
+        self._fail()
+        return await super().deadlines(before, limit)
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the disk does not answer")
+
+
+@pytest.mark.parametrize("expires", [False, True])
+async def test_a_read_that_fails_once_stops_nothing(
+    expires: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What could not be read is read again a moment later, be it what is due or what expires; the fault is told."""
+    monkeypatch.setattr(scheduling, "READ_AGAIN", 0.02)
+    clock = Clock()
+    spool = FailingSpool(asyncio.get_running_loop(), clock)
+    scheduler, offered = make(spool, clock)
+    expired: list[Entry] = []
+    scheduler.overdue = expired.extend
+    message = accepted(1, due=T0 + 7200 if expires else T0)
+    message.entries[0].deadline = T0 - 1 if expires else T0 + 14400
+    await put(spool, message)
+    spool.failures = 2
+    await scheduler.start()
+
+    def came() -> list[Entry]:
+        clock.now += 0.01
+        return expired if expires else offered
+
+    await until(came)
+    assert any("does not answer" in str(record.exc_info) for record in caplog.records)
+    await scheduler.stop()

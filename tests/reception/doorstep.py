@@ -20,6 +20,7 @@ from smarthost.policy.admission import Auth, Listener, Submission, Tls, User
 from smarthost.policy.ledger import Ledger
 from smarthost.reception.accept import Door
 from smarthost.reception.credentials import Credentials
+from smarthost.reception.door_limits import DoorLimits
 from smarthost.reception.parts import Parts
 from smarthost.reception.terms import Terms
 from smarthost.report.counters import Counters
@@ -245,6 +246,7 @@ async def doorstep(
     intake, events, now = FakeIntake(), [], [1_790_000_000.0]
     given: dict[str, Any] = {
         "intake": intake,
+        "limits": DoorLimits(Ledger(), lambda: now[0]),
         "credentials": Credentials(users, lambda: now[0], Ledger()),
         "feed": Feed([events.append]),
         "counters": Counters(),

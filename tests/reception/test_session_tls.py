@@ -34,6 +34,25 @@ async def test_starttls_forgets_what_was_said_in_the_clear(tmp_path):
         assert (await client.say("QUIT")).startswith("221")
 
 
+async def test_requiretls_is_offered_within_tls_only(tmp_path):
+    """RFC 8689 3: outside TLS the parameter is not known, also to who has heard the same line within TLS."""
+    async with doorstep(tmp_path) as step:
+        client = await step.greeted()
+        assert "REQUIRETLS" not in await client.say("EHLO x")
+        await client.starttls(step.trust)
+        assert "250-REQUIRETLS" in await client.say("EHLO x")
+        line = f"{ENVELOPE[0]} REQUIRETLS"
+        assert (await client.say(line)).startswith("250")
+        await client.say(*ENVELOPE[1:])
+        await client.send(b"Subject: x\r\n\r\nhi\r\n.\r\n")
+        assert (await client.reply()).startswith("250")
+        [draft] = step.intake.accepted
+        assert draft.envelope.requiretls
+        plain = await step.greeted()
+        assert (await plain.say(line)).startswith("555 5.5.4")
+        assert (await plain.say(ENVELOPE[0])).startswith("250")
+
+
 @on_both_loops
 async def test_commands_injected_behind_starttls_close_the_session(tmp_path):
     """What stands behind STARTTLS in the clear is never taken as said under TLS (CVE-2011-0411)."""

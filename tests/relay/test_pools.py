@@ -10,8 +10,10 @@ import pytest
 from relay_house import FAST, SLOW, House
 
 from smarthost.config_types import Login
+from smarthost.control_verbs import Resume, Suspend
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.delivery.pool import Pool
+from smarthost.mail.entry import Entry
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.report.timestamp import parse_time
@@ -253,8 +255,8 @@ async def test_all_upstreams_are_tried_again_side_by_side(house: House, monkeypa
 async def first_pool(house: House) -> Pool:
     """Have the pool made before there is any mail."""
     relay = house.server.relay
-    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback))
-    relay.promoter._waiting["relayhost"] = []
+    waiting = relay.promoter._waiting["relayhost"] = []
+    relay.promoter._keep(relay.promoter._find_pool("relayhost", house.config.fallback, waiting))
     await house.until(lambda: relay.promoter.pool_of("relayhost") is not None)
     pool = relay.promoter.pool_of("relayhost")
     assert pool is not None
@@ -312,3 +314,58 @@ async def test_an_upstream_that_does_not_keep_up_gives_mail_away(house: House) -
         await house.until(lambda: len([n for n in numbers if relayed(house, [n])]) == 40 - stuck.ready.busy)
         await asyncio.sleep(0)
         assert b.counts.messages >= 20
+
+
+async def test_a_shutdown_does_not_spin(house: House) -> None:
+    """While a transaction is waited for at the end, what its pool cannot carry any more is not read again and again."""
+    async with crooked(b"220 peer\r\n", b"250 peer\r\n") as slow:
+        await house.open(fallback=pool_of(upstream(slow)), retry=SLOW, shutdown_timeout=2.0)
+        await send(house, 3)
+        await house.until(lambda: house.server.relay.dispatchers[f"relayhost/{slow}"].ready.busy > 0)
+        spool, reads = house.server.spool, 0
+        read = spool.due
+
+        async def counted(queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+            nonlocal reads
+            reads += 1
+            return await read(queue, lane, before, limit)
+
+        house.server.relay.scheduler._spool.due = counted  # type: ignore[method-assign]
+        await house.server.stop()
+        assert reads < 20
+
+
+async def test_a_suspended_upstream_is_passed_over(house: House) -> None:
+    """What a person suspends gets nothing; with the whole route suspended mail waits as suspended, until it goes on."""
+    async with sinks(2) as (a, b):
+        await house.open(fallback=pool_of(upstream(hop_of(a)), upstream(hop_of(b), 1)), retry=SLOW)
+        first = await send(house, 1)
+        await house.until(lambda: relayed(house, first))
+        suspension = house.server.operations.suspension
+        await suspension.suspend(Suspend("site", "127.0.0.2", 0.0, "maintenance"))
+        numbers = await send(house, 3)
+        await house.until(lambda: relayed(house, numbers))
+        assert (a.counts.messages, b.counts.messages) == (1, 3)
+        await suspension.suspend(Suspend("route", "relayhost", 0.0, "maintenance"))
+        waiting = await send(house, 2)
+        await house.until(lambda: house.server.relay.scheduler.total == 0)
+        row = await reason_of(house, waiting[0])
+        assert row["why"] == "suspended" and row["until"] is None and "maintenance" in str(row["text"])
+        await suspension.resume(Resume("site", "127.0.0.2"))
+        await suspension.resume(Resume("route", "relayhost"))
+        await house.until(lambda: relayed(house, waiting))
+        assert a.counts.messages == 3
+
+
+async def test_a_quota_survives_a_restart(house: House) -> None:
+    """What an upstream has taken counts after a restart, so that nobody gets a fresh quota by it."""
+    async with sinks(2) as (a, b):
+        pool = pool_of(upstream(hop_of(a), quota=("6/h",)), upstream(hop_of(b), 1))
+        await house.open(fallback=pool, retry=SLOW)
+        numbers = await send(house, 4)
+        await house.until(lambda: relayed(house, numbers))
+        await house.server.stop()
+        await house.open(fallback=pool, retry=SLOW)
+        more = await send(house, 5)
+        await house.until(lambda: relayed(house, more))
+        assert (a.counts.messages, b.counts.messages) == (6, 3)

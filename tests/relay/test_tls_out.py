@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import smtplib
 import ssl
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from smarthost.config_types import Dns
 from smarthost.crypto.tls import certificate_expiry
 from smarthost.mail.entry import Why
 from smarthost.mail.event import Event, Kind
+from smarthost.mail.message import parse_id
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
+from smarthost.policy.admission import Auth, Listener, Tls
+from smarthost.policy.routing import Match, RouteRule
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
+from smarthost.wire.extensions import Extensions
 
 HERE = "127.0.0.77"  # a loopback address whose ports 25 and 443 are likely to be free
 ZONE = f"""
@@ -120,7 +125,63 @@ async def test_mta_sts_from_dns_to_delivery(house: House, authority: trustme.CA)
         await sink.stop()
 
 
+async def test_requiretls_goes_to_proved_hosts_that_offer_it(house: House, authority: trustme.CA) -> None:
+    """RFC 8689: MAIL asks for it again; without proof or offer the message fails, and its report returns no content."""
+    context, _ = server_side(authority, "localhost")
+    sinks = [Sink(SinkSettings(offers=Extensions(requiretls=offered)), context) for offered in (True, False)]
+    for sink in sinks:
+        await sink.start()
+    hops = [NextHop("localhost", sink.address[1]) for sink in sinks]
+    ways = [(hops[0], TlsLevel.VERIFY), (hops[0], TlsLevel.ENCRYPT), (hops[1], TlsLevel.VERIFY)]
+    routes = [
+        RouteRule(Match(recipient=(f"*@{name}.example",)), Route(name, Deliver.RELAYHOST, (hop,), level))
+        for name, (hop, level) in zip(("good", "unproved", "unoffered"), ways, strict=True)
+    ]
+    door = Listener(address="127.0.0.1:0", tls=Tls.STARTTLS, auth=Auth.NONE)
+    await house.open(route_rules=tuple(routes), listeners=(door,))
+    try:
+        numbers = {name: await send_secret(house, f"250@{name}.example") for name in ("good", "unproved", "unoffered")}
+        relayed = await told(house, numbers["good"], Kind.RELAYED)
+        assert relayed.tls.endswith(" verified=ca")
+        for name in ("unproved", "unoffered"):
+            failed = await told(house, numbers[name], Kind.FAILED)
+            assert failed.status == "5.7.30" and "REQUIRETLS" in failed.reply
+        await house.until(lambda: len(house.sink.messages) == 2)
+        assert [mail.mail.endswith(" REQUIRETLS") for mail in sinks[0].messages] == [True]
+        for report in house.sink.messages:
+            assert b"Status: 5.7.30" in report.content and b"secret" not in report.content
+            assert b"Message-ID: <known@example.org>" in report.content
+    finally:
+        for sink in sinks:
+            await sink.stop()
+
+
+async def send_secret(house: House, recipient: str) -> int:
+    """Send one message with REQUIRETLS by smtplib, over TLS; gives its id."""
+
+    def talk() -> int:
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        with smtplib.SMTP(*house.address, timeout=20) as client:
+            client.starttls(context=trusting)
+            client.ehlo()
+            assert client.has_extn("requiretls")
+            assert client.mail("app@example.org", ["REQUIRETLS"])[0] == 250
+            client.rcpt(recipient)
+            content = b"From: app@example.org\r\nMessage-ID: <known@example.org>\r\nSubject: secret\r\n\r\nsecret\r\n"
+            code, text = client.data(content)
+            assert code == 250, text
+            number = parse_id(text.decode().rsplit(" ", 1)[1])
+            assert number is not None
+            return number
+
+    return await asyncio.to_thread(talk)
+
+
 async def told(house: House, number: int, kind: Kind) -> Event:
     """Wait for an event of a message."""
-    await house.until(lambda: kind in house.kinds(number))
+    try:
+        await house.until(lambda: kind in house.kinds(number))
+    except TimeoutError:
+        raise AssertionError(f"no {kind} of {number}: {house.events}") from None
     return next(event for event in house.events if event.message == number and event.event is kind)

@@ -200,11 +200,11 @@ class Oracle:
                 self.blame(f"{key} to {recipient.address} is tried {MOST_TRIES} times in {now - times[0]:.1f} s")
                 times.clear()
 
-    def took(self, what: str, site: str, rates: tuple[Rate, ...]) -> None:
-        """Count a transaction or a connection of a site against its rates."""
+    def took(self, what: str, site: str, rates: tuple[Rate, ...], count: int = 1) -> None:
+        """Count transactions, recipients or connections of a site, or of what else is limited, against its rates."""
         place = f"{what} {site}"
-        self.taken.setdefault(place, []).append(self._clock())
-        if rates:
+        self.taken.setdefault(place, []).extend([self._clock()] * count)
+        for _ in range(count if rates else 0):
             pace = self.paces.get(place)
             if pace is None:
                 pace = self.paces[place] = Pace(rates)

@@ -3,6 +3,7 @@
 from sim_plan import GONE, HOME, LIFETIME, NULL, UNSURE, WELL, Plan
 from sim_site import Site, Temper
 
+from smarthost.policy.glob import compile_globs
 from smarthost.policy.limits import Limit
 from smarthost.policy.rate import parse_rate
 
@@ -19,6 +20,8 @@ def patience_of(plan: Plan) -> dict[str, float]:
 
     They do not count for recipients who are refused for a while.
     """
+    if any(limit.match.sender_domain for limit in plan.limits):
+        return {}
     if plan.relayhosts and not plan.relayed:
         return dict.fromkeys((*plan.exchangers, NULL, GONE, UNSURE), _patience_of_pool(plan))
     moved = {domain for _, domain, _ in plan.moves}
@@ -42,7 +45,8 @@ def _patience_of_pool(plan: Plan) -> float:
     sites = [site for name in plan.relayhosts for site in plan.sites if site.name == name]
     safe = [site for site in sites if _is_plain(site) and not _limits_of(plan, site)]
     free = {name for name, (_, _, quota) in zip(plan.relayhosts, plan.pool, strict=False) if not quota}
-    if not any(site.name in free for site in safe) or plan.dns_outages:
+    is_restrained = any(limit.match.destination for limit in plan.limits)
+    if not any(site.name in free for site in safe) or plan.dns_outages or is_restrained:
         return 0.0
     tempers = [site.temper for site in sites]
     if any(t.deaths or t.cuts or t.tarpits or t.patience or t.login_refused for t in tempers):
@@ -63,9 +67,14 @@ def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
     reply = 8 * temper.latency + 2 * temper.think
     most = limits.max_connections if limits and limits.max_connections else FIRST_SESSIONS
     seconds = count * ROUND_TRIPS * reply / min(most, FIRST_SESSIONS)
-    if limits is None:
+    restraints = _restraints_of(plan, domains)
+    rates = [text for each in restraints for text in (*(each.message_rate or ()), *(each.recipient_rate or ()))]
+    if any(each.max_connections for each in restraints):
+        seconds += count * ROUND_TRIPS * reply
+    if limits is None and not rates:
         return seconds
-    rates = [*(limits.message_rate or ()), *([limits.max_connection_rate] if limits.max_connection_rate else [])]
+    if limits is not None:
+        rates += [*(limits.message_rate or ()), *([limits.max_connection_rate] if limits.max_connection_rate else [])]
     for text in rates:
         rate = parse_rate(text)
         if rate.is_quota and count > rate.count / 2:
@@ -76,3 +85,9 @@ def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
 
 def _limits_of(plan: Plan, site: Site) -> Limit | None:
     return next((limit for limit in plan.limits if limit.match.site == f"mx0.{site.name}"), None)
+
+
+def _restraints_of(plan: Plan, domains: list[str]) -> list[Limit]:
+    """Give the limits of destinations of a site."""
+    globs = [(limit, compile_globs((limit.match.destination,))) for limit in plan.limits if limit.match.destination]
+    return [limit for limit, glob in globs if any(map(glob.fullmatch, domains))]

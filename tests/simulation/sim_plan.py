@@ -89,6 +89,7 @@ def draw(seed: int) -> Plan:
         site = _add_site(plan, name, hosted, hosts, temper, even=rng.random() < 0.5)
         _break_some(rng, plan, site)
         _limit(rng, plan, site)
+        _restrain(rng, plan, hosted)
         domains += hosted
     domains += [name for name in (GONE, NULL, UNSURE) if rng.random() < 0.2]
     _draw_mail(rng, plan, domains)
@@ -179,6 +180,21 @@ def _limit(rng: Random, plan: Plan, site: Site) -> None:
             max_messages_per_connection=rng.choice((None, 1, 3)),
             max_recipients_per_transaction=rng.choice((None, 1, 2)),
             idle_timeout=rng.choice((None, 0.5, 20.0)),
+        )
+    )
+
+
+def _restrain(rng: Random, plan: Plan, hosted: list[str]) -> None:
+    """Limit a destination of the site, or each of them, whatever the site may be given in all."""
+    if rng.random() < 0.7:
+        return
+    plan.limits.append(
+        Limit(
+            LimitMatch(destination=rng.choice((hosted[-1], f"*{hosted[0]}"))),
+            message_rate=rng.choice((None, ("20/min",), ("1/s,max_burst=3", "60/h"), ("90/h",))),
+            recipient_rate=rng.choice((None, ("1/s,max_burst=4",), ("90/h",))),
+            max_connections=rng.choice((None, 1, 2)),
+            number=len(plan.limits) + 1,
         )
     )
 

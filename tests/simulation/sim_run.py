@@ -29,6 +29,7 @@ from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import Match, RouteRule
 from smarthost.queue import contents, scheduler
+from smarthost.queue.rules import facts_of
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 
@@ -312,11 +313,20 @@ class Life:
             if job is not None:
                 self.oracle.tried(job, dispatcher.ready.site)
                 self.oracle.took("messages", name, limits.message_rate)
+                self.oracle.took("recipients", name, limits.recipient_rate, len(job.recipients))
+                self._count_restraints(job, name.partition("/")[0])
                 self.oracle.took("quota", name, quota)
             return job
 
         transfer._next_job = next_job
         return transfer
+
+    def _count_restraints(self, job: Job, route: str) -> None:
+        """Count what a session takes against the limits of its sender and its destination."""
+        facts = facts_of(job.entry.message, job.recipients[0].domain, route)
+        for restraint in self.relay.rules.restraints.of(facts):
+            self.oracle.took("messages", restraint.name, restraint.message_rate)
+            self.oracle.took("recipients", restraint.name, restraint.recipient_rate, len(job.recipients))
 
     def _note_claim(self, entry: Entry) -> bool:
         self._claimed.add(entry.key)

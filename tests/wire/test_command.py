@@ -43,6 +43,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
         ("FROM:<a@b>  RET=FULL", MailCommand("a@b", ret=Ret.FULL)),
         ("FROM:<> AUTH=<>", MailCommand("", auth="")),
         ("FROM:<a@b> AUTH=e+3Dmc2@example.com", MailCommand("a@b", auth="e=mc2@example.com")),
+        ("FROM:<a@b> SIZE=9 requiretls", MailCommand("a@b", 9, requiretls=True)),
         ("FROM:<a@b> HOLDFOR=999999999", MailCommand("a@b", hold_for=999999999)),
         ("FROM:<a@b> holduntil=2026-12-01T10:00:00z", MailCommand("a@b", hold_until=1796119200.0)),
         ("FROM:<a@b> HOLDUNTIL=2026-12-01T12:00:00.5+02:00", MailCommand("a@b", hold_until=1796119200.5)),

@@ -46,6 +46,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         row = ask_one(find_data_directory(chosen), "explain", msgspec.to_builtins(question))
     except RelayDown:
+        if chosen.data_directory is not None and chosen.config is None:
+            raise  # whose configuration it would be, nobody has said
         row = _from_configuration(chosen, question)
     if chosen.json:
         print(json.dumps(row, ensure_ascii=False))

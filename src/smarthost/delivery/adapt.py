@@ -108,6 +108,8 @@ class Adapter:
             transfer.take_no_more()
             dispatcher.returned(job)
             return Adapted(stops=True)
+        if obstacle is NetFault.REQUIRETLS_MISSING:
+            return Adapted(outcomes=refuse_locally(job, peer, obstacle))
         extensions, message = transfer.session.extensions, job.entry.message
         needs_body = message.eight_bit and not extensions.eight_bit_mime
         needs_header = message.utf8_header and (needs_body or not extensions.smtputf8)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from smarthost.mail.route import Route
+from smarthost.queue.rules import site_queue
 
 
 class Detours:
@@ -22,7 +23,7 @@ class Detours:
 
     def lead(self, queue: str, route: Route, until: float) -> None:
         """Have the mail of a queue take a route until a time."""
-        self._ways[queue] = route, until
+        self._ways[site_queue(queue)] = route, until
 
     def clear(self) -> None:
         """End all detours, as at a reload, where routes may be gone."""
@@ -38,6 +39,7 @@ class Detours:
 
     def leads_away(self, queue: str, domain: str) -> bool:
         """Whether mail for a domain that is in a queue should leave it for another one now."""
+        queue = site_queue(queue)
         return queue in self._ways and self._end(queue, domain) is not None
 
     def _end(self, queue: str, domain: str) -> Route | None:

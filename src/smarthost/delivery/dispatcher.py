@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from smarthost.delivery.allowance import allowed, give_way
 from smarthost.delivery.connect import Unreached, outcomes_of
 from smarthost.delivery.front import Front
 from smarthost.delivery.hall import Hall
 from smarthost.delivery.loading import Loader
 from smarthost.delivery.opener import Opener
-from smarthost.delivery.sticking import bring_fitting
+from smarthost.delivery.sticking import Sticking
 from smarthost.delivery.telling import Passage
 from smarthost.delivery.transfer import Ending, Job, Transfer
 from smarthost.mail.entry import Entry, Why
@@ -42,6 +43,7 @@ class Dispatcher:
         self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
         self._opener = Opener(ready, hall, self._start, self._unreached)
+        self._sticking = Sticking(ready, hall, self._opener, self.transfers)
         self._front = Front(ready, hall.loop, self.work)
         self._loader = Loader(ready, hall, self._take_out, self.work)
         self._timer: asyncio.TimerHandle | None = None
@@ -69,7 +71,7 @@ class Dispatcher:
             return
         while self._idle and ready.todo and self._may_send(now) and self._wake_one(now):
             pass
-        if ready.is_paced and (wait := ready.cells.wait(now)) and not self._would_use_session(wait):
+        if ready.is_paced and (wait := ready.wait(now)) and not self._would_use_session(wait):
             self._pace(wait)
             return
         wanted = len(ready.todo) - self.opening
@@ -92,51 +94,31 @@ class Dispatcher:
     def next_job(self, transfer: Transfer) -> Job | None:
         """Give a session its next transaction; None when there is nothing to carry just now."""
         ready = self.ready
-        if not ready.todo:
-            self._idle[transfer] = None
-            return None
-        now = self._hall.clock()
-        if self.stopping or not self._may_send(now):
-            self._idle[transfer] = None
-            return None
-        entry = ready.todo[0]
-        if entry.why is _AMBIGUOUS:
-            fitting = self._fitting(transfer, entry, now)
-            if fitting is None:
-                self._idle[transfer] = None
-                return None
-            entry = fitting
-        content = self._hall.scheduler.contents.get(entry.message.id)
-        if content is None:
-            self._loader.load()
-            self._idle[transfer] = None
-            return None
-        ready.take()
-        if ready.is_paced:
-            ready.cells.take(now)
-        self._idle.pop(transfer, None)
-        most = ready.limits.max_recipients_per_transaction
-        recipients = entry.recipients
-        if len(recipients) > most or self._partial:
-            recipients = self._untried(entry)[:most]
-        return Job(entry, recipients, content, now)
-
-    def _fitting(self, transfer: Transfer, front: Entry, now: float) -> Entry | None:
-        """Give what a session may carry while an entry is at the front that belongs to one host; see to that one."""
-        ready, loop = self.ready, self._hall.loop
-        entry = bring_fitting(ready, transfer.session.host.name, self._hall.connector.is_dead)
-        if entry is front:
-            return entry
-        carrier = next((each for each in self.transfers if each.session.host.name in front.sticks_to), None)
-        if carrier is not None:
-            loop.call_soon(carrier.wake)
-        elif self.opening:
-            pass
-        elif len(self.transfers) >= ready.limits.max_connections:
-            loop.call_soon(transfer.close)
-        elif self._opener.may_open(now):
-            self._opener.open(now, front)
-        return entry
+        now = self._hall.clock() if ready.todo else 0.0
+        while ready.todo and not self.stopping and self._may_send(now):
+            entry = ready.todo[0]
+            if entry.why is _AMBIGUOUS:
+                fitting = self._sticking.entry_for(transfer, entry, now)
+                if fitting is None:
+                    break
+                entry = fitting
+            content = self._hall.scheduler.contents.get(entry.message.id)
+            if content is None:
+                self._loader.load()
+                break
+            most, recipients = ready.limits.max_recipients_per_transaction, entry.recipients
+            if len(recipients) > most or self._partial or ready.counts_recipients or self._hall.gates.active:
+                recipients = allowed(self._hall, ready, self._untried(entry)[:most], now)
+                if not recipients:
+                    give_way(self._hall, ready, self._partial)
+                    continue
+            ready.take()
+            if ready.is_paced:
+                ready.cells.take(now)
+            self._idle.pop(transfer, None)
+            return Job(entry, recipients, content, now)
+        self._idle[transfer] = None
+        return None
 
     def finished(
         self,
@@ -154,6 +136,7 @@ class Dispatcher:
         if remedies.active and (len(outcomes) != 1 or outcomes[0].action is not _RELAYED):
             outcomes = remedies.review(self, outcomes, transfer)
         earlier = self._partial.pop(entry.key, None) if self._partial else None
+        self._hall.gates.landed(entry)
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
             self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken))
@@ -275,7 +258,7 @@ class Dispatcher:
         ready = self.ready
         if self._hall.settler.is_stuck or ready.suspended_until > now:
             return False
-        if ready.is_paced and (wait := ready.cells.wait(now)) > 0.0:
+        if ready.is_paced and (wait := ready.wait(now)) > 0.0:
             self._pace(wait)
             return False
         return True
@@ -374,6 +357,7 @@ class Dispatcher:
             return
         for queue in self.queues:
             self._hall.scheduler.block(queue, until, reason or "the site is throttled", why)
+        self._hall.gates.drain(self.queues)
         self._unload()
 
     def shrink(self) -> None:

@@ -11,6 +11,7 @@ from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.settle import Settler
 from smarthost.delivery.transfer import Transfer
 from smarthost.network.session import Session
+from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
 from smarthost.spool.store import Spool
 
@@ -36,3 +37,4 @@ class Hall(msgspec.Struct):
     make_transfer: TransferMaker
     clock: Callable[[], float]
     loop: asyncio.AbstractEventLoop
+    gates: Gates

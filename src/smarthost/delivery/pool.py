@@ -12,6 +12,7 @@ from smarthost.queue.scheduler import Scheduler
 SHORT = 5.0  # seconds that mail waits in memory for a quota where no upstream has room
 ANOTHER_LOOK = 60.0  # seconds until an upstream that was not found in DNS is looked up again
 PATIENCE = 10.0  # seconds that mail may wait in memory at one upstream before others get it
+LEAST = 1.0  # seconds until mail that no upstream could take is looked at again
 _GRACE = 0.05  # seconds of waiting for a quota that lead nobody elsewhere
 _NEVER = float("inf")
 
@@ -61,6 +62,10 @@ class Member:
             return False
         return dispatcher.ready.window.state is State.READY and dispatcher.ready.suspended_until <= now
 
+    def is_suspended(self, now: float) -> bool:
+        """Whether a person or a rule has suspended it."""
+        return self.dispatcher is not None and self.dispatcher.ready.suspended_until > now
+
     def may_probe(self, now: float) -> bool:
         """Whether its pause is over, so that one session may show whether it is well again."""
         dispatcher = self.dispatcher
@@ -105,7 +110,8 @@ class Pool:
 
     def __init__(self, queue: str, route: Route, scheduler: Scheduler, clock: Callable[[], float], rng: Random) -> None:
         """Begin with no upstream found."""
-        self.queue, self.route = queue, route
+        self.queues: dict[str, None] = {queue: None}  # a set that keeps its order
+        self.route = route
         self.members = tuple(map(Member, route.pool))
         self.renew: Callable[[Pool], object] = lambda pool: None
         self.is_retired = False
@@ -179,7 +185,8 @@ class Pool:
         """An upstream can be used again: it gets what waits on disk, and for others that are being tried, at once."""
         if self._blocked_until:
             self._blocked_until = 0.0
-            self._scheduler.unblock(self.queue)
+            for queue in self.queues:
+                self._scheduler.unblock(queue)
         now = self._clock()
         for member in self.members:
             if member.may_probe(now) and member.dispatcher is not None and member.dispatcher.ready.todo:
@@ -265,8 +272,13 @@ class Pool:
     def _put_off(self, entries: Iterable[Entry], now: float) -> None:
         """Put entries back to disk, and let nothing of the queue be read before an upstream may be used."""
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
-        self._blocked_until = min(until for _, until, _ in obstacles)
+        # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
+        self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
+        suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
+        if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
+            (why,) = suspended
         reason = "; ".join(f"{name}: {reason}" for name, _, reason in obstacles)
-        self._scheduler.block(self.queue, self._blocked_until, reason, why)
+        for queue in self.queues:
+            self._scheduler.block(queue, self._blocked_until, reason, why)
         self._scheduler.unload(entries)

@@ -6,14 +6,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 
 from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.hall import Hall
 from smarthost.delivery.pool import ANOTHER_LOOK, Member, Pool
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.settle import Settler
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
-from smarthost.queue.draft import Rules
+from smarthost.queue.rules import Rules, site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import Key
@@ -41,19 +42,22 @@ class Promoter:
         settler: Settler,
         rules: Rules,
         dispatcher_for: Callable[[Site], Dispatcher],
-        clock: Callable[[], float],
+        hall: Hall,
     ) -> None:
         """Join the parts."""
         self._sites, self._scheduler, self._settler = sites, scheduler, settler
         self.rules = rules
-        self._dispatcher_for, self._clock = dispatcher_for, clock
+        self._dispatcher_for, self._clock, self.gates = dispatcher_for, hall.clock, hall.gates
+        self.gates.admit = self._admit
         self.joined: Callable[[Dispatcher, str], None] = lambda dispatcher, queue: None
         self.rng = Random(0)
         self.suppression: SuppressionList | None = None
         self.known: dict[str, tuple[Dispatcher | Pool, float]] = {}
         # By queue: dispatchers of sites that it went to before, which may still have some of its entries.
         self._former: dict[str, list[Dispatcher]] = {}
+        # By queue: those who wait for a look-up, which holds the same list.
         self._waiting: dict[str, list[Entry]] = {}
+        self._finding: set[Pool] = set()
         self._pauses: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,31 +72,40 @@ class Promoter:
     def _offer(self, entry: Entry) -> None:
         if self.suppression is not None and self.suppression.fails and self._fail_suppressed(entry, self.suppression):
             return
-        known = self.known.get(entry.queue)
+        if not (self.gates.active and self.gates.holds(entry)):
+            self._admit(entry)
+
+    def _admit(self, entry: Entry) -> None:
+        known = self.known.get(entry.queue) or self._join_pool(entry.queue)
         if known is not None and known[1] > self._clock():
             known[0].push(entry)
             return
-        waiting = self._waiting.get(entry.queue)
+        route = self._route_of(entry)
+        place = site_queue(entry.queue) if route.pool else entry.queue
+        waiting = self._waiting.get(place)
         if waiting is not None:
             waiting.append(entry)
             return
-        self._waiting[entry.queue] = [entry]
-        route = self._route_of(entry)
+        waiting = self._waiting[place] = [entry]
         if route.pool:
-            self._keep(self._find_pool(entry.queue, route))
+            self._keep(self._find_pool(place, route, waiting))
         else:
-            self._keep(self._resolve(entry.queue, route, entry.recipients[0].domain))
+            self._keep(self._resolve(entry.queue, route, entry.recipients[0].domain, waiting))
 
     def reoffer(self, entry: Entry) -> None:
         """Take an entry from disk: it may have been routed by an older configuration, so route it again."""
         if entry.expires <= self._clock():
             self._settler.expire(entry)
             return
-        queues = {self._route(entry, index).queue_for(r.domain) for index, r in enumerate(entry.recipients)}
-        if queues == {entry.queue} and self._route_of(entry).deliver in (Deliver.RELAYHOST, Deliver.MX):
+        routes = [self._route(entry, index) for index in range(len(entry.recipients))]
+        named = [
+            self.rules.queue_for(entry.message, route, recipient.domain)
+            for route, recipient in zip(routes, entry.recipients, strict=True)
+        ]
+        if set(named) == {entry.queue} and routes[0].deliver in (Deliver.RELAYHOST, Deliver.MX):
             self._offer(entry)
         else:
-            self._settler.reroute(entry, [self._route(entry, index) for index in range(len(entry.recipients))])
+            self._settler.reroute(entry, list(zip(named, routes, strict=True)))
 
     def _fail_suppressed(self, entry: Entry, suppression: SuppressionList) -> bool:
         """Give recipients up that are on the suppression list; the others come back from disk at once."""
@@ -110,12 +123,15 @@ class Promoter:
         return True
 
     def forget(self) -> None:
-        """Resolve again before the next use, as after a reload."""
-        for target, _ in self.known.values():
+        """Resolve again before the next use, as after a reload; look-ups that run are for routes of before."""
+        for target in (*(target for target, _ in self.known.values()), *self._finding):
             if isinstance(target, Pool):
                 target.is_retired = True
         self.known.clear()
         self._pauses.clear()
+        waiting, self._waiting = self._waiting, {}
+        for entries in waiting.values():
+            self._scheduler.unload(entries)
 
     def dispatchers_of(self, queue: str) -> list[Dispatcher]:
         """Give the dispatchers that may have entries of a queue, first those to which its mail goes now."""
@@ -130,6 +146,8 @@ class Promoter:
 
     def withdraw(self, queue: str, key: Key) -> bool:
         """Take one waiting entry out of wherever it waits; False when it is in delivery, or on disk only."""
+        if not self._scheduler.is_unwritten(key) and self.gates.withdraw(key, queue):
+            return True
         return any(dispatcher.withdraw(key) for dispatcher in self.dispatchers_of(queue))
 
     def tidy(self) -> set[Dispatcher]:
@@ -179,14 +197,15 @@ class Promoter:
     def _route_of(self, entry: Entry) -> Route:
         return self._route(entry, 0)
 
-    async def _resolve(self, queue: str, route: Route, domain: str) -> None:
+    async def _resolve(self, queue: str, route: Route, domain: str, entries: list[Entry]) -> None:
         """Find the site of a queue, then hand over all entries that came meanwhile."""
         try:
             found = await self._sites.resolve(route, domain)
-        except BaseException:
-            self._scheduler.unload(self._waiting.pop(queue, []))
+        except BaseException as error:
+            self._given_up(queue, entries, error)
             raise
-        entries = self._waiting.pop(queue)
+        if not self._is_wanted(queue, entries):
+            return
         if isinstance(found, Unresolved):
             self._unresolved(queue, entries, found)
             return
@@ -216,18 +235,50 @@ class Promoter:
         for entry in former.release(queue):
             self._offer(entry)
 
-    async def _find_pool(self, queue: str, route: Route) -> None:
+    def _is_wanted(self, queue: str, entries: list[Entry]) -> bool:
+        """Whether those for whom something was looked up still wait for it; from now on they do not."""
+        if self._waiting.get(queue) is not entries:
+            return False
+        del self._waiting[queue]
+        return True
+
+    def _given_up(self, queue: str, entries: list[Entry], error: BaseException) -> None:
+        """Put back those who wait for a look-up that has failed by a fault of ours, which may be there for good."""
+        if self._is_wanted(queue, entries):
+            if isinstance(error, Exception):
+                reason = f"the look-up failed by a fault in this program ({type(error).__name__})"
+                for name in {entry.queue: None for entry in entries}:
+                    self._scheduler.block(name, self._clock() + UNRESOLVED_PAUSE, reason, Why.UNRESOLVED)
+            self._scheduler.unload(entries)
+
+    def _join_pool(self, queue: str) -> "tuple[Pool, float] | None":
+        """Have the pool of a route serve one more queue, of mail that is restrained; None where there is no pool."""
+        known = self.known.get(site_queue(queue))
+        if known is None or not isinstance(known[0], Pool):
+            return None
+        pool = known[0]
+        pool.queues[queue] = None
+        for dispatcher in pool.dispatchers:
+            self._join(queue, dispatcher.ready.site)
+        self.known[queue] = pool, _NEVER
+        return pool, _NEVER
+
+    async def _find_pool(self, queue: str, route: Route, entries: list[Entry]) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
         pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
         pool.renew = self._renew
+        self._finding.add(pool)
         try:
             await asyncio.wait(self._renew(pool), timeout=POOL_PATIENCE)
-        except BaseException:
-            self._scheduler.unload(self._waiting.pop(queue, []))
+        except BaseException as error:
+            self._given_up(queue, entries, error)
             raise
-        self.known[queue] = (pool, _NEVER)
-        for entry in self._waiting.pop(queue):
-            self.offer(entry)
+        finally:
+            self._finding.discard(pool)
+        if self._is_wanted(queue, entries):
+            self.known[queue] = (pool, _NEVER)
+            for entry in entries:
+                self.offer(entry)
 
     def _renew(self, pool: Pool) -> "list[asyncio.Task[None]]":
         """Look up the upstreams of a pool whose finding has expired, each by itself."""
@@ -244,10 +295,13 @@ class Promoter:
         if isinstance(found, Unresolved):
             member.fault = found.reason
         else:
-            member.expires, dispatcher = found.expires, self._join(pool.queue, found)
+            member.expires = found.expires
+            for queue in pool.queues:
+                dispatcher = self._join(queue, found)
         pool.found(member, dispatcher)
         if former is not None and former is not dispatcher:
-            self._leave(pool.queue, former)
+            for queue in pool.queues:
+                self._leave(queue, former)
 
     def _unresolved(self, queue: str, entries: list[Entry], found: Unresolved) -> None:
         """A domain that cannot take mail fails its entries; a DNS fault delays the first and lets the others wait."""

@@ -18,6 +18,7 @@ from smarthost.policy.notification import DueReport, ReportKind, is_past
 from smarthost.queue.intake import Intake
 from smarthost.spool.store import Accepted, Content, Done, Fault, Settlement, Spool
 from smarthost.wire.dsn import LastAttempt, ReportFacts, ReportRecipient, build_report
+from smarthost.wire.header import parse_fields, split_header
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,9 @@ class Reporter:
         now = self._clock()
         number = self._intake.ids.mint(now)
         message, terms = entry.message, self.terms
-        full = report.full and 0 < message.size <= min(len(content), terms.most_returned)
+        is_secret = message.envelope.requiretls
+        content = _redact(content) if is_secret else content
+        full = report.full and not is_secret and 0 < message.size <= min(len(content), terms.most_returned)
         identity = format_id(number).lower()
         until = entry.expires if report.kind is ReportKind.DELAY else 0.0
         facts = ReportFacts(
@@ -167,6 +170,15 @@ class Reporter:
             self._loop.call_soon_threadsafe(_fail, answer, error)
         else:
             self._loop.call_soon_threadsafe(_answer, answer, accepted)
+
+
+def _redact(content: bytes) -> bytes:
+    """Leave the Message-ID alone of a message that asked for REQUIRETLS, so that its report may go any way.
+
+    A report that demanded REQUIRETLS itself would be lost wherever the way back has none (RFC 8689 5).
+    """
+    fields = parse_fields(content[: split_header(content, whole=True)])
+    return b"".join(raw for name, raw in fields if name == b"message-id") + b"\r\n"
 
 
 def _recipient(outcome: Outcome, now: float, until: float, past: Mapping[str, LastAttempt]) -> ReportRecipient:

@@ -61,6 +61,7 @@ class Settler:
         self.teller = Teller(parts.feed, parts.counters, parts.clock)
         self.retry, self.detours = retry, parts.detours
         self.pending = 0
+        self._last_number = 0
         # By entry, while a part of its attempt is on its way to disk: what comes behind that part.
         self._parts: dict[Key, deque[Callable[[], None]]] = {}
 
@@ -193,15 +194,14 @@ class Settler:
         log.error("message %s is parked: %s", format_id(entry.message.id), reason)
         self._commit(entry, queue, (self.teller.tell_event(entry, Kind.HELD, reason),), ())
 
-    def reroute(self, entry: Entry, routes: Sequence[Route]) -> None:
-        """Move an entry to the queues that its recipients' routes name now; each part keeps its attempts and times."""
+    def reroute(self, entry: Entry, routes: Sequence[tuple[str, Route]]) -> None:
+        """Move an entry to the queue that each recipient has now, with its route; the parts keep attempts and times."""
         groups: dict[str, tuple[Route, list[Recipient]]] = {}
-        for recipient, route in zip(entry.recipients, routes, strict=True):
-            groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(recipient)
+        for recipient, (queue, route) in zip(entry.recipients, routes, strict=True):
+            groups.setdefault(queue, (route, []))[1].append(recipient)
         old_queue, parts = entry.queue, []
         for index, (queue, (route, recipients)) in enumerate(groups.items()):
-            # Numbers of a split are made unique by the old one: entries of a message are few, and splits are rare.
-            number = entry.number if index == 0 else entry.number * 1000 + index
+            number = entry.number if index == 0 else self._mint()
             part = msgspec.structs.replace(entry, number=number, queue=queue, recipients=tuple(recipients))
             if route.deliver in (Deliver.HOLD, Deliver.DISCARD, Deliver.REJECT):
                 part.why, part.due, part.deadline = Why.HELD, _NEVER, _NEVER
@@ -209,6 +209,11 @@ class Settler:
             parts.append(part)
         change = Change(updated=(parts[0],), added=tuple(parts[1:]))
         self._spool.change(change, lambda fault: self._rerouted(entry, old_queue, parts))
+
+    def _mint(self) -> int:
+        """Give a number that no entry has had: a message may be split again while parts of it are still there."""
+        self._last_number = max(self._last_number + 1, int(self._clock() * 1_000_000))
+        return self._last_number
 
     def _rerouted(self, entry: Entry, old_queue: str, parts: list[Entry]) -> None:
         self._scheduler.forget(entry.key, old_queue)

@@ -12,6 +12,7 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
 from smarthost.policy.conversion import Form
+from smarthost.policy.security import Proof
 from smarthost.spool.store import Content
 from smarthost.wire.command import format_mail, format_rcpt
 from smarthost.wire.extensions import Extensions
@@ -192,6 +193,8 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
     )
     if extensions.mt_priority and envelope.mt_priority is not None:
         mail = add_priority(mail, envelope.mt_priority)
+    if envelope.requiretls:
+        mail = mail[:-2] + b" REQUIRETLS\r\n"
     return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]
 
 
@@ -200,13 +203,17 @@ def _in_ascii(recipient: Recipient) -> Recipient:
     return recipient if address is None else msgspec.structs.replace(recipient, address=address)
 
 
-def find_obstacle(job: Job, extensions: Extensions) -> NetFault | None:
+def find_obstacle(job: Job, extensions: Extensions, proof: Proof = Proof.NONE) -> NetFault | None:
     """Say why a message cannot go to a peer that offers these extensions; None when it can.
 
+    One with REQUIRETLS goes only to a peer that offers that and has shown, by `proof`, who it is (RFC 8689 4.2.1).
     A body with octets above 127 needs 8BITMIME (RFC 6152 3), a header or an address with them SMTPUTF8 (RFC 6531
     3.2), and a message over the announced SIZE would be refused (RFC 1870 6.1).
     """
     message = job.entry.message
+    # First, for what stands behind the others is not asked again of a message that has been adapted.
+    if message.envelope.requiretls and not (extensions.requiretls and proof is not Proof.NONE):
+        return NetFault.REQUIRETLS_MISSING
     if extensions.size and (message.size if not job.form else job.content.size) > extensions.size:
         return NetFault.TOO_BIG
     if message.eight_bit and not extensions.eight_bit_mime and job.form is not _SEVEN_BIT:
@@ -231,6 +238,8 @@ _OBSTACLES = MappingProxyType(
         NetFault.TOO_BIG: "the message is larger than the host takes",
         NetFault.EIGHT_BIT_MISSING: "the message has 8-bit text and the host does not offer 8BITMIME",
         NetFault.SMTPUTF8_MISSING: "the message needs SMTPUTF8 and the host does not offer it",
+        NetFault.REQUIRETLS_MISSING: "the message needs REQUIRETLS, and a host that offers it and whose certificate is "
+        "proved by MTA-STS, DANE or an authority",
     }
 )
 

@@ -255,7 +255,7 @@ class Transfer(asyncio.Protocol):
             if job is None:
                 break
             extensions = session.extensions
-            obstacle = find_obstacle(job, extensions)
+            obstacle = find_obstacle(job, extensions, session.proof)
             if obstacle is not None:
                 adapted = self._terms.adapt(self, job, obstacle, self._peer)
                 if adapted.outcomes:

@@ -2,14 +2,19 @@
 
 import asyncio
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
-import spf
 
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import DnsFault, Records
+
+with warnings.catch_warnings():
+    # Old escapes in its strings are told of where it is compiled anew, since Python 3.12, on our standard error.
+    warnings.simplefilter("ignore")
+    import spf
 
 PATIENCE = 10.0  # seconds for one judgement, all lookups included (RFC 7208 4.6.4 asks for 20 at least as a receiver)
 _VOID = frozenset({DnsFault.NO_NAME, DnsFault.NO_RECORDS, DnsFault.BAD_NAME})

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from enum import StrEnum
 
 import msgspec
 
@@ -13,6 +14,13 @@ IDLE_RELAYHOST = 60.0  # seconds; the login and the TLS session are worth keepin
 IDLE_MX = 5.0  # seconds; strangers' servers have better uses for a connection
 
 
+class OnLimit(StrEnum):
+    """What becomes of mail over a limit: in the queue it waits; at the door it is refused for now."""
+
+    DEFER = "defer"
+    ERROR = "error"
+
+
 class LimitMatch(msgspec.Struct, frozen=True):
     """What a limit is about; "" does not restrict. `site` is a glob, or a suffix, of an MX host's name."""
 
@@ -21,21 +29,25 @@ class LimitMatch(msgspec.Struct, frozen=True):
     destination: str = ""
     sender_domain: str = ""
     user: str = ""
+    tag: str = ""
 
     @property
     def is_of_site(self) -> bool:
         """Whether it speaks of sites and routes only, as a limit must that a whole site shares."""
-        return not (self.destination or self.sender_domain or self.user)
+        return not (self.destination or self.sender_domain or self.user or self.tag)
 
     @property
     def specificity(self) -> tuple[int, int]:
-        """How narrow it is: the number of its keys, then the letters of `site` that are no wildcard."""
-        keys = (self.site, self.route, self.destination, self.sender_domain, self.user)
-        return sum(map(bool, keys)), len(self.site.replace("*", "").replace("?", ""))
+        """How narrow it is: the number of its keys, then their letters that are no wildcard."""
+        keys = (self.site, self.route, self.destination, self.sender_domain, self.user, self.tag)
+        return sum(map(bool, keys)), sum(len(key.replace("*", "").replace("?", "")) for key in keys)
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """One limit as configured; None leaves a key to less specific limits. Rates are texts, times are seconds."""
+    """One limit as configured; None leaves a key to less specific limits. Rates are texts, times are seconds.
+
+    `number` is its place among the limits, from 1 on, by which people are told of it.
+    """
 
     match: LimitMatch = LimitMatch()
     max_connections: int | None = None
@@ -44,6 +56,9 @@ class Limit(msgspec.Struct, frozen=True):
     max_messages_per_connection: int | None = None
     max_recipients_per_transaction: int | None = None
     idle_timeout: float | None = None
+    recipient_rate: tuple[str, ...] | None = None
+    on_limit: OnLimit = OnLimit.DEFER
+    number: int = 0
 
 
 class SiteLimits(msgspec.Struct, frozen=True):
@@ -55,13 +70,15 @@ class SiteLimits(msgspec.Struct, frozen=True):
     max_messages_per_connection: int = 100
     max_recipients_per_transaction: int = 100
     idle_timeout: float = IDLE_RELAYHOST
+    recipient_rate: tuple[Rate, ...] = ()
     max_age: float = 300.0
 
 
 class LimitTable:
     """All limits, most specific first; of two that are equally specific the one written first wins.
 
-    A limit with a destination, a sender_domain or a user is not about a whole site and is left out here.
+    A limit with a destination, a sender_domain, a user or a tag is not about a whole site and is left out here
+    (`policy.restraints`).
     """
 
     def __init__(self, limits: Iterable[Limit]) -> None:
@@ -106,4 +123,6 @@ def _known(limit: Limit) -> dict[str, object]:
         known["max_connection_rate"] = (parse_rate(limit.max_connection_rate),)
     if limit.message_rate is not None:
         known["message_rate"] = tuple(map(parse_rate, limit.message_rate))
+    if limit.recipient_rate is not None:
+        known["recipient_rate"] = tuple(map(parse_rate, limit.recipient_rate))
     return known

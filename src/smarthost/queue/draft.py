@@ -6,21 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-import msgspec
-
 from smarthost.crypto.dkim import BodyHash, Unsigned, prepare
-from smarthost.crypto.dkim_keys import Keyring, SigningKey
+from smarthost.crypto.dkim_keys import SigningKey
 from smarthost.mail.entry import Entry
-from smarthost.mail.envelope import Envelope, Recipient
+from smarthost.mail.envelope import Envelope
 from smarthost.mail.event import accepted_event
 from smarthost.mail.message import Arrival, Message, MessageIds, format_id
 from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply, make_reply
-from smarthost.mail.route import Route
 from smarthost.policy.admission import LongLines
-from smarthost.policy.backoff import Retry
-from smarthost.policy.routing import RoutingTable
-from smarthost.queue.edit import Edited, EditRules, edit_header, join_fields
+from smarthost.queue.edit import Edited, edit_header, join_fields
 from smarthost.queue.rework import reencoded
+from smarthost.queue.rules import Rules
 from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers, signature_names
 from smarthost.report.counters import Counters
@@ -33,22 +29,6 @@ HEADER_LIMIT = 256 * 1024  # octets of a header section; twice what Postfix keep
 _QUEUED = EnhancedStatus(2, 0, 0)
 # Looked up for each message: an attribute of an enum costs more than a name of the module.
 _ENCODE, _REJECT = LongLines.ENCODE, LongLines.REJECT
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """What intake follows; replaced as a whole at a reload. `report_route` is where our own reports go, if set."""
-
-    edit: EditRules
-    routing: RoutingTable
-    retry: Retry
-    keyring: Keyring
-    report_route: Route | None = None
-
-    def route_for(self, message: Message, recipient: Recipient) -> Route:
-        """Choose the route of one recipient of a message."""
-        if message.report and self.report_route is not None:
-            return self.report_route
-        return self.routing.choose(message.envelope.reverse_path, recipient, message.arrival.identity, message.tag)
 
 
 class Way(Protocol):

@@ -10,7 +10,8 @@ from smarthost.mail.message import Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import deadline, lifetime
-from smarthost.queue.draft import Draft, Rules
+from smarthost.queue.draft import Draft
+from smarthost.queue.rules import Rules
 from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers, signature_names
 from smarthost.report.counters import Counters
@@ -71,7 +72,7 @@ class Intake:
         if len(recipients) == 1 and hold_until <= at:
             route = rules.route_for(message, recipients[0])
             if route.deliver in _AT_ONCE:
-                queue = route.queue_for(recipients[0].domain)
+                queue = rules.queue_for(message, route, recipients[0].domain)
                 return (Entry(message, 1, queue, recipients, at, expires, first_deadline),)
         groups: dict[str, tuple[Route, list[int]]] = {}
         for index, recipient in enumerate(recipients):
@@ -80,7 +81,7 @@ class Intake:
                 return REJECTED
             if route.deliver is Deliver.DISCARD:
                 continue
-            groups.setdefault(route.queue_for(recipient.domain), (route, []))[1].append(index)
+            groups.setdefault(rules.queue_for(message, route, recipient.domain), (route, []))[1].append(index)
         entries = []
         for number, (queue, (route, indices)) in enumerate(groups.items(), 1):
             some = recipients

@@ -21,7 +21,7 @@ class ReadyQueue:
 
     `todo` is what waits, in the order of service: a deque while all of it has one priority and one user, as it nearly
     always has, and `Lanes` from the moment in which it has not until it is empty. `busy` counts entries that a
-    dispatcher has taken and not settled; `is_paced` says whether `cells` may ever wait. Nothing is sent before
+    dispatcher has taken and not settled; `is_paced` says whether `wait` may ever be long. Nothing is sent before
     `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has suspended the site, or has
     made its limits stricter than the configuration's, "" where nothing has. `quota` is what an upstream of a pool may
     take, counted in `cells`, too; None where there is none.
@@ -33,11 +33,13 @@ class ReadyQueue:
         "busy",
         "cells",
         "configured",
+        "counts_recipients",
         "depth",
         "is_paced",
         "limits",
         "opening_cells",
         "quota",
+        "recipient_cells",
         "ruled_by",
         "ruled_until",
         "site",
@@ -74,6 +76,8 @@ class ReadyQueue:
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
+        self.recipient_cells = _cells(ledger, site, "recipients", limits.recipient_rate)
+        self.counts_recipients = bool(limits.recipient_rate)
         self.opening_cells = _cells(ledger, site, "connections", limits.max_connection_rate)
         self.quota = _cells(ledger, site, "quota", quota) if quota else None
         self.cells = self._with_quota(self.usual_cells)
@@ -116,7 +120,12 @@ class ReadyQueue:
         return cells if self.quota is None else cells.joined(self.quota)
 
     def _has_rates(self) -> bool:
-        return self.quota is not None or bool(self.limits.message_rate)
+        return self.quota is not None or self.counts_recipients or bool(self.limits.message_rate)
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until the rates let one more go; 0.0 means at once."""
+        wait = self.cells.wait(now)
+        return max(wait, self.recipient_cells.wait(now)) if self.counts_recipients else wait
 
     def slowest_rate(self, now: float) -> Rate | None:
         """Give the message rate that holds mail back for the longest time now; None where none does."""

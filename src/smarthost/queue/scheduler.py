@@ -18,6 +18,7 @@ QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
 SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
+READ_AGAIN = 1.0  # seconds after a read that failed
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
 
 
@@ -27,7 +28,8 @@ class Scheduler:
     A queue's share of memory is divided among its lanes, each priority of each user, and each lane is read from disk
     by itself: what is urgent, and one message of one user, overtakes a crowd that is on disk, too.
 
-    The caller sets `offer` (takes one due entry) and `overdue` (takes entries whose deadline has passed).
+    The caller sets `offer` (takes one due entry) and `overdue` (takes entries whose deadline has passed); `left`, if it
+    is set, is told the key of each entry that leaves memory or what waits there.
     """
 
     def __init__(self, spool: Spool, contents: Contents, clock: Callable[[], float]) -> None:
@@ -39,6 +41,7 @@ class Scheduler:
         self.offer: Callable[[Entry], None] = lambda entry: None
         self.reoffer: Callable[[Entry], None] = lambda entry: None
         self.overdue: Callable[[list[Entry]], None] = lambda entries: None
+        self.left: Callable[[Key], None] | None = None
         self._turns: list[tuple[float, str]] = []
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,6 +88,8 @@ class Scheduler:
 
     def settled(self, entry: Entry, queue_name: str) -> None:
         """Note that an entry's settle is on disk: it leaves memory, and its new due time is remembered."""
+        if self.left is not None:
+            self.left(entry.key)
         queue = self._queue(queue_name)
         lane = queue.leave(entry.key)
         if lane is not None:
@@ -122,6 +127,8 @@ class Scheduler:
     def unload(self, entries: Iterable[Entry]) -> None:
         """Put entries that were not tried back on disk only; nothing is written, since nothing changed."""
         for entry in entries:
+            if self.left is not None:
+                self.left(entry.key)
             if entry.key in self._unwritten:
                 self._leaving[entry.key] = entry
                 continue
@@ -148,6 +155,8 @@ class Scheduler:
 
     def forget(self, key: Key, queue_name: str) -> None:
         """Drop one entry from memory that a person has changed or deleted on disk."""
+        if self.left is not None:
+            self.left(key)
         self._was_written(key)
         if self._queue(queue_name).leave(key) is not None:
             self.total -= 1
@@ -261,9 +270,11 @@ class Scheduler:
                 room = self._room(queue, lane)
                 if room > 0 and queue.blocked_until <= now:
                     found += await self._pull_lane(queue, lane, room, now)
-        except BaseException:
-            self._come_back(queue, now + 1.0)
-            raise
+        except Exception:
+            # One read that fails must not be the last one: nobody else looks at what is on disk.
+            log.exception("queue %s could not be read", queue.name)
+            self._come_back(queue, now + READ_AGAIN)
+            return
         finally:
             queue.pulling = False
         if queue.next_turn > now:
@@ -311,8 +322,13 @@ class Scheduler:
     async def _watch_deadlines(self) -> None:
         """Hand on entries whose expiry or delay warning has come, every few seconds, in bounded portions."""
         while not self.stopping:
-            with self.settles() as settled:
-                entries = await self._spool.deadlines(self._clock(), 500)
-            if entries:
-                self.overdue([entry for entry in entries if entry.key not in settled])
-            await asyncio.sleep(1.0 if len(entries) == 500 else 5.0)
+            wait = READ_AGAIN
+            try:
+                with self.settles() as settled:
+                    entries = await self._spool.deadlines(self._clock(), 500)
+                if entries:
+                    self.overdue([entry for entry in entries if entry.key not in settled])
+                wait = 1.0 if len(entries) == 500 else 5.0
+            except Exception:
+                log.exception("the entries whose time is over could not be read")
+            await asyncio.sleep(wait)

@@ -150,6 +150,7 @@ class Dialogue:
             mail.envid,
             mail.body,
             mail.smtputf8,
+            mail.requiretls,
             hold_until=self.hold_until(mail),
             priority=priority,
             mt_priority=mail.mt_priority,

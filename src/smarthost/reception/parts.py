@@ -10,6 +10,7 @@ from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
 from smarthost.reception.credentials import Credentials
+from smarthost.reception.door_limits import DoorLimits
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 
@@ -57,4 +58,5 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     clock: Callable[[], float]
     route_refusal: Callable[[str, Recipient, str], Reply | None]
     has_space: Callable[[], bool]
+    limits: DoorLimits
     tls: ServerTls | None = None

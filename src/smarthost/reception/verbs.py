@@ -6,6 +6,7 @@ from types import MappingProxyType
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import (
+    BAD_PARAMETER,
     BAD_SEQUENCE,
     BAD_SYNTAX,
     DISK_FULL,
@@ -45,7 +46,14 @@ def ehlo(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
     if not name:
         return BAD_SYNTAX
     dialogue.greet(name, extended=True)
-    return dialogue.terms.ehlo(dialogue.offers_starttls, dialogue.offers_auth, dialogue.parts.clock())
+    reply = dialogue.terms.ehlo(dialogue.offers_starttls, dialogue.offers_auth, dialogue.parts.clock())
+    return _with_requiretls(reply) if dialogue.tls else reply
+
+
+def _with_requiretls(reply: bytes) -> bytes:
+    """Offer REQUIRETLS, which is of use within TLS only (RFC 8689 3), right behind our name."""
+    name, _, keywords = reply.partition(b"\r\n")
+    return name + b"\r\n250-REQUIRETLS\r\n" + keywords
 
 
 def helo(dialogue: Dialogue, argument: bytes) -> bytes | Reply:
@@ -110,6 +118,8 @@ def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
     parts = dialogue.parts
     if not line.can_be:
         return BAD_SENDER_DOMAIN
+    if line.command.requiretls and not dialogue.tls:
+        return BAD_PARAMETER  # what was not offered is not known (RFC 5321 4.1.1.11)
     if line.command.size > dialogue.terms.submission.max_message_size:
         return MESSAGE_TOO_BIG
     until = dialogue.hold_until(line.command)
@@ -118,6 +128,10 @@ def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
     if not parts.has_space():
         return DISK_FULL
     user = dialogue.user
+    if parts.limits.active:
+        refusal = parts.limits.refuse_sender(dialogue.identity, line.path)
+        if refusal is not None:
+            return refusal
     if user is None:
         return None
     refusal = check_sender(user, line.path)
@@ -172,6 +186,10 @@ class RcptLine:
         user = dialogue.user
         identity = user.name if user is not None else ""
         refusal = dialogue.parts.route_refusal(dialogue.reverse_path, self.recipient, identity)
+        limits = dialogue.parts.limits
+        if refusal is None and limits.active:
+            path, count = dialogue.reverse_path, len(recipients)
+            refusal = limits.refuse_recipient(identity, path, self.recipient.domain, count)
         if refusal is not None:
             return _refuse_recipient(dialogue, refusal, self.recipient.address)
         recipients[self.mailbox] = self.recipient
@@ -193,10 +211,14 @@ def data(dialogue: Dialogue, argument: bytes) -> Content | Reply:
     if not dialogue.recipients:
         return NO_VALID_RECIPIENTS if dialogue.rcpt_refused else BAD_SEQUENCE
     parts, user = dialogue.parts, dialogue.user
+    # Asked again: many sessions of one user may have passed MAIL together.
+    if user is not None and parts.credentials.wait(user.name) > 0.0:
+        return dialogue.reject(Stage.DATA, SENDS_TOO_FAST)
+    if parts.limits.active:
+        refusal = parts.limits.take(dialogue.identity, dialogue.reverse_path, dialogue.recipients.values())
+        if refusal is not None:
+            return dialogue.reject(Stage.DATA, refusal)
     if user is not None:
-        # Asked again: many sessions of one user may have passed MAIL together.
-        if parts.credentials.wait(user.name) > 0.0:
-            return dialogue.reject(Stage.DATA, SENDS_TOO_FAST)
         parts.credentials.take(user.name)
     draft = parts.intake.begin(dialogue.arrival(), dialogue.envelope(mail_command))
     return Content(draft, dialogue.terms.submission)

@@ -221,6 +221,8 @@ class MemorySpool:
             self._add(entry)
 
     def _add(self, entry: Entry) -> None:
+        if entry.key in self._entries:
+            raise ValueError(f"entry {entry.number} of message {format_id(entry.message.id)} is there already")
         self._entries[entry.key] = entry
         self._numbers.setdefault(entry.message.id, set()).add(entry.number)
         for times, when in self._indexes(entry):

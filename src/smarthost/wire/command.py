@@ -33,8 +33,11 @@ _PATH = re.compile(r'(?:FROM|TO): *<(?:@[^,:<> ]+(?:,@[^,:<> ]+)*:)?((?:"(?:[^"\
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9\-]*)(?:=([^\x00-\x20=\x7f]+))?")
 _SIZE = re.compile(r"[0-9]{1,20}")
-_MAIL_KEYWORDS = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "HOLDFOR", "HOLDUNTIL", "MT-PRIORITY"})
+_MAIL_KEYWORDS = frozenset(
+    {"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH", "HOLDFOR", "HOLDUNTIL", "MT-PRIORITY", "REQUIRETLS"}
+)
 _RCPT_KEYWORDS = frozenset({"NOTIFY", "ORCPT"})
+_WITHOUT_VALUE = frozenset({"SMTPUTF8", "REQUIRETLS"})
 # Looked up for each command: an attribute of an enum costs more than a name of the module.
 _NOTHING_ASKED = Notify.UNSPECIFIED
 _SEVEN_BIT, _EIGHT_BIT_MIME = Body.SEVEN_BIT, Body.EIGHT_BIT_MIME
@@ -46,7 +49,7 @@ class MailCommand(msgspec.Struct, frozen=True, gc=False):
 
     `size` is the octets that the client announced, 0 if it did not; `envid` is decoded; `auth` is the decoded AUTH
     parameter, "" for "<>", None where there was none (RFC 4954 5). `hold_for` are seconds and `hold_until` is a Unix
-    time, not both (RFC 4865), 0 for none; `mt_priority` is -9 to 9 (RFC 6710) or None.
+    time, not both (RFC 4865), 0 for none; `mt_priority` is -9 to 9 (RFC 6710) or None; `requiretls` is RFC 8689's.
     """
 
     reverse_path: str
@@ -59,6 +62,7 @@ class MailCommand(msgspec.Struct, frozen=True, gc=False):
     hold_for: int = 0
     hold_until: float = 0.0
     mt_priority: int | None = None
+    requiretls: bool = False
 
 
 class RcptCommand(msgspec.Struct, frozen=True, gc=False):
@@ -204,7 +208,7 @@ def _split_parameters(rest: str, known: frozenset[str]) -> dict[str, str] | Repl
         keyword = found.group(1).upper()
         if keyword not in known:
             return BAD_PARAMETER
-        if keyword in parameters or (found.group(2) is None) != (keyword == "SMTPUTF8"):
+        if keyword in parameters or (found.group(2) is None) != (keyword in _WITHOUT_VALUE):
             return BAD_SYNTAX
         parameters[keyword] = found.group(2) or ""
     return parameters
@@ -245,6 +249,7 @@ def _read_mail(path: str, parameters: dict[str, str]) -> MailCommand | Reply:
         hold_for,
         hold_until,
         mt_priority if "MT-PRIORITY" in parameters else None,
+        "REQUIRETLS" in parameters,
     )
 
 

@@ -1,0 +1,48 @@
+"""Rules: what the configuration says of mail on its way in and of where it goes, replaced as a whole at a reload."""
+
+import msgspec
+
+from smarthost.crypto.dkim_keys import Keyring
+from smarthost.mail.address import to_a_label
+from smarthost.mail.envelope import Recipient
+from smarthost.mail.message import Message
+from smarthost.mail.route import Route
+from smarthost.policy.backoff import Retry
+from smarthost.policy.restraints import Facts, Restraints, suffix_of
+from smarthost.policy.routing import RoutingTable
+from smarthost.queue.edit import EditRules
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What intake follows. `report_route` is where our own reports go, if set; `restraints` hold for parts of it."""
+
+    edit: EditRules
+    routing: RoutingTable
+    retry: Retry
+    keyring: Keyring
+    report_route: Route | None = None
+    restraints: Restraints = msgspec.field(default_factory=Restraints)
+
+    def route_for(self, message: Message, recipient: Recipient) -> Route:
+        """Choose the route of one recipient of a message."""
+        if message.report and self.report_route is not None:
+            return self.report_route
+        return self.routing.choose(message.envelope.reverse_path, recipient, message.arrival.identity, message.tag)
+
+    def queue_for(self, message: Message, route: Route, domain: str) -> str:
+        """Name the queue of a recipient: the route's for its domain, or one for what is restrained as it is."""
+        queue = route.queue_for(domain)
+        if not self.restraints:
+            return queue
+        return queue + suffix_of(self.restraints.of(facts_of(message, domain, route.name)))
+
+
+def facts_of(message: Message, domain: str, route: str) -> Facts:
+    """Give what limits ask of a recipient of a message, by its domain and its route."""
+    sender = message.envelope.reverse_path.rpartition("@")[2]
+    return Facts(domain, (to_a_label(sender) or sender) if sender else "", message.arrival.identity, message.tag, route)
+
+
+def site_queue(queue: str) -> str:
+    """Give the name of the queue that a route names, without what its mail is restrained by."""
+    return queue.partition("/ ")[0]
