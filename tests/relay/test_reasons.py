@@ -112,6 +112,17 @@ async def test_the_rate_that_holds_longest_is_named(house: House) -> None:
     assert sources["max_connections"] == "[[limit]] 3"
 
 
+async def test_a_rate_of_recipients_is_named(house: House) -> None:
+    """RATE_LIMITED: recipients are counted, too, and that rate is told by its own key."""
+    limit = Limit(match=LimitMatch(), message_rate=("100/s",), recipient_rate=("1/h",))
+    await house.open(retry=SLOW, limits=(limit,))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, Why.RATE_LIMITED, await house.send("250-2@example.net"))
+    assert "recipient_rate 1/h of [[limit]] 1." in row["text"]
+
+
 async def test_a_connection_rate_is_named(house: House) -> None:
     """RATE_LIMITED: no session may be opened yet; which rate, of which limit."""
     limit = Limit(match=LimitMatch(), max_connection_rate="1/h", max_messages_per_connection=1)
