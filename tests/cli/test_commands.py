@@ -134,6 +134,19 @@ def test_wrong_configuration_exits_78(tmp_path: Path) -> None:
         assert "Traceback" not in ended.stderr
 
 
+def test_check_looks_for_source_addresses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address to send from that this machine does not have is a warning; it may come up later."""
+    config = tmp_path / "smarthost.toml"
+    config.write_text(
+        f'hostname = "relay.example.org"\ndata_directory = "{tmp_path}/data"\n'
+        '[[route]]\ndeliver = "mx"\nsource_address = ["127.0.0.2", "192.0.2.77"]\n'
+    )
+    assert main(["check", "--config", str(config)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "ok\n" and "127.0.0.2" not in said.err
+    assert "warning: source_address 192.0.2.77 cannot be used: " in said.err
+
+
 def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A good configuration is "ok"; a DKIM key or a certificate that cannot be read is not."""
     key, config = tmp_path / "k.pem", tmp_path / "smarthost.toml"
