@@ -127,11 +127,14 @@ class ReadyQueue:
         wait = self.cells.wait(now)
         return max(wait, self.recipient_cells.wait(now)) if self.counts_recipients else wait
 
-    def slowest_rate(self, now: float) -> Rate | None:
-        """Give the message rate that holds mail back for the longest time now; None where none does."""
-        waits = zip(self.cells.waits(now), self.limits.message_rate, strict=False)
-        wait, rate = max(waits, key=lambda pair: pair[0], default=(0.0, None))
-        return rate if wait > 0.0 else None
+    def slowest_rate(self, now: float) -> tuple[str, Rate] | None:
+        """Give the rate that holds mail back for the longest time now, behind its key; None where none does."""
+        held: list[tuple[float, str, Rate]] = []
+        for key, cells in (("message_rate", self.cells), ("recipient_rate", self.recipient_cells)):
+            rates = getattr(self.limits, key)
+            held += [(wait, key, rate) for wait, rate in zip(cells.waits(now), rates, strict=False)]
+        wait, key, rate = max(held, key=lambda each: each[0], default=(0.0, "", None))
+        return (key, rate) if rate is not None and wait > 0.0 else None
 
     def push(self, entry: Entry) -> None:
         """Put an entry at the end of those of its priority and its user."""
