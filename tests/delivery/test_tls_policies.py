@@ -52,7 +52,7 @@ class Way:
         self.zone = zone
         self.ca_file = str(folder / "ca.pem")
         authority.cert_pem.write_to_path(self.ca_file)
-        self.resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=0.5, dnssec=Dnssec.AUTO)
+        self.resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0, dnssec=Dnssec.AUTO)
         self.policies = TlsPolicies(self.resolver, clock)
         self.connector = Connector(self.settings, TlsContexts(), clock, Random(1), policies=self.policies)
 

@@ -63,7 +63,7 @@ def make(
     authority.configure_trust(context)
 
     def make() -> StsPolicies:
-        resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=0.5)
+        resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0)
         return StsPolicies(resolver, tmp_path / "mta-sts", lambda: context, clock, port=web.port, timeout=1.0)
 
     return make
