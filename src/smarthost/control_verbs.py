@@ -217,15 +217,19 @@ class SuppressionChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         )
 
 
-class Suppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Addresses to be put on the list. `expires` is a Unix time, None for never; with `keeps` a row that is there
-    already stays as it is.
-    """
+class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An address to be put on the list, for a user or ("") everybody. `expires` is a Unix time, None for never."""
 
-    addresses: tuple[str, ...]
+    address: str
     user: str = ""
     reason: str = ""
     expires: float | None = None
+
+
+class Suppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses to be put on the list; with `keeps` one that is suppressed already stays as it is."""
+
+    addresses: tuple[Listed, ...]
     keeps: bool = False
     dry_run: bool = False
 

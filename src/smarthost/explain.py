@@ -13,7 +13,7 @@ from smarthost.crypto.tls import TlsContexts
 from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
-from smarthost.explain_site import explain_hosts, explain_limits, explain_state, explain_upstreams
+from smarthost.explain_site import explain_hosts, explain_limits, explain_restraints, explain_state, explain_upstreams
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope, Recipient
@@ -23,13 +23,15 @@ from smarthost.mail.route import Deliver, Route, Site, Source
 from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender
-from smarthost.policy.limits import LimitTable
+from smarthost.policy.limits import LimitTable, OnLimit
+from smarthost.policy.restraints import Restraints
 from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
 from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.intake import REJECTED
-from smarthost.queue.rules import Rules
+from smarthost.queue.rules import Rules, facts_of
 from smarthost.report.timestamp import format_time
 
+SOON = 0.1  # seconds: a wait that nobody notices, as for the disk's word on a quota
 _DELIVERY = {
     Deliver.RELAYHOST: "by the route's next hops",
     Deliver.MX: "by the MX hosts of the recipient's domain",
@@ -102,6 +104,9 @@ async def explain(known: Known, question: Question) -> Row:
     if route.deliver in (Deliver.RELAYHOST, Deliver.MX):
         site = await _explain_site(known, route, recipient, row)
     if site is not None:
+        facts = facts_of(sending.message, recipient.domain, route.name)
+        row["limits"] += explain_restraints(known.rules.restraints.of(facts))
+        row["limits"] += explain_restraints(Restraints(known.config.limits, OnLimit.ERROR).of(facts))
         row["earliest"] = _explain_time(known, sending, site)
         if row["verdict"] == "sent" and row["earliest"]["why"]:
             row["verdict"] = "waits"
@@ -198,12 +203,12 @@ def _explain_route(known: Known, question: Question, sending: Sending) -> tuple[
         "text": _DELIVERY[route.deliver],
         "next_hops": [str(hop) for hop in route.next_hops],
         "login": known.config.credentials[route.login].username if route.login else "",
-        "queue": route.queue_for(recipient.domain),
+        "queue": known.rules.queue_for(sending.message, route, recipient.domain),
     }
     if route is not chosen:
         row["instead_of"] = chosen.name
     if route.pool:
-        pool = relay.promoter.pool_of(str(row["queue"])) if relay is not None else None
+        pool = relay.promoter.pool_of(route.queue_for(recipient.domain)) if relay is not None else None
         upstream = (pool.first_usable() if pool is not None else None) or route.pool[0]
         row["upstreams"] = explain_upstreams(route, pool, known.clock())
         row["upstream"] = upstream.name
@@ -233,7 +238,7 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     if relay is None:
         return {"at": format_time(now), "why": "", "text": "At once, unless the running relay knows better."}
     recipient = sending.envelope.recipients[0]
-    queue = site.route.queue_for(recipient.domain)
+    queue = known.rules.queue_for(sending.message, site.route, recipient.domain)
     entry = Entry(sending.message, 0, queue, (recipient,), now, now + known.config.retry.lifetime, now)
     reason = relay.reasons.of_new(entry, relay.dispatchers.get(site.name))
     suspended = relay.suspender.suspensions.of_user(sending.message.arrival.identity)
@@ -243,7 +248,7 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
         return {"at": at, "why": str(Why.SUSPENDED), "text": text}
     if relay.settler.is_stuck:
         return {"at": None, "why": "disk_full", "text": "Nothing is sent until results can be written to the disk."}
-    if reason.why is entry.why:
+    if reason.why is entry.why or (reason.until is not None and reason.until - now < SOON):
         return {"at": format_time(now), "why": "", "text": "At once."}
     until = format_time(reason.until) if reason.until is not None else None
     return {"at": until, "why": str(reason.why), "text": reason.text}

@@ -1,6 +1,6 @@
 """Explains a site: its hosts in their order, which are left alone and why, what TLS must prove, and its limits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from smarthost.mail.route import Host, Route, Site
 from smarthost.network.session import OpenFault
 from smarthost.policy.limit_sources import limit_sources
 from smarthost.policy.limits import Limit, LimitTable
+from smarthost.policy.restraints import Restraint
 from smarthost.policy.security import TlsPolicy, plan
 from smarthost.report.timestamp import format_time
 
@@ -113,6 +114,22 @@ def explain_limits(
         written = [str(rate) for rate in value] if isinstance(value, tuple) else value
         if written != []:
             rows.append({"name": name, "value": written, "source": sources.get(name, "default")})
+    capacity = dispatcher.ready.capacity if dispatcher is not None else None
+    if capacity is not None and capacity.most:
+        source = f"learned: the site refused one more; remembered until {format_time(capacity.until)}"
+        rows.append({"name": "recipients_taken", "value": capacity.most, "source": source})
+    return rows
+
+
+def explain_restraints(restraints: Iterable[Restraint]) -> list[Row]:
+    """Give each limit of a part of the mail that a message belongs to, with the [[limit]] that says so."""
+    rows = []
+    for restraint in restraints:
+        for key in ("message_rate", "recipient_rate", "max_connections"):
+            value = getattr(restraint, key)
+            if value:
+                written = [str(rate) for rate in value] if isinstance(value, tuple) else value
+                rows.append({"name": key, "value": written, "source": restraint.label})
     return rows
 
 

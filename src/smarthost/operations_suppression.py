@@ -34,26 +34,22 @@ class ListOperations:
     async def put(self, asked: Suppress) -> Row:
         """Put addresses on the list; one that is there already gets the new reason and expiry, unless it is kept."""
         now = self._clock()
-        if asked.expires is not None and asked.expires <= now:
-            raise Refusal(400, "Already over", "the time at which the suppression ends is not in the future")
-        read = {text: read_suppression_address(text) for text in asked.addresses}
-        wrong = [text for text, address in read.items() if address is None]
-        addresses = sorted({address for address in read.values() if address is not None})
-        known = await self._store.find([(asked.user, address) for address in addresses])
-        suppressed = {key[1] for key, row in known.items() if row.is_suppressed}
-        expires = math.inf if asked.expires is None else asked.expires
-        rows = [
-            Suppression(asked.user, address, 0, now, expires, Origin.MANUAL, asked.reason)
-            for address in addresses
-            if not (asked.keeps and address in suppressed)
-        ]
-        if rows and not asked.dry_run:
-            await _written(lambda done: self._list.put(rows, done))
-        counts: Row = {
-            "added": len(addresses) - len(suppressed),
-            "known": len(suppressed),
-            "invalid": len(wrong),
-        }
+        rows: dict[Key, Suppression] = {}
+        wrong: list[str] = []
+        for each in asked.addresses:
+            address = read_suppression_address(each.address)
+            if address is None:
+                wrong.append(each.address)
+                continue
+            expires = math.inf if each.expires is None else each.expires
+            if expires <= now:
+                raise Refusal(400, "Already over", f"the suppression of {address} would end in the past")
+            rows[each.user, address] = Suppression(each.user, address, 0, now, expires, Origin.MANUAL, each.reason)
+        known = {key for key, row in (await self._store.find(list(rows))).items() if row.is_suppressed}
+        chosen = [row for key, row in rows.items() if not (asked.keeps and key in known)]
+        if chosen and not asked.dry_run:
+            await _written(lambda done: self._list.put(chosen, done))
+        counts: Row = {"added": len(rows) - len(known), "known": len(known), "invalid": len(wrong)}
         return counts | ({"problems": wrong[:PROBLEMS]} if wrong else {})
 
     async def remove(self, asked: Unsuppress) -> Row:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import PARKED, Entry, Why
@@ -62,14 +60,20 @@ class Reasons:
         return self._of(entry, self._dispatcher_of(entry.queue, entry.key))
 
     def of_new(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
-        """Find what would hold an entry that came in now; `dispatcher` is that of its site, if its site has one."""
-        if dispatcher is not None and entry.queue not in self._scheduler.queues and dispatcher.queues:
-            # The queues of a site are held together, and this one would be as soon as it were one of them.
-            entry = msgspec.structs.replace(entry, queue=min(dispatcher.queues))
+        """Find what would hold an entry that came in now; `dispatcher` is that of its site, if its site has one.
+
+        Its queue has to be the one that it would really be in: what restrains it is found, and remembered, by that.
+        """
         reason = self._of(entry, dispatcher)
-        is_free = dispatcher is None or dispatcher.idle_sessions or dispatcher.ready.window.may_open(self._clock())
-        if reason.why is entry.why and dispatcher is not None and not is_free:
-            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), self._clock(), None)
+        if dispatcher is None or reason.why is not entry.why:
+            return reason
+        now = self._clock()
+        # The queues of a site are held together, and this one would be as soon as it were one of them.
+        for queue in filter(None, map(self._scheduler.queues.get, dispatcher.queues)):
+            if queue.blocked_until > now and queue.blocked_why is not Why.RATE_LIMITED:
+                return self._blocked(entry, queue, dispatcher)
+        if not dispatcher.idle_sessions and not dispatcher.ready.window.may_open(now):
+            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), now, None)
         return reason
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
@@ -112,11 +116,13 @@ class Reasons:
     def _which_rate(self, dispatcher: Dispatcher, now: float) -> str:
         """Name the rate that holds mail back for the longest time, and the limit that says so."""
         ready, sentence = dispatcher.ready, SENTENCES[Why.RATE_LIMITED]
-        rate = ready.slowest_rate(now)
-        if rate is not None and rate in ready.configured.message_rate:
-            sentence = f"{sentence} Reason: message_rate {rate} of {self.source_of(ready.site, 'message_rate')}."
-        elif rate is not None:
-            sentence = f"{sentence} Reason: message_rate {rate}."
+        slowest = ready.slowest_rate(now)
+        if slowest is not None:
+            key, rate = slowest
+            # What a rule on replies has added is no limit of the configuration.
+            is_configured = rate in ready.configured.message_rate or rate in ready.configured.recipient_rate
+            source = f" of {self.source_of(ready.site, key)}" if is_configured else ""
+            sentence = f"{sentence} Reason: {key} {rate}{source}."
         return _with_rule(sentence, dispatcher)
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:

@@ -242,3 +242,22 @@ async def test_the_command_asks_the_relay_or_else_the_configuration(
     assert (await run("you@nowhere@twice"))[0] == 64
     await house.sink.start()
     await house.open()
+
+
+async def test_what_restrains_a_part_of_the_mail_holds_that_part_alone(house: House, server: DnsServer) -> None:
+    """A limit of one sender's domain is told by its name and holds that sender; asking changes nothing for others."""
+    limit = Limit(match=LimitMatch(sender_domain="slow.example"), message_rate=("1/h",), number=1)
+    await house.open(retry=SLOW, limits=(limit,), dns=Dns((server.address,)))
+    for _ in range(2):
+        row = await ask(house, sender="a@slow.example")
+        assert row["verdict"] == "sent"
+    assert any("sender_domain slow.example" in each["source"] for each in row["limits"])
+    number = await house.send("250@example.net", sender="a@slow.example")
+    await house.until(lambda: Kind.RELAYED in house.kinds(number))
+    row = await ask(house, sender="b@slow.example")
+    assert (row["verdict"], row["earliest"]["why"]) == ("waits", Why.RATE_LIMITED)
+    assert "limit 1 of the configuration" in row["earliest"]["text"]
+    other = await ask(house)
+    assert other["verdict"] == "sent" and not any("slow.example" in each["source"] for each in other["limits"])
+    numbers = [await house.send(f"250-{at}@example.net") for at in range(3)]
+    await house.until(lambda: all(Kind.RELAYED in house.kinds(each) for each in numbers))

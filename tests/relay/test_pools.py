@@ -168,6 +168,16 @@ async def test_a_paced_quota_holds_mail_in_memory(house: House) -> None:
         assert time.monotonic() - began > 14 / 15 - 0.1
 
 
+async def test_a_dead_upstream_costs_nothing_while_another_has_room_in_a_moment(house: House) -> None:
+    """Mail that a paced quota holds for less than a second is not spent on an upstream that cannot be reached."""
+    async with sinks(1) as (a,):
+        await house.open(fallback=pool_of(upstream(hop_of(a), 0, quota=("15/s",)), upstream(dead_hop(), 1)), retry=SLOW)
+        numbers = await send(house, 15)
+        await house.until(lambda: relayed(house, numbers))
+        assert a.counts.messages == 15
+        assert not any(event.event is Kind.DELAYED for event in house.events)
+
+
 async def test_a_dead_upstream_is_passed_over(house: House) -> None:
     """Nobody's attempt is spent on a dead upstream while another one takes the mail."""
     async with sinks(1) as (b,):

@@ -112,6 +112,17 @@ async def test_the_rate_that_holds_longest_is_named(house: House) -> None:
     assert sources["max_connections"] == "[[limit]] 3"
 
 
+async def test_a_rate_of_recipients_is_named(house: House) -> None:
+    """RATE_LIMITED: recipients are counted, too, and that rate is told by its own key."""
+    limit = Limit(match=LimitMatch(), message_rate=("100/s",), recipient_rate=("1/h",))
+    await house.open(retry=SLOW, limits=(limit,))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    await house.until(lambda: not house.server.relay.settler.pending)
+    row = await waiting(house, Why.RATE_LIMITED, await house.send("250-2@example.net"))
+    assert "recipient_rate 1/h of [[limit]] 1." in row["text"]
+
+
 async def test_a_connection_rate_is_named(house: House) -> None:
     """RATE_LIMITED: no session may be opened yet; which rate, of which limit."""
     limit = Limit(match=LimitMatch(), max_connection_rate="1/h", max_messages_per_connection=1)
@@ -280,7 +291,10 @@ async def test_parked_waits_for_a_person(house: House, why: Why) -> None:
 
 
 def test_every_reason_has_its_test() -> None:
-    """A reason that is added has a sentence, and a test in this file that names it."""
+    """A reason that is added has a sentence, a test in this file that names it, and a row in docs/operating.md."""
     source = Path(__file__).read_text()
     missing = [why.name for why in Why if why not in PARKED and f"Why.{why.name}" not in source]
     assert not missing and set(SENTENCES) == set(Why)
+    manual = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    chapter = manual.partition("## Why is this message still here?")[2].partition("\n## ")[0]
+    assert [why for why in Why if f"`{why}`" not in chapter] == []

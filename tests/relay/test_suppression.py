@@ -130,16 +130,17 @@ async def test_a_person_may_put_addresses_on_and_off(house: House) -> None:
     await house.open(suppression=ON)
     folder = house.folder
 
-    async def put(**asked: object) -> dict[str, object]:
-        return await to_thread(ask_one, folder, "suppress.add", asked)
+    async def put(asked: list[dict[str, str]], dry_run: bool = False) -> dict[str, object]:
+        return await to_thread(ask_one, folder, "suppress.add", {"addresses": asked, "dry_run": dry_run})
 
-    asked = {"addresses": ["a@example.net", "A@example.net", "nobody", "b@example.net"], "reason": "asked for it"}
-    assert await put(**asked, dry_run=True) == {"added": 2, "known": 0, "invalid": 1, "problems": ["nobody"]}
+    texts = ["a@example.net", "A@example.net", "nobody", "b@example.net"]
+    asked = [{"address": text, "reason": "asked for it"} for text in texts]
+    assert await put(asked, dry_run=True) == {"added": 2, "known": 0, "invalid": 1, "problems": ["nobody"]}
     assert await refusal(house, "a@example.net") is None
-    await put(**asked)
-    assert (await put(**asked))["known"] == 2
+    await put(asked)
+    assert (await put(asked))["known"] == 2
     assert await refusal(house, "a@example.net") is not None
-    await put(addresses=["c@example.net"], user="app1")
+    await put([{"address": "c@example.net", "user": "app1"}])
     assert await refusal(house, "c@example.net") is None
     assert house.server.relay.suppression.is_suppressed("app1", recipient("c@example.net"))
     rows = await to_thread(lambda: list(ask(folder, "suppress.list", {"match": "*@example.net"})))
@@ -150,7 +151,7 @@ async def test_a_person_may_put_addresses_on_and_off(house: House) -> None:
     ]
     gone = {"choice": {"match": "b@*"}, "dry_run": True}
     assert await to_thread(ask_one, folder, "suppress.remove", gone) == {"removed": 1, "unknown": 0}
-    asked = {"addresses": ["a@example.net", "x@example.net"]}
-    assert await to_thread(ask_one, folder, "suppress.remove", asked) == {"removed": 1, "unknown": 1}
+    named = {"addresses": ["a@example.net", "x@example.net"]}
+    assert await to_thread(ask_one, folder, "suppress.remove", named) == {"removed": 1, "unknown": 1}
     assert await refusal(house, "a@example.net") is None
     assert await refusal(house, "b@example.net") is not None

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from sim_loop import Clock
 from sim_plan import Mail
 
+from smarthost.delivery.transaction import Job
 from smarthost.mail.envelope import Notify
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
+from smarthost.mail.route import Site
 from smarthost.policy.rate import Rate
 
+MOST_TRIES, TRIES_WITHIN = 20, 10.0  # transactions with one recipient, and seconds, that look like a loop
 FINAL = (Kind.RELAYED, Kind.FAILED, Kind.EXPIRED)
 
 
@@ -81,6 +84,8 @@ class Oracle:
         self.reports: dict[tuple[int, str, str], set[str]] = {}
         self.outages: list[tuple[float, float]] = []
         self.resent = self.ambiguous = self.crashes = self.excused = 0
+        self.stopped: list[tuple[float, float, str]] = []  # what a person suspended, from when until when
+        self._tries: dict[tuple[int, str], deque[float]] = {}
         self.paces: dict[str, Pace] = {}
         self.taken: dict[str, list[float]] = {}
 
@@ -129,7 +134,8 @@ class Oracle:
             self.blame(f"{tale.key} to {recipient} is {kind} after a 250 that was read")
         if tale.was_held:
             return
-        took, patience = self._clock() - tale.at, self._patience(recipient)
+        held = tale.mail.held if tale.mail else 0.0
+        took, patience = self._clock() - tale.at - held, self._patience(recipient)
         if patience and took > patience + self._outage_since(tale.at):
             self.blame(f"{tale.key} to {recipient}, a healthy site, took {took:.0f} s, more than {patience:.0f} s")
 
@@ -169,12 +175,30 @@ class Oracle:
     def crashed(self) -> None:
         """The relay is gone: what it has read and not settled, it may send again. Rates hold as if it had not."""
         self.crashes += 1
+        self.stopped.clear()
         for tale in self.tales.values():
             for recipient, passed in tale.passed.items():
                 if recipient not in tale.final:
                     for passing in passed:
                         passing.excused = True
                         self.excused += 1
+
+    def tried(self, job: Job, site: Site) -> None:
+        """Take a transaction that begins: nobody may be sent to again and again without a pause, nor too early."""
+        now, message = self._clock(), job.entry.message
+        if message.envelope.hold_until > now:
+            self.blame(f"{self.tales[message.id].key} goes {message.envelope.hold_until - now:.1f} s too early")
+        names = (message.arrival.identity, *(host.name for host in site.hosts))
+        for since, until, name in self.stopped:
+            if since < now < until and name in names:
+                self.blame(f"{self.tales[message.id].key} goes by {site.name}, though {name} is suspended")
+        for recipient in job.recipients:
+            times = self._tries.setdefault((job.entry.message.id, recipient.address), deque(maxlen=MOST_TRIES))
+            times.append(now)
+            if len(times) == MOST_TRIES and now - times[0] < TRIES_WITHIN:
+                key = self.tales[job.entry.message.id].key
+                self.blame(f"{key} to {recipient.address} is tried {MOST_TRIES} times in {now - times[0]:.1f} s")
+                times.clear()
 
     def took(self, what: str, site: str, rates: tuple[Rate, ...], count: int = 1) -> None:
         """Count transactions, recipients or connections of a site, or of what else is limited, against its rates."""

@@ -1,6 +1,6 @@
 """Works out from a plan alone in how many seconds mail for a site without faults is relayed: nobody starves."""
 
-from sim_plan import HOME, LIFETIME, WELL, Plan
+from sim_plan import GONE, HOME, LIFETIME, NULL, UNSURE, WELL, Plan
 from sim_site import Site, Temper
 
 from smarthost.policy.glob import compile_globs
@@ -8,28 +8,50 @@ from smarthost.policy.limits import Limit
 from smarthost.policy.rate import parse_rate
 
 PROMPT = 60.0  # seconds, for a site that nothing holds back
+FAIL_OVER = 600.0  # seconds, for a pool: two retries, and connections that nobody answers
 ROUND_TRIPS = 10  # a transaction, and the connection that it may need, without PIPELINING
 FIRST_SESSIONS = 5  # that a site has before it has shown anything
 # How a site may be without being faulty.
-HARMLESS = ("latency", "think", "split", "pipelining", "dsn", "chunking", "delay")
+HARMLESS = ("latency", "wants_login", "think", "split", "pipelining", "dsn", "chunking", "delay")
 
 
 def patience_of(plan: Plan) -> dict[str, float]:
-    """Give the seconds by domain; a domain of which nothing can be promised is not there."""
-    if (plan.relayhosts and not plan.relayed) or any(limit.match.sender_domain for limit in plan.limits):
+    """Give the seconds by domain; a domain of which nothing can be promised is not there.
+
+    They do not count for recipients who are refused for a while.
+    """
+    if any(limit.match.sender_domain for limit in plan.limits):
         return {}
+    if plan.relayhosts and not plan.relayed:
+        return dict.fromkeys((*plan.exchangers, NULL, GONE, UNSURE), _patience_of_pool(plan))
     moved = {domain for _, domain, _ in plan.moves}
     found = {WELL: PROMPT}
     for site in plan.sites:
         domains = [domain for domain, hosts in plan.exchangers.items() if hosts[0][1].endswith(f".{site.name}")]
         if site.name in (HOME, WELL) or not _is_plain(site) or plan.dns_outages or moved:
             continue
-        if any(recipient.endswith(tuple(f"@{domain}" for domain in domains)) for recipient in plan.refusals):
-            continue
         seconds = PROMPT + _seconds_of_work(plan, site, domains)
         if seconds < LIFETIME / 2:
             found |= dict.fromkeys(set(domains) - set(plan.relayed), seconds)
-    return found
+    return found | dict.fromkeys(plan.relayed, _patience_of_pool(plan))
+
+
+def _patience_of_pool(plan: Plan) -> float:
+    """Give the seconds for mail that goes to a pool of which one upstream never fails, 0 where none is so.
+
+    What may have been taken stays with an upstream, and what one never answers stays with it for long: nothing is
+    promised where that can happen.
+    """
+    sites = [site for name in plan.relayhosts for site in plan.sites if site.name == name]
+    safe = [site for site in sites if _is_plain(site) and not _limits_of(plan, site)]
+    free = {name for name, (_, _, quota) in zip(plan.relayhosts, plan.pool, strict=False) if not quota}
+    is_restrained = any(limit.match.destination for limit in plan.limits)
+    if not any(site.name in free for site in safe) or plan.dns_outages or is_restrained:
+        return 0.0
+    tempers = [site.temper for site in sites]
+    if any(t.deaths or t.cuts or t.tarpits or t.patience or t.login_refused for t in tempers):
+        return 0.0
+    return FAIL_OVER
 
 
 def _is_plain(site: Site) -> bool:

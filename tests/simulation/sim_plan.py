@@ -27,6 +27,7 @@ class Mail:
     size: int
     identity: str = ""
     priority: Priority = Priority.MEDIUM
+    held: float = 0.0  # seconds for which it is to wait first
 
     @property
     def content(self) -> bytes:
@@ -222,6 +223,7 @@ def _draw_mail(rng: Random, plan: Plan, domains: list[str]) -> None:
                 rng.choice((100, 100, 100, 2000, 20_000)) if rng.random() < 0.995 else 300_000,
                 rng.choice(("", "app1", "app2")) if is_mixed else "",
                 rng.choice(tuple(Priority)) if is_mixed else Priority.MEDIUM,
+                rng.uniform(1.0, ARRIVING) if is_mixed and rng.random() < 0.1 else 0.0,
             )
         )
 
@@ -273,6 +275,15 @@ def _draw_pool(rng: Random, plan: Plan) -> None:
         plan.pool.append(
             (order, rng.choice((1, 1, 3)), rng.choice(((), (), ("5/h",), ("12/h",), ("30/min",), ("2/s", "20/h"))))
         )
+    if rng.random() < 0.4:
+        # One that never fails; what may be ambiguous stays where it is, so that half of these worlds have none of it.
+        sites = [site for site in plan.sites if site.name in plan.relayhosts]
+        wanted, sites[-1].temper = sites[-1].temper.wants_login, Temper()
+        sites[-1].temper.wants_login = wanted
+        plan.pool[-1] = (*plan.pool[-1][:2], ())
+        plan.limits = [limit for limit in plan.limits if limit.match.site != f"mx0.{sites[-1].name}"]
+        for temper in (site.temper for site in sites if rng.random() < 0.7):
+            temper.deaths = temper.cuts = temper.tarpits = temper.patience = 0.0
 
 
 def _draw_moves(rng: Random, plan: Plan, domains: list[str]) -> None:
@@ -291,5 +302,7 @@ def _draw_acts(rng: Random, plan: Plan, domains: list[str]) -> None:
     for _ in range(rng.randint(1, 12)):
         act = rng.choice(("hold", "hold", "release", "flush", "flush", "retry", "fail", "delete"))
         chosen = rng.choice(domains[1:] if act in ("fail", "delete") else ["", *domains])
+        if act == "retry" and rng.random() < 0.5:
+            act, chosen = "suspend", rng.choice(("app1", "app2", *(f"mx0.{site.name}" for site in plan.sites[1:])))
         plan.acts.append((rng.uniform(0.0, ARRIVING + LIFETIME / 2), act, chosen))
     plan.acts.sort()

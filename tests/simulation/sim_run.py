@@ -183,6 +183,7 @@ class Life:
         self._run, self._spool, self._loop = run, spool, loop
         self.world, self.clock, self.oracle = run.world, run.clock, run.oracle
         self.counters = Counters()
+        self._unanswered = 0
         self._claimed: set[tuple[int, int]] = set()
         self._reloads = [at for at in run.plan.reloads if at > run.clock.elapsed]
 
@@ -200,7 +201,7 @@ class Life:
         await relay.bookkeeper.start()
         await relay.scheduler.start()
         arrivals = asyncio.ensure_future(self._arrive())
-        person = asyncio.ensure_future(Person(run.plan, relay.operator, world).act())
+        person = asyncio.ensure_future(Person(run.plan, relay, world).act())
         ticks = looks = 0
         while self.clock.elapsed < until:
             await asyncio.sleep(min(1.0, until - self.clock.elapsed + 1e-6))
@@ -221,7 +222,8 @@ class Life:
 
     def _is_busy(self) -> bool:
         relay = self.relay
-        return bool(relay.settler.pending or any(d.transfers or d.opening for d in self._dispatchers()))
+        has_sessions = any(each.transfers or each.opening for each in self._dispatchers())
+        return bool(self._unanswered or relay.settler.pending or has_sessions)
 
     def _dispatchers(self) -> list[Dispatcher]:
         return [*self.relay.dispatchers.values(), *self.relay.retired]
@@ -229,6 +231,7 @@ class Life:
     def _tick(self, ticks: int) -> None:
         """Do what the server's watch does once a second, and look whether memory is as it should be."""
         relay, plan, now = self.relay, self._run.plan, self.clock()
+        relay.suspender.tick(now)
         for dispatcher in self._dispatchers():
             dispatcher.tick(now)
             ready = dispatcher.ready
@@ -284,13 +287,17 @@ class Life:
             run.arrived()
             recipients = tuple(Recipient(r, r.rpartition("@")[2], int(mail.notify)) for r in mail.recipients)
             envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}", priority=mail.priority)
+            if mail.held:
+                envelope = msgspec.structs.replace(envelope, hold_until=self.clock() + mail.held)
             arrival = Arrival(at=self.clock(), door="sim", client="192.0.2.1", identity=mail.identity)
             draft = self.relay.intake.begin(arrival, envelope)
             for start in range(0, len(mail.content), 65536):
                 draft.write(mail.content[start : start + 65536])
+            self._unanswered += 1
             draft.commit(lambda reply, number=number: self._answered(number, reply))  # type: ignore[misc]
 
     def _answered(self, number: int, reply: Reply) -> None:
+        self._unanswered -= 1
         self.world.say("m%s is answered: %s", number, reply)
         if reply.is_positive and f"m{number}" not in self.oracle.by_key:
             self.world.blame(f"m{number} was accepted, and is not on disk")
@@ -304,6 +311,7 @@ class Life:
         def next_job(asking: Transfer) -> Job | None:
             job = give(asking)
             if job is not None:
+                self.oracle.tried(job, dispatcher.ready.site)
                 self.oracle.took("messages", name, limits.message_rate)
                 self.oracle.took("recipients", name, limits.recipient_rate, len(job.recipients))
                 self._count_restraints(job, name.partition("/")[0])

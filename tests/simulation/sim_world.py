@@ -22,11 +22,14 @@ class World:
         """Begin with nobody connected; `trace` is the story so far, times since the beginning with each line."""
         self.plan, self.rng, self.clock = plan, rng, clock
         self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
-        patience = patience_of(plan)
-        self.oracle = Oracle(clock, self.say, lambda recipient: patience.get(recipient.rpartition("@")[2], 0.0))
+        self._patience = patience_of(plan)
+        self.oracle = Oracle(clock, self.say, self._patience_for)
         self._wires: dict[Wire, None] = {}
         self._connections = 0
         self.most_open: dict[str, int] = {}  # connections at once, by site
+
+    def _patience_for(self, recipient: str) -> float:
+        return 0.0 if recipient in self.plan.refusals else self._patience.get(recipient.rpartition("@")[2], 0.0)
 
     def say(self, text: str, *values: Any) -> None:
         """Add a line to the trace."""

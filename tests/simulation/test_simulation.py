@@ -17,6 +17,7 @@ PROCESSES = 2
 HERE = Path(__file__).parent
 
 
+@pytest.mark.timeout(600)
 def test_seeds() -> None:
     """In every world each recipient ends once, is sent once, and no limit is broken."""
     with ProcessPoolExecutor(PROCESSES) as pool:

@@ -11,6 +11,7 @@ from smarthost.delivery.transaction import Transaction
 from smarthost.mail.entry import Entry
 from smarthost.mail.outcome import Action, Outcome
 from smarthost.mail.reply import Reply
+from smarthost.policy import backoff
 from smarthost.policy.rate import Cell, Quota
 from smarthost.queue.scheduler import Scheduler
 from smarthost.spool.memory import MemorySpool
@@ -81,6 +82,15 @@ def fail_without_report(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("smarthost.delivery.settle.due_reports", lambda *_, **__: ())
 
 
+def try_without_a_pause(patch: pytest.MonkeyPatch) -> None:
+    """What is delayed is due at once, for its first attempts."""
+    due = backoff.next_attempt
+    patch.setattr(
+        "smarthost.delivery.settle.next_attempt",
+        lambda retry, attempts, now, jitter: now if attempts < 25 else due(retry, attempts, now, jitter),
+    )
+
+
 def lose_outcomes_at_the_end(patch: pytest.MonkeyPatch) -> None:
     """An ambiguous end is taken for success."""
     lose = Transaction.lose
@@ -102,6 +112,7 @@ BREAKS: dict[Break, str] = {
     ignore_connections: "are allowed",
     forget_to_come_back: "has not ended",
     answer_before_commit: "is not on disk",
+    try_without_a_pause: "is tried 20 times",
     fail_without_report: "0 reports of failure",
     lose_outcomes_at_the_end: "no 250 was read",
 }

@@ -92,3 +92,18 @@ def test_replies_to_content_decide_nothing() -> None:
         assert not [
             values for _, text, values in found.world.trace if text.startswith("%s to %s:") and values[3] == 500
         ]
+
+
+def test_recipients_that_are_delayed_one_by_one_are_asked_for_once_an_attempt() -> None:
+    """Where each transaction has one recipient and several are refused for now, the others have their turn at once."""
+    refusal = (600.0, b"450 4.2.1 not now")
+    plan = scenario(
+        Temper(),
+        [(1.0, ("ann", "bob", "cat", "dan"))],
+        {"ann": refusal, "bob": refusal, "cat": refusal},
+        max_recipients_per_transaction=1,
+    )
+    found = run(plan)
+    ends = {values[1]: at for at, text, values in found.world.trace if text.startswith("%s to %s:")}
+    assert ends[f"dan@{SITE}"] < 5.0
+    assert len(taken(found, "messages")) < 30

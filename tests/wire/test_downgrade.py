@@ -85,6 +85,17 @@ def test_long_text_is_read_back(word: str, times: int) -> None:
     assert all(len(line) <= 84 for line in is_word)
 
 
+@pytest.mark.parametrize(
+    "octets", [b'"', b'"\\', b"(<", b";a=", b"; ", b" for <", b" ", b'a="', b';a="\\', b"a@", b"=?"]
+)
+@pytest.mark.parametrize("name", [b"Subject", b"To", b"Content-Type", b"Received"])
+def test_octets_made_to_be_slow_are_not(name: bytes, octets: bytes) -> None:
+    """A field as long as a header may be takes a time in proportion to its length, whatever it repeats."""
+    for field in (octets * (200_000 // len(octets)) + b"\xc3\xbc", b"\xc3\xbc" + octets * (200_000 // len(octets))):
+        written = downgrade_field(name.lower(), name + b": " + field + b"\r\n")
+        assert written is None or written.isascii()
+
+
 MULTIPART = (
     b"Subject: " + UMLAUT + b"\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n"
     b"Content-Type: multipart/mixed; boundary=out\r\n\r\npre\xc3\xbc\r\n--out\r\n"

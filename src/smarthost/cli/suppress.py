@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from smarthost.cli.settings import find_data_directory
 from smarthost.cli.suppress_file import Wanted, open_input, read_list, write_list
 from smarthost.cli.table import format_age, format_table
 from smarthost.control_verbs import SuppressionChoice
-from smarthost.mail.suppression import Key, Origin
+from smarthost.mail.suppression import REASON_MOST, Key, Origin
 from smarthost.report.rows import suppression_row
 from smarthost.report.timestamp import parse_time
 from smarthost.spool.suppressions import read_page
@@ -29,7 +29,7 @@ from smarthost.spool.suppressions import read_page
 Row = dict[str, Any]
 
 SHOWN = 100  # addresses in a table unless --limit says otherwise
-CHUNK = 2000  # addresses that travel to the relay at a time
+CHUNK = 500  # addresses that travel to the relay at a time, so that a request stays below its 1 MiB
 _ORIGINS = tuple(str(origin) for origin in Origin)
 
 
@@ -109,27 +109,20 @@ def _with_terms(wanted: Iterator[Wanted], reason: str, expires: float | None) ->
     now = time.time()
     for each in wanted:
         if each.expires is None or each.expires > now:
-            yield each._replace(reason=each.reason or reason, expires=each.expires if each.expires else expires)
+            yield each._replace(
+                reason=(each.reason or reason)[:REASON_MOST], expires=each.expires if each.expires else expires
+            )
 
 
 def _put(chosen: argparse.Namespace, wanted: Iterator[Wanted]) -> int:
     folder = find_data_directory(chosen)
     counts = {"added": 0, "known": 0, "invalid": 0}
     problems: list[str] = []
-    for (user, reason, expires), group in groupby(wanted, key=lambda each: each[1:]):
-        addresses = (each.address for each in group)
-        while chunk := [address for address, _ in zip(addresses, range(CHUNK), strict=False)]:
-            asked = {
-                "addresses": chunk,
-                "user": user,
-                "reason": reason,
-                "expires": expires,
-                "keeps": chosen.keep,
-                "dry_run": chosen.dry_run,
-            }
-            done = ask_one(folder, "suppress.add", asked)
-            problems += done.pop("problems", [])
-            counts = {name: count + done.get(name, 0) for name, count in counts.items()}
+    while chunk := [each._asdict() for each in islice(wanted, CHUNK)]:
+        asked = {"addresses": chunk, "keeps": chosen.keep, "dry_run": chosen.dry_run}
+        done = ask_one(folder, "suppress.add", asked)
+        problems += done.pop("problems", [])
+        counts = {name: count + done.get(name, 0) for name, count in counts.items()}
     for text in problems[:10]:
         print(f"smarthost: {text[:80]!r} is no address", file=sys.stderr)
     _tell(chosen, counts, "nothing is sent to them any more")

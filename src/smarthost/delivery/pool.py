@@ -168,13 +168,17 @@ class Pool:
         if dispatcher.ready.todo and wait and (wait > SHORT or self.has_other(dispatcher)):
             self.spread(dispatcher)
 
-    def has_other(self, dispatcher: Dispatcher) -> bool:
-        """Whether mail could go to another upstream at once."""
+    def has_other(self, dispatcher: Dispatcher, patience: float = 0.0) -> bool:
+        """Whether mail could go to another upstream, at once or within some seconds."""
         now = self._clock()
         return any(
-            each.dispatcher is not dispatcher and each.is_well(now) and not each.quota_wait(now)
+            each.dispatcher is not dispatcher and each.is_well(now) and each.quota_wait(now) <= patience
             for each in self.members
         )
+
+    def spares(self, dispatcher: Dispatcher) -> bool:
+        """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon."""
+        return self.has_other(dispatcher, SHORT)
 
     def first_usable(self) -> Upstream | None:
         """Give the first upstream to which mail may go at once; None where there is none."""
@@ -226,7 +230,8 @@ class Pool:
         if avoids := entry.avoids:
             usable = [each for each in usable if not each.has_any(avoids)] or usable
         if not usable:
-            return self._probe(now, self.members[-1].upstream.order) or self._soonest(now)
+            probed = self._probe(now, self.members[-1].upstream.order)
+            return self._soonest(now) or probed
         best = self._best_of(usable, now)
         self._probe(now, best[0].upstream.order)
         if len(best) == 1:

@@ -56,9 +56,14 @@ class Marks:
 
     def load(self, rows: Iterable[Suppression]) -> None:
         """Take rows as they were stored, but for addresses that have a mark already, which is newer."""
+        shards = self._shards
         for row in rows:
-            if not self.get(row.key):
-                self.put(row.key, mark_of(row))
+            element = _element(row.key)
+            shard = shards[element >> 4 & _SHARDS - 1]
+            place = bisect_left(shard, element)
+            if place == len(shard) or shard[place] | _MARK != element | _MARK:
+                shard.insert(place, element | mark_of(row))
+                self.count += 1
 
 
 def mark_of(row: Suppression) -> int:

@@ -8,6 +8,7 @@ import msgspec
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
+from smarthost.policy.capacity import Capacity
 from smarthost.policy.depth import Depth
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import SiteLimits
@@ -31,6 +32,7 @@ class ReadyQueue:
         "_identity",
         "_priority",
         "busy",
+        "capacity",
         "cells",
         "configured",
         "counts_recipients",
@@ -75,6 +77,7 @@ class ReadyQueue:
         self.busy = 0
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
+        self.capacity: Capacity = former.capacity if former is not None else Capacity()
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
         self.recipient_cells = _cells(ledger, site, "recipients", limits.recipient_rate)
         self.counts_recipients = bool(limits.recipient_rate)
@@ -127,11 +130,14 @@ class ReadyQueue:
         wait = self.cells.wait(now)
         return max(wait, self.recipient_cells.wait(now)) if self.counts_recipients else wait
 
-    def slowest_rate(self, now: float) -> Rate | None:
-        """Give the message rate that holds mail back for the longest time now; None where none does."""
-        waits = zip(self.cells.waits(now), self.limits.message_rate, strict=False)
-        wait, rate = max(waits, key=lambda pair: pair[0], default=(0.0, None))
-        return rate if wait > 0.0 else None
+    def slowest_rate(self, now: float) -> tuple[str, Rate] | None:
+        """Give the rate that holds mail back for the longest time now, behind its key; None where none does."""
+        held: list[tuple[float, str, Rate]] = []
+        for key, cells in (("message_rate", self.cells), ("recipient_rate", self.recipient_cells)):
+            rates = getattr(self.limits, key)
+            held += [(wait, key, rate) for wait, rate in zip(cells.waits(now), rates, strict=False)]
+        wait, key, rate = max(held, key=lambda each: each[0], default=(0.0, "", None))
+        return (key, rate) if rate is not None and wait > 0.0 else None
 
     def push(self, entry: Entry) -> None:
         """Put an entry at the end of those of its priority and its user."""

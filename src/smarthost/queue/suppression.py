@@ -15,7 +15,7 @@ from smarthost.spool.store import Done, Spool
 
 log = logging.getLogger(__name__)
 
-PAGE = 5000  # rows read from disk at a time
+PAGE = 1000  # rows read from disk at a time: a few milliseconds of the event loop
 EACH_TOLD = 100  # rows that a person changes at once of which each has a line in the log
 _RELAYED = Action.RELAYED  # members are looked up each time they are named
 

@@ -23,13 +23,14 @@ _DROPPED = frozenset((b"dkim-signature", b"arc-seal", b"arc-message-signature", 
 _LONGEST = 75  # characters of an encoded word, RFC 2047 2
 _LINE = 76  # columns of a line that has one
 _WORDS = re.compile(rb"[ \t]+|[^ \t]+")
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[ \t]+|[()<>\[\]:;,]|[^ \t()<>\[\]:;,"]+|.', re.DOTALL)
+# A quotation that is never closed goes on to the end: octets made to be slow cannot have each quote search for its own.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[ \t]+|[()<>\[\]:;,]|[^ \t()<>\[\]:;,"]+|.', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_PARAMETER = re.compile(rb"(;\s*)([!#$%&'*+.^_`|~\w-]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^;\s\"]*)")
+_PARAMETER = re.compile(rb"(;\s*)([!#$%&'*+.^_`|~\w-]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"?|[^;\s\"]*)")
 _PLAIN_VALUE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$&+-.^_`|~")  # RFC 2231 7
 # RFC 2047 5 (3): what may stand for itself in an encoded word of a name, and so anywhere.
 _PLAIN_WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
-_FOR = re.compile(rb"[ \t]+for[ \t]+<[^>]*>", re.IGNORECASE)
+_FOR = re.compile(rb"[ \t]for[ \t]<[^<>]*>", re.IGNORECASE)
 
 
 def downgrade_field(name: bytes, raw: bytes) -> bytes | None:
@@ -67,7 +68,7 @@ def _encode_parameters(value: bytes) -> bytes | None:
         if text.isascii() or name.endswith(b"*"):
             return found[0]
         if text.startswith(b'"'):
-            text = _ESCAPED.sub(rb"\1", text[1:-1])
+            text = _unquote(text)
         shown = b"".join(bytes((octet,)) if octet in _PLAIN_VALUE else b"%%%02X" % octet for octet in text)
         return lead + name + b"*=" + _charset(text) + b"''" + shown
 
@@ -106,7 +107,7 @@ def _encode_runs(tokens: list[bytes]) -> bytes:
     space = b""
     for token in tokens:
         if not token.isascii():
-            text = _ESCAPED.sub(rb"\1", token[1:-1]) if token.startswith(b'"') and len(token) > 1 else token
+            text = _unquote(token) if token.startswith(b'"') else token
             run += [space, text] if run else [text]
             space = b""
         elif run and not token.strip(b" \t") and not space:
@@ -119,6 +120,10 @@ def _encode_runs(tokens: list[bytes]) -> bytes:
     if run:
         written += [_encode(b"".join(run)), space]
     return b"".join(written)
+
+
+def _unquote(text: bytes) -> bytes:
+    return _ESCAPED.sub(rb"\1", text[1:].removesuffix(b'"'))
 
 
 def _charset(text: bytes) -> bytes:
@@ -173,7 +178,7 @@ def _fold(field: bytes) -> bytes:
     """Fold a field at white space where its lines would be over 76 columns; never within a word."""
     lines: list[bytes] = []
     line = b""
-    for piece in re.findall(rb"[ \t]*[^ \t]+", field):
+    for piece in re.findall(rb"[ \t]*[^ \t]+", field.rstrip(b" \t")):
         if len(line) + len(piece) > _LINE and line and not line.endswith(b":") and piece[:1] in b" \t":
             lines.append(line)
             line = piece
