@@ -209,7 +209,7 @@ class Relay:
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            if dispatcher.ready.window.taken:
+            if dispatcher.ready.window.taken or dispatcher.ready.capacity.most:
                 self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
         self.gates.follow(self.rules.restraints)
@@ -289,6 +289,7 @@ class Relay:
             soft_bounce=self.config.retry.soft_bounce,
             round=self.round,
             depth=dispatcher.ready.depth,
+            capacity=dispatcher.ready.capacity,
             adapt=partial(self.adapter.adapt, dispatcher),
         )
         return Transfer(session, dispatcher.next_job, dispatcher.finished, dispatcher.lost, terms, self.clock)

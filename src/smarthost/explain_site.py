@@ -114,6 +114,10 @@ def explain_limits(
         written = [str(rate) for rate in value] if isinstance(value, tuple) else value
         if written != []:
             rows.append({"name": name, "value": written, "source": sources.get(name, "default")})
+    capacity = dispatcher.ready.capacity if dispatcher is not None else None
+    if capacity is not None and capacity.most:
+        source = f"learned: the site refused one more; remembered until {format_time(capacity.until)}"
+        rows.append({"name": "recipients_taken", "value": capacity.most, "source": source})
     return rows
 
 

@@ -20,6 +20,7 @@ from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
+from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
@@ -76,7 +77,7 @@ class Server:
         loop, config = asyncio.get_running_loop(), self.config
         config.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         dropped = self._start_log(loop)
-        for warning in (*config.warnings, *_foreign_owner(config.data_directory)):
+        for warning in (*config.warnings, *dnssec_warnings(config), *_foreign_owner(config.data_directory)):
             log.warning("%s", warning)
         self.spool = SqliteSpool.open(
             config.data_directory / "spool", loop=loop, clock=self._clock, on_fatal=self._fatal

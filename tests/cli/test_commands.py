@@ -14,6 +14,7 @@ from fake_operations import ENTRY, ID, NUMBER, FakeOperations, serving
 from smarthost import __version__
 from smarthost.__main__ import COMMANDS, main
 from smarthost.crypto.password import verify_password
+from smarthost.network import dns_query
 from smarthost.spool.store import Filter
 
 
@@ -163,6 +164,39 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key.write_text("nothing")
     assert main(["check", "--config", str(config), "--json"]) == 78
     assert "holds no private key" in json.loads(capsys.readouterr().out)["problems"][0]
+
+
+def test_check_tells_of_dane_without_a_resolver_that_is_believed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A distant resolver of the system proves nothing to us; one on this machine, or one that is named, does."""
+    resolv_conf, config = tmp_path / "resolv.conf", tmp_path / "smarthost.toml"
+    monkeypatch.setattr(dns_query, "RESOLV_CONF", str(resolv_conf))
+    text = f'hostname = "relay.example.org"\ndata_directory = "{tmp_path}/data"\n[tls_out]\nlevel = "dane"\n'
+    for resolver, more, is_told in (
+        ("192.0.2.53", "", True),
+        ("127.0.0.1", "", False),
+        ("192.0.2.53", '[dns]\nservers = ["192.0.2.54"]\n', False),
+        ("192.0.2.53", '[dns]\ndnssec = "on"\n', False),
+    ):
+        resolv_conf.write_text(f"nameserver {resolver}\n")
+        config.write_text(text + more)
+        assert main(["check", "--config", str(config)]) == 0
+        assert ('dane" proves nothing' in capsys.readouterr().err) is is_told, (resolver, more)
+
+
+def test_check_names_a_client_certificate_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the relay would show to its upstream is read as the relay would."""
+    certificate, config = tmp_path / "client.pem", tmp_path / "smarthost.toml"
+    certificate.write_text("nothing")
+    config.write_text(
+        f'hostname = "relay.example.org"\ndata_directory = "{tmp_path}/data"\nrelayhost = "[smtp.example.net]:587"\n'
+        f'relayhost_client_certificate = "{certificate}"\nrelayhost_client_key = "{certificate}"\n'
+    )
+    assert main(["check", "--config", str(config)]) == 78
+    assert str(certificate) in capsys.readouterr().err
 
 
 def test_generate_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,10 @@ import time
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID, NameOID
 from tls_names import server_side, tlsa_data
 
 from smarthost.crypto.dane import check_tlsa
@@ -103,3 +106,19 @@ def test_what_cannot_be_read() -> None:
     """Nothing shown, and octets that are no certificate, are refused with a sentence."""
     assert "no certificate" in check_tlsa([], [Tlsa(3, 1, 1, b"x" * 32)], [NAME], time.time())
     assert "cannot be read" in check_tlsa([b"nonsense"], [Tlsa(3, 1, 1, b"x" * 32)], [NAME], time.time())
+
+
+def test_a_certificate_that_is_read_in_part_only() -> None:
+    """A name of a kind that cannot be read is a refusal with a sentence, as any other certificate that will not do."""
+    now = datetime.datetime.now(datetime.UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+
+    def made(subject: str, extension: x509.ExtensionType) -> bytes:
+        name, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (subject, "CA"))
+        builder = x509.CertificateBuilder(issuer, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+        return builder.add_extension(extension, critical=False).sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+    x400 = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x02\xa3\x00")
+    chain = [made(NAME, x400), made("CA", x509.BasicConstraints(ca=True, path_length=None))]
+    assert "cannot be read" in check_tlsa(chain, [record(chain[1], 2)], [NAME], time.time())
+    assert check_tlsa(chain, [record(chain[0], 3)], [NAME], time.time()) == ""

@@ -183,3 +183,8 @@ def write_files(made, certificate, key):
     """Write a certificate and its key into two files."""
     made.cert_chain_pems[0].write_to_path(certificate)
     made.private_key_pem.write_to_path(key)
+
+
+def test_the_common_name_is_no_proof() -> None:
+    """A name counts where it stands in subjectAltName only (RFC 9525 2), as MTA-STS wants it, too (RFC 8461 4.1)."""
+    assert not TlsContexts().for_level(TlsLevel.VERIFY).hostname_checks_common_name

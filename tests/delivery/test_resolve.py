@@ -1,5 +1,6 @@
 """Finding sites through a real DNS server: MX rules, next hops, what fails and what delays, names and memory."""
 
+import math
 from collections.abc import AsyncIterator
 from random import Random
 
@@ -340,7 +341,24 @@ class Policies:
         """Take the policies by their domain."""
         self.policies, self.asked = policies, list[str]()
 
+    soon = math.inf
+
+    def again(self, domain: str) -> float:
+        """Give when a failed fetch is repeated."""
+        return self.soon
+
     async def of(self, domain: str) -> StsPolicy | None:
         """Give a domain's policy."""
         self.asked.append(domain)
         return self.policies.get(domain)
+
+
+async def test_a_policy_that_could_not_be_fetched_is_looked_for_soon(server: DnsServer, clock: Clock) -> None:
+    """The site found without it is believed until the next fetch, not for as long as its MX records."""
+    policies = Policies({})
+    policies.soon = clock.now + 40
+    sites = Sites(Resolver([server.address], clock, lambda *_: None), ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    assert (await found(sites, BY_STS, "example")).expires == clock.now + 40
+    policies.soon = math.inf
+    sites.clear()
+    assert (await found(sites, BY_STS, "example")).expires > clock.now + 40

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from dns_server import Clock, DnsServer, dns_server
 from smtp_peer import SmtpPeer, smtp_peer
-from tls_names import BROKEN, END, PLAIN, SECURED, server_side, tlsa_text
+from tls_names import BROKEN, END, OFFERED, PLAIN, SECURED, server_side, tlsa_text
 
 from smarthost.crypto.tls import TlsContexts
 from smarthost.delivery.connect import Connector, Unreached
@@ -49,9 +49,10 @@ class Way:
 
     def __init__(self, folder: Path, authority: trustme.CA, zone: DnsServer, clock: Clock) -> None:
         """Trust the authority, and the resolver."""
+        self.zone = zone
         self.ca_file = str(folder / "ca.pem")
         authority.cert_pem.write_to_path(self.ca_file)
-        self.resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=0.5, dnssec=Dnssec.AUTO)
+        self.resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0, dnssec=Dnssec.AUTO)
         self.policies = TlsPolicies(self.resolver, clock)
         self.connector = Connector(self.settings, TlsContexts(), clock, Random(1), policies=self.policies)
 
@@ -267,3 +268,57 @@ async def test_a_resolver_that_is_not_believed_proves_nothing(way: Way, zone: Dn
     zone.load("mx.example. 300 IN A 192.0.2.1")
     found = [await each.addresses("mx.example") for each in (resolver, way.resolver)]
     assert [each.secure for each in found] == [False, True]  # type: ignore[union-attr]
+
+
+async def test_mta_sts_testing_lets_a_refused_starttls_pass(way: Way) -> None:
+    """A host that offers STARTTLS and then refuses it gets its mail all the same while the policy is only tested."""
+    refuses = OFFERED + "<- 454 4.7.0 not now\n"
+    async with smtp_peer(refuses, refuses + END, complete=False) as peer:
+        session = await opened(way, way.site(peer, TlsLevel.MAY, StsMode.TESTING))
+    assert session.tls == "" and "454" in session.trial_fault
+
+
+async def test_unusable_records_do_not_weaken_mta_sts(way: Way, zone: DnsServer) -> None:
+    """Records of usage 1 beside a policy that is enforced: the certificate must be trusted, not just any."""
+    context, chain = server_side(trustme.CA(), "mx.example")
+    async with smtp_peer(SECURED, context=context, complete=False) as peer:
+        zone.load(f"_{peer.port}._tcp.mx.example. 300 IN TLSA {tlsa_text(chain[0], 1)}")
+        site = way.site(peer, TlsLevel.DANE, StsMode.ENFORCE)
+        policy = await way.policy(site)
+        assert (policy.level, policy.source) == (TlsLevel.VERIFY, "sts")
+        assert isinstance(await way.connector.connect(site), Unreached)
+
+
+async def test_our_own_files_do_not_make_a_host_broken(way: Way, tmp_path: Path) -> None:
+    """With a client certificate that cannot be read nothing goes in plain text, and the host is not remembered."""
+    settings = way.settings
+
+    def with_client(site: Site) -> SessionSettings:
+        missing = str(tmp_path / "missing.pem")
+        return msgspec.structs.replace(settings(site), client=(missing, missing))
+
+    way.connector._settings_for = with_client
+    async with smtp_peer(PLAIN + END, complete=False) as peer:
+        site = way.site(peer, TlsLevel.MAY)
+        unreached = await way.connector.connect(site)
+        assert isinstance(unreached, Unreached) and "missing.pem" in unreached.reason
+        assert not peer.reads and (await way.policy(site)).level is TlsLevel.MAY
+
+
+async def test_a_fault_of_ours_at_one_host_leaves_the_others(
+    way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a peer finds a fault in this program its mail waits like other mail, and the next host is tried."""
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(way.connector._contexts, "check_tlsa", fail)
+    context, chain = server_side(trustme.CA(), "mx.example")
+    async with smtp_peer(SECURED, context=context, complete=False) as peer, smtp_peer(PLAIN + END) as other:
+        zone_text = f"_{peer.port}._tcp.mx.example. 300 IN TLSA {tlsa_text(chain[0], 3)}"
+        way.zone.load(zone_text)
+        site = way.site(peer, TlsLevel.DANE)
+        second = Host("backup.example", ("127.0.0.1",), other.port, preference=20)
+        session = await opened(way, msgspec.structs.replace(site, hosts=(*site.hosts, second)))
+    assert session.host is second and "a fault" in caplog.text

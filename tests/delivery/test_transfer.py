@@ -10,6 +10,7 @@ from smtp_peer import smtp_peer, wait_for
 
 from smarthost.delivery.transaction import envelope_commands
 from smarthost.delivery.transfer import Terms
+from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Action, Scope, Stage
 from smarthost.policy.classify import NetFault
 from smarthost.policy.limits import SiteLimits
@@ -159,6 +160,31 @@ async def test_too_many_recipients_travel_again() -> None:
         await wait_for(settled(lead, 1))
         transfer.close()
     assert lead.verdicts() == [["r3 delayed 4.2.2", "r1 relayed 2.0.0", "r2 again"]]
+
+
+async def test_the_domains_of_one_transaction_are_limited() -> None:
+    """RCPTDOMAINMAX=1: the recipients of the first domain go, those of others travel again (RFC 9422 4.3)."""
+    addresses = ("r1@c.example", "r2@d.example", "r3@c.example")
+    recipients = tuple(Recipient(address, address.rpartition("@")[2]) for address in addresses)
+    lead = Lead(make_job(recipients=recipients))
+    greeted = GREETED.replace("<- 250 ENHANCED", "<- 250-LIMITS RCPTMAX=10 RCPTDOMAINMAX=1\n<- 250 ENHANCED")
+    dialog = """
+    -> MAIL *
+    -> RCPT TO:<r1@c.example>
+    -> RCPT TO:<r3@c.example>
+    -> DATA
+    <- 250 ok
+    <- 250 ok
+    <- 250 ok
+    <- 354 go
+    -> ...
+    <- 250 ok
+    """
+    async with smtp_peer(greeted + dialog + QUIT) as peer:
+        transfer = await started(peer.port, lead)
+        await wait_for(settled(lead, 1))
+        transfer.close()
+    assert lead.verdicts() == [["r1 relayed 2.0.0", "r3 relayed 2.0.0", "r2 again"]]
 
 
 @pytest.mark.parametrize("reply", ["550 5.7.1 not you", "451 4.7.1 later", "552 5.3.4 too big"])

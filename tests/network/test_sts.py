@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -60,7 +63,7 @@ def make(
     authority.configure_trust(context)
 
     def make() -> StsPolicies:
-        resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=0.5)
+        resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0)
         return StsPolicies(resolver, tmp_path / "mta-sts", lambda: context, clock, port=web.port, timeout=1.0)
 
     return make
@@ -240,3 +243,38 @@ async def test_expired_files_are_deleted(make: Callable[[], StsPolicies], tmp_pa
     clock.now += 1.5 * DAY
     await make().of("to.example")
     assert [file.name for file in folder.iterdir()] == ["to.example.json"]
+
+
+async def test_a_slow_handshake_buys_no_more_time(
+    make: Callable[[], StsPolicies], web: PolicyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that lets the time run out during its handshake cannot drip afterwards for as long as it likes."""
+    slow = ssl.SSLContext.wrap_socket
+
+    def wrap(*given: Any, **named: Any) -> ssl.SSLSocket:
+        made = slow(*given, **named)
+        if not made.server_side:
+            time.sleep(1.3)
+        return made
+
+    web.drips = True
+    policies = make()
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap)
+    async with asyncio.timeout(8):
+        assert await policies.of("to.example") is None
+
+
+async def test_a_policy_that_could_not_be_had_is_asked_for_soon(
+    make: Callable[[], StsPolicies], web: PolicyServer, zone: DnsServer, clock: Clock
+) -> None:
+    """Until when a domain's finding may be believed is the next fetch; where nothing is announced any more, never."""
+    policies = make()
+    assert policies.again("to.example") == math.inf
+    web.status = 500
+    assert await policies.of("to.example") is None
+    assert policies.again("To.example.") == clock.now + 300
+    clock.now += 301
+    assert policies.again("to.example") == math.inf
+    web.status = 200
+    assert await policies.of("to.example") is not None
+    assert policies.again("to.example") == math.inf

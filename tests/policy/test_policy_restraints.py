@@ -51,7 +51,7 @@ def test_the_same_keys_compete_and_others_hold_beside() -> None:
     destination, user = Restraints(limits).of(MAIL)
     assert (destination.name, destination.max_connections) == ("destination=example.net", 2)
     assert user.message_rate == (Rate(9, 3600.0), Rate(2, 1.0)) and user.recipient_rate == (Rate(5, 3600.0),)
-    assert user.label == "limit 1 and 2 of the configuration (user app1: message_rate 9/h, 2/s; recipient_rate 5/h)"
+    assert user.label == "[[limit]] 1 and 2 (user app1): message_rate 9/h, 2/s; recipient_rate 5/h"
     assert suffix_of((destination, user)) == "/ destination=example.net user=app1"
     assert suffix_of(()) == ""
     (at_the_door,) = Restraints(limits, OnLimit.ERROR).of(MAIL)

@@ -291,7 +291,10 @@ async def test_parked_waits_for_a_person(house: House, why: Why) -> None:
 
 
 def test_every_reason_has_its_test() -> None:
-    """A reason that is added has a sentence, and a test in this file that names it."""
+    """A reason that is added has a sentence, a test in this file that names it, and a row in docs/operating.md."""
     source = Path(__file__).read_text()
     missing = [why.name for why in Why if why not in PARKED and f"Why.{why.name}" not in source]
     assert not missing and set(SENTENCES) == set(Why)
+    manual = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    chapter = manual.partition("## Why is this message still here?")[2].partition("\n## ")[0]
+    assert [why for why in Why if f"`{why}`" not in chapter] == []

@@ -9,10 +9,13 @@ import pytest
 from relay_house import SLOW, House
 
 from smarthost.crypto.dkim_keys import Keyring
+from smarthost.explain_site import explain_limits
 from smarthost.mail.event import Kind
 from smarthost.policy.limits import Limit, LimitMatch, OnLimit
 from smarthost.queue import gates, scheduler
 from smarthost.report.timestamp import parse_time
+from smarthost.sink.desk import SinkSettings
+from smarthost.sink.server import Sink
 from smarthost.spool.store import Filter
 
 
@@ -37,7 +40,7 @@ async def test_one_senders_mail_waits_and_nobody_elses(house: House, monkeypatch
     for number in (numbers[2], numbers[-1]):
         (row,) = await rows(house, number)
         assert row["why"] == "rate_limited"
-        assert "limit 3 of the configuration (sender_domain slow.example: message_rate 2/h)" in str(row["text"])
+        assert "[[limit]] 3 (sender_domain slow.example): message_rate 2/h" in str(row["text"])
         assert 3500 < parse_time(str(row["until"])) - time.time() <= 3700
     counted = [row["why"] async for row in house.server.operations.queue_list(Filter(), 0)]
     assert counted == ["rate_limited"] * 28
@@ -72,6 +75,26 @@ async def test_what_waits_at_a_gate_can_be_deleted_and_held(house: House) -> Non
     await house.until(lambda: house.server.relay.scheduler.total == 1)
     (row,) = await rows(house, numbers[3])
     assert row["why"] == "rate_limited"
+
+
+async def test_a_site_is_learned_to_take_few_recipients(house: House) -> None:
+    """After 452 4.5.3 behind the third recipient no transaction has more than three; explain says so; a reload forgets
+    nothing.
+    """
+    house.sink = Sink(SinkSettings(max_recipients=3))
+    await house.open(retry=SLOW)
+    number = await house.send(*(f"250-{n}@example.net" for n in range(10)))
+    await house.until(lambda: house.kinds(number).count(Kind.RELAYED) == 10)
+    relay = house.server.relay
+    (dispatcher,) = relay.dispatchers.values()
+    assert dispatcher.ready.capacity.most == 3
+    learned = explain_limits(relay.limits, (), dispatcher.ready.site, dispatcher)[-1]
+    assert learned["name"] == "recipients_taken" and learned["value"] == 3
+    relay.apply(house.config, Keyring())
+    number = await house.send(*(f"250-{n}@example.net" for n in range(4)))
+    await house.until(lambda: house.kinds(number).count(Kind.RELAYED) == 4)
+    (dispatcher,) = relay.dispatchers.values()
+    assert dispatcher.ready.capacity.most == 3
 
 
 async def test_the_door_refuses_what_is_over_a_limit(house: House) -> None:

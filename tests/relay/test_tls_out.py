@@ -12,6 +12,7 @@ import trustme
 from dns_server import dns_server
 from policy_server import policy_server
 from relay_house import SLOW, House
+from test_watching import read_metrics, sample
 from tls_names import server_side
 
 from smarthost.config_types import Dns
@@ -56,7 +57,7 @@ async def by_tls(house: House, context: ssl.SSLContext, **changes: object) -> Ro
 async def test_log_report_and_metric_say_what_tls_proved(house: House, authority: trustme.CA) -> None:
     """The mail log, the history and the report name cipher and proof; the metric has the certificate's end."""
     context, chain = server_side(authority, "localhost")
-    await house.open(fallback=await by_tls(house, context))
+    await house.open(fallback=await by_tls(house, context), http_address="127.0.0.1:0")
     number = await house.send("250@example.net", "550@example.net")
     await house.until(lambda: Kind.FAILED in house.kinds(number) and Kind.RELAYED in house.kinds(number))
     told = [event for event in house.events if event.message == number and event.event is not Kind.ACCEPTED]
@@ -69,6 +70,9 @@ async def test_log_report_and_metric_say_what_tls_proved(house: House, authority
     [(place, expires)] = house.server.relay.counters.certificate_expiry.items()
     assert place[0].startswith("relayhost/") and place[1] == f"localhost:{house.sink.address[1]}"
     assert expires == certificate_expiry(chain[0])
+    assert house.server._status is not None
+    text = await asyncio.to_thread(read_metrics, house.server._status.address)
+    assert sample(text, "smarthost_upstream_certificate_expiry_timestamp_seconds", 'host="localhost:') == expires
 
 
 async def test_an_upstream_that_asks_for_a_certificate_gets_ours(

@@ -19,8 +19,9 @@ smarthost_queue_messages{state} smarthost_queue_oldest_seconds{state} smarthost_
 smarthost_site_connections{site,state} smarthost_site_suspended{site} smarthost_accept_seconds
 smarthost_relay_seconds{priority} smarthost_commit_seconds smarthost_commit_messages smarthost_dkim_seconds
 smarthost_dns_seconds{type,result} smarthost_tls_sessions_total{direction,version} smarthost_disk_free_ratio
-smarthost_event_loop_lag_seconds"""
-UNUSED = {"smarthost_dns_seconds", "smarthost_tls_sessions_total"}  # series that appear with the first use
+smarthost_event_loop_lag_seconds smarthost_upstream_certificate_expiry_timestamp_seconds{site,host}"""
+EXPIRY = "smarthost_upstream_certificate_expiry_timestamp_seconds"
+UNUSED = {"smarthost_dns_seconds", "smarthost_tls_sessions_total", EXPIRY}  # series that appear with the first use
 FIELDS = """time event id sender recipient route site host address code status reply stage attempt size client
 seconds listener"""
 

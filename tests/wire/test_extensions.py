@@ -25,6 +25,7 @@ EXTENSIONS = st.builds(
     auth=st.lists(st.sampled_from(["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"]), unique=True).map(tuple),
     max_recipients=st.integers(0, 1000),
     max_transactions=st.integers(0, 1000),
+    max_domains=st.integers(0, 1000),
 )
 
 
@@ -40,6 +41,7 @@ EXTENSIONS = st.builds(
         (["x", "AUTH=LOGIN PLAIN"], Extensions(auth=("LOGIN", "PLAIN"))),
         (["x", "AUTH PLAIN LOGIN", "AUTH=LOGIN PLAIN"], Extensions(auth=("PLAIN", "LOGIN"))),
         (["x", "LIMITS RCPTMAX=20 MAILMAX=5 OTHER"], Extensions(max_recipients=20, max_transactions=5)),
+        (["x", "LIMITS RCPTDOMAINMAX=1"], Extensions(max_domains=1)),
         (["x", "MT-PRIORITY MIXER"], Extensions(mt_priority=True)),
         (
             ["x", "FUTURERELEASE 86400 2026-12-01T00:00:00Z"],

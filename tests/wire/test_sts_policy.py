@@ -1,5 +1,7 @@
 """MTA-STS records and policies: RFC 8461's own examples, what senders may meet, and which hosts are listed."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,15 @@ max_age: 604800
 def test_records(texts: list[bytes], found: str) -> None:
     """One record announces a policy by its id; none, two, or one that is malformed announces none."""
     assert read_record(texts) == found
+
+
+def test_blanks_cost_nothing() -> None:
+    """A stranger's policy of 64 KiB of blanks is read in no time: the event loop stands still meanwhile."""
+    blanks = " \t" * 32_000
+    began = time.process_time()
+    policy = read_policy(f"version{blanks}: {blanks}STSv1\nx: a{blanks}b{blanks}\nmode: none\nmax_age: 1\n")
+    assert policy == StsPolicy(StsMode.NONE, (), 1)
+    assert time.process_time() - began < 1.0  # it took half a minute
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

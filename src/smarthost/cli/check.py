@@ -12,6 +12,7 @@ from smarthost.cli.parser import add_config, add_json
 from smarthost.config import Config, ConfigError, load
 from smarthost.crypto.dkim_keys import KeyUnreadable, load_key
 from smarthost.crypto.tls import ServerTls, TlsContexts, TlsFault
+from smarthost.dnssec import dnssec_warnings
 from smarthost.mail.route import Route, TlsLevel
 from smarthost.network.dial import SourceUnusable, bind
 
@@ -31,7 +32,7 @@ def run(chosen: argparse.Namespace) -> int:
     except ConfigError as error:
         problems = [str(problem) for problem in error.problems]
     else:
-        warnings += config.warnings
+        warnings += (*config.warnings, *dnssec_warnings(config))
         check_keys(config, problems, warnings)
         check_certificates(config, problems)
         check_folder(config.data_directory, problems, warnings)

@@ -13,6 +13,15 @@ from smarthost.mail.tlsa import Tlsa
 
 DANE_TA, DANE_EE = 2, 3  # the usages that SMTP has, RFC 7672 3.1
 _MOST_CERTIFICATES = 10  # of a chain that are looked at
+# What reading a stranger's certificate may raise, beside ValueError.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 # What else is critical restricts a certificate in a way that is not checked here, so it cannot be relied on.
 _KNOWN_CRITICAL = frozenset(
     {
@@ -35,7 +44,7 @@ def check_tlsa(chain: Sequence[bytes], records: Sequence[Tlsa], names: Sequence[
     """
     try:
         shown = [x509.load_der_x509_certificate(each) for each in chain[:_MOST_CERTIFICATES]]
-    except ValueError:
+    except _UNREADABLE:
         return "its certificate cannot be read"
     if not shown:
         return "it shows no certificate"
@@ -44,7 +53,10 @@ def check_tlsa(chain: Sequence[bytes], records: Sequence[Tlsa], names: Sequence[
     anchors = [record for record in records if record.usage == DANE_TA]
     if not anchors:
         return "its certificate is none of those in the TLSA records"
-    return _check_anchors(shown, anchors, names, datetime.fromtimestamp(now, UTC))
+    try:
+        return _check_anchors(shown, anchors, names, datetime.fromtimestamp(now, UTC))
+    except _UNREADABLE:
+        return "a certificate of its chain cannot be read"
 
 
 def _matches(record: Tlsa, certificate: x509.Certificate) -> bool:
@@ -54,7 +66,7 @@ def _matches(record: Tlsa, certificate: x509.Certificate) -> bool:
             selected = certificate.public_bytes(Encoding.DER)
         else:
             selected = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         return False
     match record.matching:
         case 0:
@@ -97,7 +109,7 @@ def _certificates_in(records: Sequence[Tlsa]) -> list[x509.Certificate]:
         if (record.selector, record.matching) == (0, 0):
             try:
                 found.append(x509.load_der_x509_certificate(record.data))
-            except ValueError:
+            except _UNREADABLE:
                 continue
     return found
 
@@ -107,7 +119,7 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate, below: int)
     try:
         certificate.verify_directly_issued_by(issuer)
         constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+    except (*_UNREADABLE, InvalidSignature, x509.ExtensionNotFound):
         return False
     try:
         may_sign = issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign

@@ -198,7 +198,7 @@ def certificate_expiry(certificate: bytes) -> float | None:
     """Give the Unix time at which a certificate (DER) expires; None when it cannot be read."""
     try:
         return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return None
 
 
@@ -209,6 +209,7 @@ def _stamps_of(place: _Wanted) -> tuple[_Stamp | None, ...]:
 def _make_client_context(verifies: bool, ca_file: str, certificate: str, key: str) -> ssl.SSLContext:
     if verifies:
         context = ssl.create_default_context()
+        context.hostname_checks_common_name = False  # RFC 9525 2: names are in subjectAltName
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False

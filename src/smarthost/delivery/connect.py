@@ -148,7 +148,12 @@ class Connector:
             if isinstance(policy, OpenFault):
                 return policy
             settings = msgspec.structs.replace(settings, policy=policy)
-        opened = await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+        try:
+            opened = await open_session(host, address, settings, self._contexts, self._timeouts, self._clock)
+        except Exception:
+            # A fault in this program, which some peer has found: the other hosts are tried, and the mail waits.
+            log.exception("opening a session with %s (%s) failed", host.name, address)
+            return OpenFault(Stage.CONNECT, NetFault.PROTOCOL_ERROR, None, "a fault in this program; the log has it")
         if isinstance(opened, Session) and self._policies is not None:
             self._policies.learn(site, opened)
         return opened

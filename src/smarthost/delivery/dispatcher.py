@@ -107,8 +107,8 @@ class Dispatcher:
                 self._loader.load()
                 break
             most, recipients = ready.limits.max_recipients_per_transaction, entry.recipients
-            if len(recipients) > most or self._partial or ready.counts_recipients or self._hall.gates.active:
-                recipients = allowed(self._hall, ready, self._untried(entry)[:most], now)
+            if len(recipients) > 1 or self._partial or ready.counts_recipients or self._hall.gates.active:
+                recipients = allowed(self._hall, ready, self._untried(entry)[: ready.capacity.within(most, now)], now)
                 if not recipients:
                     give_way(self._hall, ready, self._partial)
                     continue
@@ -242,7 +242,7 @@ class Dispatcher:
     def is_unused(self) -> bool:
         """Whether nothing would be lost with it: no session, no entry, no pause."""
         ready = self.ready
-        is_paused = max(ready.window.until, ready.suspended_until) > self._hall.clock()
+        is_paused = max(ready.window.until, ready.suspended_until, ready.capacity.until) > self._hall.clock()
         return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused)
 
     @property

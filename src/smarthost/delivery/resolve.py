@@ -145,7 +145,11 @@ class Sites:
         if self._sts is None or not route.mta_sts or route.tls is TlsLevel.NONE or domain.startswith("["):
             return await self._find_mail_hosts(domain)
         found, policy = await asyncio.gather(self._find_mail_hosts(domain), self._sts.of(domain))
-        if isinstance(found, _Nothing) or policy is None or policy.mode is StsMode.NONE:
+        if isinstance(found, _Nothing):
+            return found
+        # What is announced and was not to be had is asked for again soon, and not when DNS next changes.
+        found = msgspec.structs.replace(found, expires=min(found.expires, self._sts.again(domain)))
+        if policy is None or policy.mode is StsMode.NONE:
             return found
         listed = tuple(host for host in found.hosts if policy.lists(host.name))
         others = ", ".join(host.name for host in found.hosts if host not in listed)

@@ -51,7 +51,8 @@ class Transaction:
 
     `again` are recipients that were one too many, or were not reached, and travel in another transaction; `scope` is
     the widest that a verdict touched, `pause` the seconds that came with it. `asked` counts the RCPTs that have their
-    reply. `is_chunked` says that the content went out with the envelope, `resets` that RSET did before it.
+    reply, `overflow` those that had been accepted when one was too many, 0 if none was. `is_chunked` says that the
+    content went out with the envelope, `resets` that RSET did before it.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Transaction:
         "is_refused",
         "job",
         "outcomes",
+        "overflow",
         "pause",
         "recipients",
         "resets",
@@ -77,17 +79,16 @@ class Transaction:
         self.started_at = started_at
         self.recipients = job.recipients
         self.again: list[Recipient] = []
-        most = extensions.max_recipients
-        if most and len(self.recipients) > most:  # LIMITS RCPTMAX, RFC 9422 4.2
-            self.again += self.recipients[most:]
-            self.recipients = self.recipients[:most]
+        if len(self.recipients) > 1 and (extensions.max_recipients or extensions.max_domains):
+            self.recipients = _within(extensions, self.recipients)
+            self.again += [recipient for recipient in job.recipients if recipient not in self.recipients]
         self.commands = envelope_commands(job, self.recipients, extensions)
         self.accepted: list[Recipient] = []
         self.outcomes: list[Outcome] = []
         self.is_refused = self.is_chunked = self.resets = False
         self.scope = _RECIPIENT
         self.pause = 0.0
-        self.asked = 0
+        self.asked = self.overflow = 0
         self._peer = peer
 
     @property
@@ -145,6 +146,7 @@ class Transaction:
         verdict = classify_reply(stage, reply, soft_bounce=self._peer.soft_bounce, accepted_before=bool(self.accepted))
         if verdict.next_transaction:
             self.again += recipients
+            self.overflow = self.overflow or len(self.accepted)
             return
         self._decide(recipients, stage, verdict, reply, str(reply))
 
@@ -196,6 +198,14 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
     if envelope.requiretls:
         mail = mail[:-2] + b" REQUIRETLS\r\n"
     return [mail, *[format_rcpt(recipient, dsn=dsn) for recipient in recipients], b"DATA\r\n"]
+
+
+def _within(extensions: Extensions, recipients: tuple[Recipient, ...]) -> tuple[Recipient, ...]:
+    """Give the recipients that LIMITS allows in one transaction: RCPTMAX and RCPTDOMAINMAX (RFC 9422 4.2, 4.3)."""
+    if extensions.max_domains:
+        domains = list(dict.fromkeys(recipient.domain for recipient in recipients))[: extensions.max_domains]
+        recipients = tuple(recipient for recipient in recipients if recipient.domain in domains)
+    return recipients[: extensions.max_recipients] if extensions.max_recipients else recipients
 
 
 def _in_ascii(recipient: Recipient) -> Recipient:

@@ -15,6 +15,7 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.network.round import Round
 from smarthost.network.session import Session, Timeouts
+from smarthost.policy.capacity import Capacity
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
 from smarthost.policy.depth import Depth
 from smarthost.policy.limits import SiteLimits
@@ -49,6 +50,7 @@ class Terms(msgspec.Struct, frozen=True):
     soft_bounce: bool = False
     round: Round | None = None
     depth: Depth | None = None
+    capacity: Capacity = msgspec.field(default_factory=Capacity)
     adapt: "Adapt" = lambda transfer, job, obstacle, peer: Adapted(outcomes=refuse_locally(job, peer, obstacle))
 
 
@@ -382,7 +384,11 @@ class Transfer(asyncio.Protocol):
         self._on_lost(self, msgspec.structs.replace(ending, untouched=tuple(untouched)))
 
     def _tell(self, transaction: Transaction) -> None:
-        job, outcomes = transaction.job, transaction.outcomes
+        job, outcomes, capacity = transaction.job, transaction.outcomes, self._terms.capacity
+        if transaction.overflow:
+            capacity.refused(transaction.overflow, self._clock())
+        elif capacity.most and len(transaction.accepted) >= capacity.most:
+            capacity.took(len(transaction.accepted), self._clock())
         again = tuple(transaction.again) if transaction.again else ()
         assert len(outcomes) + len(again) == len(job.recipients), "one outcome a recipient"
         self._finished(self, job, outcomes, again, transaction.started_at)

@@ -56,6 +56,9 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if not self._is_cut:
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+        if self._is_cut:
+            # It was cut before there was anything that could be: during the handshake nobody holds the socket.
+            raise TimeoutError
 
     def cut(self) -> None:
         self._is_cut = True

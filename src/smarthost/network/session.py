@@ -194,7 +194,7 @@ class _Opening:
         trial_fault = plain_because = ""
         if self._policy.on_trial:
             opened = await self._run(TRIAL)
-            if not (trial_fault := _tls_fault(opened)):
+            if not (trial_fault := _trial_fault(opened)):
                 return opened
         opened = await self._run(tls)
         if tls.retry_plain and (plain_because := _tls_fault(opened)):
@@ -238,7 +238,8 @@ class _Opening:
         try:
             return self._contexts.for_level(level, self._settings.ca_file, self._settings.client)
         except ValueError as error:
-            raise Refusal(fault_at(Stage.STARTTLS, NetFault.TLS_FAILED, str(error))) from error
+            # A file of ours that cannot be used says nothing about the peer: what is learnt of it would be wrong.
+            raise Refusal(fault_at(Stage.CONNECT, NetFault.TLS_FAILED, str(error))) from error
 
     async def _connect(self, context: ssl.SSLContext | None) -> aiosmtplib.SMTP:
         host, settings, timeouts = self._host, self._settings, self._timeouts
@@ -317,6 +318,11 @@ def _tls_fault(opened: Session | OpenFault) -> str:
     """Give the reason where TLS was what failed, by our own finding; else ""."""
     is_ours = isinstance(opened, OpenFault) and opened.stage is Stage.STARTTLS and opened.fault is not None
     return opened.reason if isinstance(opened, OpenFault) and is_ours else ""
+
+
+def _trial_fault(opened: Session | OpenFault) -> str:
+    """Give the reason where TLS was what failed, by our own finding or because the peer refused it; else ""."""
+    return opened.reason if isinstance(opened, OpenFault) and opened.stage is Stage.STARTTLS else ""
 
 
 def _leave(client: aiosmtplib.SMTP) -> None:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 20.0  # seconds for a fetch, of which the first mail to a domain waits (RFC 8461 3.3 suggests a minute)
 RETRY = 300.0  # seconds until a policy that could not be fetched is tried again (RFC 8461 3.3)
 REFRESH = 86_400.0  # seconds after which a policy is fetched again, long before it expires (RFC 8461 3.3)
-MOST_FETCHES = 8  # at a time
+MOST_FETCHES = 32  # at a time
 MOST_KNOWN = 20_000  # policies in memory, and files on disk
 PRUNE_EVERY = 512  # files written between two looks at what has expired
 
@@ -89,6 +90,11 @@ class StsPolicies:
                     await asyncio.shield(fetch)
         policy = known.policy
         return policy if policy is not None and self._clock() < known.fetched + policy.max_age else None
+
+    def again(self, domain: str) -> float:
+        """Give when a policy that is announced and was not to be had is fetched again; infinite where there is none."""
+        known = self._known.get(domain.rstrip(".").lower())
+        return known.again if known is not None and known.again > self._clock() else inf
 
     async def stop(self) -> None:
         """Give up the fetches that run."""

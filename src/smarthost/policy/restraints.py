@@ -107,7 +107,7 @@ def _join(keys: tuple[str, ...], facts: Facts, rows: Sequence[_Row]) -> Restrain
     texts += [f"max_connections {connections.max_connections}"] if connections else []
     return Restraint(
         name=" ".join(f"{key}={getattr(facts, key)}" for key in keys),
-        label=f"limit {' and '.join(map(str, speaking))} of the configuration ({of}: {'; '.join(texts)})",
+        label=f"[[limit]] {' and '.join(map(str, speaking))} ({of}): {'; '.join(texts)}",
         message_rate=tuple(map(parse_rate, (messages and messages.message_rate) or ())),
         recipient_rate=tuple(map(parse_rate, (recipients and recipients.recipient_rate) or ())),
         max_connections=connections.max_connections if connections else None,

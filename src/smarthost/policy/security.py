@@ -113,8 +113,8 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
     """Decide what TLS must prove at a host of a site; `dane` is what was found where the route asks for DANE.
 
     Proved TLSA records come first (RFC 8461 2). Where there are some and none can be used, TLS is still demanded, with
-    any certificate (RFC 7672 2.2). Without, MTA-STS holds, then the route; its level "dane" then means may for MX
-    delivery, and verify for a relayhost, which is a named peer.
+    any certificate (RFC 7672 2.2) unless MTA-STS demands more. Without, MTA-STS holds, then the route; its level "dane"
+    then means may for MX delivery, and verify for a relayhost, which is a named peer.
     """
     route = site.route
     if dane is not None and dane.records:
@@ -123,8 +123,9 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
             count = f"{len(found)} TLSA record{'s' if len(found) > 1 else ''}"
             sentence = f"{count} at {dane.name}, proved by DNSSEC, say which certificate {host.name} has"
             return TlsPolicy(TlsLevel.DANE, TlsSource.DANE, sentence, found, _server_name(dane.name))
-        sentence = f"{dane.name} has TLSA records, but none that SMTP can use: TLS is needed, with any certificate"
-        return TlsPolicy(TlsLevel.ENCRYPT, TlsSource.DANE, sentence)
+        if site.sts is not StsMode.ENFORCE:
+            sentence = f"{dane.name} has TLSA records, but none that SMTP can use: TLS is needed, with any certificate"
+            return TlsPolicy(TlsLevel.ENCRYPT, TlsSource.DANE, sentence)
     level = route.tls
     sentence = f"route {route.name} says {level.value}"
     if level is TlsLevel.DANE:

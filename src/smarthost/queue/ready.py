@@ -8,6 +8,7 @@ import msgspec
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Site
+from smarthost.policy.capacity import Capacity
 from smarthost.policy.depth import Depth
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import SiteLimits
@@ -31,6 +32,7 @@ class ReadyQueue:
         "_identity",
         "_priority",
         "busy",
+        "capacity",
         "cells",
         "configured",
         "counts_recipients",
@@ -75,6 +77,7 @@ class ReadyQueue:
         self.busy = 0
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
+        self.capacity: Capacity = former.capacity if former is not None else Capacity()
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
         self.recipient_cells = _cells(ledger, site, "recipients", limits.recipient_rate)
         self.counts_recipients = bool(limits.recipient_rate)

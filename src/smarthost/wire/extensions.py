@@ -9,9 +9,10 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a server offers in its EHLO reply.
 
     `size` is None where SIZE is not offered and 0 where it is offered without a limit, else octets (RFC 1870);
-    `auth` are mechanism names in upper case, in the server's order; `max_recipients` and `max_transactions` are RCPTMAX
-    and MAILMAX of LIMITS (RFC 9422), 0 where they are not announced. `hold_for` are the seconds and `hold_until` is the
-    date-time of FUTURERELEASE (RFC 4865), 0 and "" where it is not offered.
+    `auth` are mechanism names in upper case, in the server's order; `max_recipients`, `max_transactions` and
+    `max_domains` are RCPTMAX, MAILMAX and RCPTDOMAINMAX of LIMITS (RFC 9422), 0 where they are not announced.
+    `hold_for` are the seconds and `hold_until` is the date-time of FUTURERELEASE (RFC 4865), 0 and "" where it is not
+    offered.
     """
 
     pipelining: bool = False
@@ -27,6 +28,7 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     auth: tuple[str, ...] = ()
     max_recipients: int = 0
     max_transactions: int = 0
+    max_domains: int = 0
     hold_for: int = 0
     hold_until: str = ""
 
@@ -59,6 +61,7 @@ class Extensions(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             auth=tuple(dict.fromkeys(found.get("AUTH", ()))),
             max_recipients=_number(limits.get("RCPTMAX", "")),
             max_transactions=_number(limits.get("MAILMAX", "")),
+            max_domains=_number(limits.get("RCPTDOMAINMAX", "")),
             hold_for=_number("".join(found.get("FUTURERELEASE", ())[:1])),
             hold_until="".join(found.get("FUTURERELEASE", ())[1:2]),
         )
@@ -79,7 +82,7 @@ def format_ehlo(hostname: str, extensions: Extensions) -> bytes:
         (extensions.mt_priority, "MT-PRIORITY"),
         (bool(extensions.hold_for), f"FUTURERELEASE {extensions.hold_for} {extensions.hold_until}"),
         (bool(extensions.auth), "AUTH " + " ".join(extensions.auth)),
-        (bool(extensions.max_recipients or extensions.max_transactions), _limits(extensions)),
+        (bool(extensions.max_recipients or extensions.max_transactions or extensions.max_domains), _limits(extensions)),
     ]
     lines = [hostname, *(line for is_offered, line in offered if is_offered)]
     last = len(lines) - 1
@@ -87,7 +90,11 @@ def format_ehlo(hostname: str, extensions: Extensions) -> bytes:
 
 
 def _limits(extensions: Extensions) -> str:
-    numbers = (("RCPTMAX", extensions.max_recipients), ("MAILMAX", extensions.max_transactions))
+    numbers = (
+        ("RCPTMAX", extensions.max_recipients),
+        ("MAILMAX", extensions.max_transactions),
+        ("RCPTDOMAINMAX", extensions.max_domains),
+    )
     return " ".join(["LIMITS", *(f"{name}={number}" for name, number in numbers if number)])
 
 

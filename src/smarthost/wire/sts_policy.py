@@ -9,7 +9,7 @@ from smarthost.mail.route import StsMode
 
 MAX_AGE_MOST = 31_557_600  # seconds, RFC 8461 3.2
 _ID = re.compile(r"[A-Za-z0-9]{1,32}")
-_FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:[ \t]*(.*?)[ \t]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _PATTERN = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*")
 _AGE = re.compile(r"[0-9]{1,10}")
 
@@ -50,10 +50,12 @@ def read_policy(text: str) -> StsPolicy:
     for line in text.replace("\r\n", "\n").split("\n"):
         if not line.strip(" \t"):
             continue
-        found = _FIELD.fullmatch(line)
-        if found is None:
+        # No expression for the whole line, which a stranger writes: many blanks would cost the square of their number.
+        name, colon, value = line.partition(":")
+        name = name.rstrip(" \t")
+        if not colon or not _NAME.fullmatch(name):
             raise ValueError("a line is no field")
-        fields.setdefault(found[1], []).append(found[2])
+        fields.setdefault(name, []).append(value.strip(" \t"))
     if fields.get("version", [""])[0] != "STSv1":
         raise ValueError("the version is not STSv1")
     mode, age = fields.get("mode", [""])[0], fields.get("max_age", [""])[0]
