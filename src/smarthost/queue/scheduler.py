@@ -18,6 +18,9 @@ QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
 SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
+LOOK_AGAIN = 0.1  # seconds until a queue for which there is no room is looked at again, while there are few of them
+LOOKS = 5_000  # such looks in a second, where there are many; one takes some 10 µs
+TURNS = 100  # looks between two moments for the rest of the program
 READ_AGAIN = 1.0  # seconds after a read that failed
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
 
@@ -99,7 +102,7 @@ class Scheduler:
         self.contents.drop(entry.message.id)
         if entry.recipients and entry.due < NEVER:
             self.note_due(entry)
-        if lane is not None and lane.disk_due < NEVER and lane.count == lane.half:
+        if lane is not None and lane.disk_due < NEVER and (lane.count == lane.half or not lane.count):
             self._note(queue, lane, lane.disk_due)
 
     def partly_settled(self, entry: Entry) -> None:
@@ -238,8 +241,11 @@ class Scheduler:
     async def _run(self) -> None:
         """Look at each queue when its turn comes."""
         while not self.stopping:
-            now = self._clock()
+            now, looks = self._clock(), 0
             while self._turns and self._turns[0][0] <= now:
+                looks += 1
+                if looks % TURNS == 0:
+                    await asyncio.sleep(0)
                 turn, name = heappop(self._turns)
                 queue = self.queues.get(name)
                 if queue is None or queue.turn != turn:
@@ -249,7 +255,9 @@ class Scheduler:
                     await self._pull(queue)
             self._changed.clear()
             wait = min(self._turns[0][0] - self._clock(), 60.0) if self._turns else 60.0
-            if wait > 0:
+            if wait <= 0:
+                await asyncio.sleep(0)
+            else:
                 try:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
@@ -280,7 +288,7 @@ class Scheduler:
         if queue.next_turn > now:
             self._plan(queue)
         else:
-            self._come_back(queue, now + (0.0 if found else 0.1))
+            self._come_back(queue, now + (0.0 if found else max(LOOK_AGAIN, len(self.queues) / LOOKS)))
 
     async def _pull_lane(self, queue: Waiting, lane: Lane, room: int, now: float) -> int:
         """Load at most `room` entries of one lane; gives how many came."""
