@@ -68,7 +68,8 @@ async def test_sessions_are_spread_by_weight(house: House) -> None:
 async def test_a_session_keeps_its_address(house: House) -> None:
     """What one session carries all comes from one address."""
     async with noting() as (hop, sessions):
-        await house.open(fallback=route_from(hop, Source("127.0.0.2"), Source("127.0.0.3")), retry=SLOW)
+        route = route_from(hop, Source("127.0.0.2"), Source("127.0.0.3"))
+        await house.open(fallback=route, retry=SLOW, limits=(Limit(match=LimitMatch(), max_connections=1),))
         await send(house, 10)
         assert len(sessions) == 1
 

@@ -256,7 +256,7 @@ async def test_what_restrains_a_part_of_the_mail_holds_that_part_alone(house: Ho
     await house.until(lambda: Kind.RELAYED in house.kinds(number))
     row = await ask(house, sender="b@slow.example")
     assert (row["verdict"], row["earliest"]["why"]) == ("waits", Why.RATE_LIMITED)
-    assert "limit 1 of the configuration" in row["earliest"]["text"]
+    assert "[[limit]] 1 (sender_domain slow.example)" in row["earliest"]["text"]
     other = await ask(house)
     assert other["verdict"] == "sent" and not any("slow.example" in each["source"] for each in other["limits"])
     numbers = [await house.send(f"250-{at}@example.net") for at in range(3)]

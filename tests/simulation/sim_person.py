@@ -53,6 +53,7 @@ class Person:
             if act == "flush":
                 done = await operator.flush(wanted)
             elif act == "retry":
+                self._world.oracle.retried.add(domain)
                 done = await operator.retry_now(wanted, False)
             else:
                 done = await getattr(operator, act)(wanted, False)
