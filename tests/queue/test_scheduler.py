@@ -370,3 +370,23 @@ def counted(call: Callable[..., Any], most: int) -> Callable[..., Any]:
         return call(*given)
 
     return limited
+
+
+async def test_an_entry_that_finds_a_fault_in_us_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """What goes wrong with one entry is told, and the rest of the disk is read as before."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    for number in range(1, 4):
+        await put(spool, accepted(number))
+    scheduler, offered = make(spool, clock)
+
+    def offer(entry: Entry) -> None:
+        if entry.message.id >> 4 == 1:
+            raise RuntimeError("a fault of ours")
+        offered.append(entry)
+
+    scheduler.reoffer = offer
+    await scheduler.start()
+    await until(lambda: len(offered) == 2)
+    assert "a fault of ours" in caplog.text
+    await scheduler.stop()

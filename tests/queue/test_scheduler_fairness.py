@@ -13,7 +13,7 @@ from smarthost.queue import scheduler as scheduling
 from smarthost.queue.contents import Contents
 from smarthost.queue.scheduler import Scheduler
 from smarthost.spool.sqlite import SqliteSpool
-from smarthost.spool.store import Accepted, Content, Fault, Settlement
+from smarthost.spool.store import Accepted, Content, Fault, Pulled, Settlement
 
 T0 = 1_790_000_000.0
 CROWD = 3000  # entries, about three times what one queue may have in memory
@@ -178,14 +178,14 @@ async def test_dead_destinations_that_fill_memory_delay_nobody(house: House, mon
 async def test_a_lane_is_not_forgotten_while_it_is_read(house: House) -> None:
     """Tidying in the middle of a pull loses nothing of what the pull finds."""
     await house.put(house.make(), admit=False)
-    read: Callable[..., Awaitable[list[Entry]]] = house.spool.due
+    read: Callable[..., Awaitable[list[Pulled]]] = house.spool.pull
 
-    async def tidily(*asked: object) -> list[Entry]:
+    async def tidily(*asked: object) -> list[Pulled]:
         found = await read(*asked)
         house.scheduler.tidy()
         return found
 
-    house.spool.due = tidily  # type: ignore[method-assign, assignment]
+    house.spool.pull = tidily  # type: ignore[method-assign, assignment]
     await house.scheduler.start()
     await house.until(lambda: house.offered)
     assert house.scheduler.is_loaded(house.offered[0].key, "relayhost")

@@ -340,3 +340,16 @@ async def test_limit_states_are_kept(spool: Spool) -> None:
     spool.keep_limits([LimitState("b", b"4"), LimitState("c", b"")], waiting.more())
     assert await waiting.all() == [None, None]
     assert await spool.limit_states() == [LimitState("a", b"2"), LimitState("b", b"4")]
+
+
+async def test_several_lanes_are_pulled_at_once(spool: Spool) -> None:
+    """For each lane what is due comes up to its limit; when more will be is said where all that is due has come."""
+    await accept(spool, sample(1), sample(2), sample(3, due=NOW + 60), sample(4, "other"))
+    asked = (("2app", 9), ("2app", 1), ("2app", 2), ("0", 5))
+    pulled = await spool.pull("relayhost", asked, NOW + 1)
+    assert [([entry.message.id for entry in entries], later) for entries, later in pulled] == [
+        ([sample_id(1), sample_id(2)], NOW + 60),
+        ([sample_id(1)], None),
+        ([sample_id(1), sample_id(2)], None),
+        ([], None),
+    ]

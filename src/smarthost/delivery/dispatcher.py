@@ -109,6 +109,8 @@ class Dispatcher:
             most, recipients = ready.limits.max_recipients_per_transaction, entry.recipients
             if len(recipients) > 1 or self._partial or ready.counts_recipients or self._hall.gates.active:
                 recipients = allowed(self._hall, ready, self._untried(entry)[: ready.capacity.within(most, now)], now)
+                if ready.todo[0] is not entry:
+                    ready.bring_forward(entry)  # asking has let others in, before it
                 if not recipients:
                     give_way(self._hall, ready, self._partial)
                     continue

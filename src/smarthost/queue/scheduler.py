@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 from math import nextafter
 
 from smarthost.mail.entry import Entry, Why
+from smarthost.mail.message import format_id
 from smarthost.queue.contents import Contents
 from smarthost.queue.waiting import NEVER, Key, Lane, Waiting
 from smarthost.spool.store import Accepted, Spool
@@ -18,9 +19,8 @@ QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
 SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
-LOOK_AGAIN = 0.1  # seconds until a queue for which there is no room is looked at again, while there are few of them
-LOOKS = 5_000  # such looks in a second, where there are many; one takes some 10 µs
-TURNS = 100  # looks between two moments for the rest of the program
+LOOK = 1e-4  # seconds between two looks at queues for which there is no room
+TURNS = 100  # queues that are looked at between two moments for the rest of the program
 READ_AGAIN = 1.0  # seconds after a read that failed
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
 
@@ -102,7 +102,7 @@ class Scheduler:
         self.contents.drop(entry.message.id)
         if entry.recipients and entry.due < NEVER:
             self.note_due(entry)
-        if lane is not None and lane.disk_due < NEVER and (lane.count == lane.half or not lane.count):
+        if lane is not None and lane.disk_due < NEVER and lane.count in (0, lane.half):
             self._note(queue, lane, lane.disk_due)
 
     def partly_settled(self, entry: Entry) -> None:
@@ -270,56 +270,66 @@ class Scheduler:
         if queue.next_turn > now:
             self._plan(queue)
             return
+        rooms = {}
+        if queue.blocked_until <= now:
+            due = sorted(lane.name for lane in queue.lanes.values() if lane.disk_due <= now)
+            rooms = {name: room for name in due if (room := self._room(queue, queue.lanes[name])) > 0}
+        found = await self._pull_lanes(queue, rooms, now) if rooms else 0
+        if found is None:
+            self._come_back(queue, now + READ_AGAIN)
+        elif queue.next_turn > now:
+            self._plan(queue)
+        else:
+            # Where thousands of queues wait for room, looking at each of them must not be all that is done.
+            self._come_back(queue, now + (0.0 if found else max(0.1, len(self._turns) * LOOK)))
+
+    async def _pull_lanes(self, queue: Waiting, rooms: dict[str, int], now: float) -> int | None:
+        """Load of each lane as many as there is room for, in their order; gives how many came, None after a fault."""
+        # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
+        until = nextafter(now, NEVER)
+        limits = {}
+        for name, room in rooms.items():
+            lane = queue.lanes[name]
+            limits[name] = limit = room + lane.count
+            lane.disk_due, lane.half = NEVER, limit // 2
         queue.pulling = True
-        found = 0
         try:
-            for name in sorted(name for name, lane in queue.lanes.items() if lane.disk_due <= now):
-                lane = queue.lanes[name]
-                room = self._room(queue, lane)
-                if room > 0 and queue.blocked_until <= now:
-                    found += await self._pull_lane(queue, lane, room, now)
+            with self.settles() as settled:
+                pulled = await self._spool.pull(queue.name, tuple(limits.items()), until)
         except Exception:
             # One read that fails must not be the last one: nobody else looks at what is on disk.
             log.exception("queue %s could not be read", queue.name)
-            self._come_back(queue, now + READ_AGAIN)
-            return
+            for name in rooms:
+                queue.lanes[name].disk_due = now
+            return None
         finally:
             queue.pulling = False
-        if queue.next_turn > now:
-            self._plan(queue)
-        else:
-            self._come_back(queue, now + (0.0 if found else max(LOOK_AGAIN, len(self.queues) / LOOKS)))
+        found = 0
+        for (name, limit), (entries, later) in zip(limits.items(), pulled, strict=True):
+            lane = queue.lanes[name]
+            # A row that was settled while it was read is not what it was: its recipients have been sent to.
+            fresh = [entry for entry in entries if entry.key not in queue.loaded and entry.key not in settled]
+            found += self._load(queue, lane, fresh, now)
+            if len(entries) >= limit:
+                lane.disk_due = min(lane.disk_due, entries[-1].due)
+            elif later is not None:
+                lane.disk_due = min(lane.disk_due, later)
+        return found
 
-    async def _pull_lane(self, queue: Waiting, lane: Lane, room: int, now: float) -> int:
-        """Load at most `room` entries of one lane; gives how many came."""
-        # The spool's "before" leaves the moment itself out; what is due at this very moment is due.
-        until = nextafter(now, NEVER)
-        limit = room + lane.count
-        lane.disk_due, lane.half = NEVER, limit // 2
-        try:
-            with self.settles() as settled:
-                entries = await self._spool.due(queue.name, lane.name, until, limit)
-                later = None
-                if len(entries) < limit:
-                    later = await self._spool.next_due(queue.name, lane.name, until)
-        except BaseException:
-            lane.disk_due = now
-            raise
-        came = 0
-        # A row that was settled while it was read is not what it was: its recipients have been sent to.
-        for entry in [entry for entry in entries if entry.key not in queue.loaded and entry.key not in settled]:
+    def _load(self, queue: Waiting, lane: Lane, entries: list[Entry], now: float) -> int:
+        """Offer entries of one lane as far as there is room; gives how many went."""
+        for number, entry in enumerate(entries):
             if self._room(queue, lane) <= 0 or queue.blocked_until > now:
                 lane.disk_due = min(lane.disk_due, entry.due)
-                break
+                return number
             queue.enter(lane, entry)
             self.total += 1
-            self.reoffer(entry)
-            came += 1
-        if len(entries) >= limit:
-            lane.disk_due = min(lane.disk_due, entries[-1].due)
-        elif later is not None:
-            lane.disk_due = min(lane.disk_due, later)
-        return came
+            try:
+                self.reoffer(entry)
+            except Exception:
+                # A fault in this program: this one stays as it is, and the others go on.
+                log.exception("message %s could not be offered", format_id(entry.message.id))
+        return len(entries)
 
     def _come_back(self, queue: Waiting, when: float) -> None:
         """Have a queue looked at again at a time, though it is due already."""

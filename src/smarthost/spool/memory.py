@@ -16,7 +16,7 @@ from smarthost.mail.suppression import Suppression
 from smarthost.policy.ledger import LimitState
 from smarthost.spool.match import Matcher
 from smarthost.spool.stats import Stats
-from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
+from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, Pulled, QueueHead, Settlement, Space
 
 Key = tuple[int, int]
 Timed = tuple[float, int, int]  # a time with an entry's key, as the indexes sort them
@@ -277,6 +277,14 @@ class MemorySpool:
         times = self._due.get((queue, lane), [])
         place = bisect_left(times, (after,))
         return times[place][0] if place < len(times) else None
+
+    async def pull(self, queue: str, lanes: Sequence[tuple[str, int]], before: float) -> list[Pulled]:
+        """Give for each lane what is due and, where that is all of it, when more will be."""
+        pulled: list[Pulled] = []
+        for lane, limit in lanes:
+            entries = await self.due(queue, lane, before, limit)
+            pulled.append((entries, None if len(entries) >= limit else await self.next_due(queue, lane, before)))
+        return pulled
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time."""

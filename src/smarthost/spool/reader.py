@@ -13,7 +13,7 @@ from smarthost.mail.message import Message, id_at
 from smarthost.policy.ledger import LimitState
 from smarthost.spool import record, schema
 from smarthost.spool.database import describe, is_corrupt, mark_suspect
-from smarthost.spool.store import Content, QueueHead
+from smarthost.spool.store import Content, Pulled, QueueHead
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
@@ -107,6 +107,14 @@ class Reader:
     def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
         """Give the entries of a queue's lane that are due before a time."""
         return self._entries(_DUE, (queue, lane, before, limit))
+
+    def pull(self, queue: str, lanes: Sequence[tuple[str, int]], before: float) -> list[Pulled]:
+        """Give for each lane what is due and, where that is all of it, when more will be."""
+        pulled: list[Pulled] = []
+        for lane, limit in lanes:
+            entries = self.due(queue, lane, before, limit)
+            pulled.append((entries, None if len(entries) >= limit else self.next_due(queue, lane, before)))
+        return pulled
 
     def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give the entries whose deadline is before a time."""

@@ -20,7 +20,7 @@ from smarthost.spool.reader import Reader
 from smarthost.spool.record import Row, entry_row, message_row
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
-from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, QueueHead, Settlement, Space
+from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, Pulled, QueueHead, Settlement, Space
 from smarthost.spool.suppressions import StoredSuppressions
 from smarthost.spool.writer import Writer
 
@@ -194,6 +194,10 @@ class SqliteSpool:
     async def next_due(self, queue: str, lane: str, after: float) -> float | None:
         """Give the earliest due time of a queue's lane that is at or after a time."""
         return await self._reader.ask(self._reader.next_due, queue, lane, after)
+
+    async def pull(self, queue: str, lanes: Sequence[tuple[str, int]], before: float) -> list[Pulled]:
+        """Give for each lane what is due and, where that is all of it, when more will be."""
+        return await self._reader.ask(self._reader.pull, queue, lanes, before)
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time."""

@@ -87,6 +87,10 @@ class QueueHead(msgspec.Struct, frozen=True, gc=False):
     due: float
 
 
+# Entries that are due, and when the next one is; None where there is none, or where not all that is due was given.
+Pulled = tuple[list[Entry], float | None]
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which entries a person means; "" and 0 leave a test out. Patterns are shell globs, case-insensitive.
 
@@ -209,6 +213,9 @@ class Spool(Protocol):
 
     async def next_due(self, queue: str, lane: str, after: float) -> float | None:
         """Give the earliest due time of a queue's lane that is at or after a time; None when there is none."""
+
+    async def pull(self, queue: str, lanes: Sequence[tuple[str, int]], before: float) -> list[Pulled]:
+        """Give for each lane, with its limit, what `due` gives; where that is all, also what `next_due` gives."""
 
     async def deadlines(self, before: float, limit: int) -> list[Entry]:
         """Give at most `limit` entries whose deadline is before a time, earliest first; parked ones have none."""
