@@ -144,11 +144,11 @@ class MemorySpool:
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Keep a message."""
         if self._full:
-            self._loop.call_soon(done, Fault.DISK_FULL)
+            self._loop.call_soon_threadsafe(done, Fault.DISK_FULL)
             return
         self._keep(accepted.message, accepted.content, map(copy.copy, accepted.entries))
         self._tell(accepted.events)
-        self._loop.call_soon(done, None)
+        self._loop.call_soon_threadsafe(done, None)
 
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Keep an attempt's result."""
@@ -210,7 +210,7 @@ class MemorySpool:
             return
         act()
         if done is not None:
-            self._loop.call_soon(done, None)
+            self._loop.call_soon_threadsafe(done, None)
 
     def _keep(self, message: Message, content: Content, entries: Iterable[Entry]) -> None:
         if content.file and content.file not in self._files:
