@@ -1,6 +1,8 @@
 """The scheduler: what is in memory, what waits on disk, and that nothing is offered twice."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -330,4 +332,61 @@ async def test_a_read_that_fails_once_stops_nothing(
 
     await until(came)
     assert any("does not answer" in str(record.exc_info) for record in caplog.records)
+    await scheduler.stop()
+
+
+async def test_many_queues_without_room_leave_the_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at thousands of queues, again and again, takes turns with whatever else the program does."""
+    monkeypatch.setattr(scheduling, "SURE", 0)
+    monkeypatch.setattr(scheduling, "TOTAL_BOUND", 0)
+    looks = 0
+
+    def clock() -> float:
+        """Give a time in which each look takes its time, as on a slow machine."""
+        nonlocal looks
+        looks += 1
+        return T0 + looks * 0.001
+
+    spool = MemorySpool(asyncio.get_running_loop(), clock)
+    for number in range(1, 501):
+        await put(spool, accepted(number, f"mx/{number}.example"))
+    scheduler, offered = make(spool, clock)  # type: ignore[arg-type]
+    monkeypatch.setattr(scheduling, "heappop", counted(scheduling.heappop, 50_000))
+    await scheduler.start()
+    for _ in range(30):
+        await asyncio.sleep(0)
+    assert looks < 20_000 and not offered
+    await scheduler.stop()
+
+
+def counted(call: Callable[..., Any], most: int) -> Callable[..., Any]:
+    """Let something be called so many times and no more."""
+    left = most
+
+    def limited(*given: Any) -> Any:
+        nonlocal left
+        left -= 1
+        assert left, "nobody else came to a turn"
+        return call(*given)
+
+    return limited
+
+
+async def test_an_entry_that_finds_a_fault_in_us_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """What goes wrong with one entry is told, and the rest of the disk is read as before."""
+    clock = Clock()
+    spool = await make_spool(clock)
+    for number in range(1, 4):
+        await put(spool, accepted(number))
+    scheduler, offered = make(spool, clock)
+
+    def offer(entry: Entry) -> None:
+        if entry.message.id >> 4 == 1:
+            raise RuntimeError("a fault of ours")
+        offered.append(entry)
+
+    scheduler.reoffer = offer
+    await scheduler.start()
+    await until(lambda: len(offered) == 2)
+    assert "a fault of ours" in caplog.text
     await scheduler.stop()

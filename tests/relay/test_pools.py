@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -13,13 +13,12 @@ from smarthost.config_types import Login
 from smarthost.control_verbs import Resume, Suspend
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.delivery.pool import Pool
-from smarthost.mail.entry import Entry
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.report.timestamp import parse_time
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
-from smarthost.spool.store import Filter
+from smarthost.spool.store import Filter, Pulled
 
 PLAIN = Route("relayhost", Deliver.RELAYHOST, (), TlsLevel.NONE, allow_plaintext_auth=True)
 
@@ -333,14 +332,14 @@ async def test_a_shutdown_does_not_spin(house: House) -> None:
         await send(house, 3)
         await house.until(lambda: house.server.relay.dispatchers[f"relayhost/{slow}"].ready.busy > 0)
         spool, reads = house.server.spool, 0
-        read = spool.due
+        read = spool.pull
 
-        async def counted(queue: str, lane: str, before: float, limit: int) -> list[Entry]:
+        async def counted(queue: str, lanes: Sequence[tuple[str, int]], before: float) -> list[Pulled]:
             nonlocal reads
             reads += 1
-            return await read(queue, lane, before, limit)
+            return await read(queue, lanes, before)
 
-        house.server.relay.scheduler._spool.due = counted  # type: ignore[method-assign]
+        house.server.relay.scheduler._spool.pull = counted  # type: ignore[method-assign]
         await house.server.stop()
         assert reads < 20
 

@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 from math import nextafter
 
 from smarthost.mail.entry import Entry, Why
+from smarthost.mail.message import format_id
 from smarthost.queue.contents import Contents
 from smarthost.queue.waiting import NEVER, Key, Lane, Waiting
 from smarthost.spool.store import Accepted, Spool
@@ -19,6 +20,7 @@ TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_
 CROWDED_BOUND = 32  # entries of one queue in memory while the total is over its half
 SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
 LOOK = 1e-4  # seconds between two looks at queues for which there is no room
+TURNS = 100  # queues that are looked at between two moments for the rest of the program
 READ_AGAIN = 1.0  # seconds after a read that failed
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
 
@@ -100,7 +102,7 @@ class Scheduler:
         self.contents.drop(entry.message.id)
         if entry.recipients and entry.due < NEVER:
             self.note_due(entry)
-        if lane is not None and lane.disk_due < NEVER and lane.count == lane.half:
+        if lane is not None and lane.disk_due < NEVER and lane.count in (0, lane.half):
             self._note(queue, lane, lane.disk_due)
 
     def partly_settled(self, entry: Entry) -> None:
@@ -239,8 +241,11 @@ class Scheduler:
     async def _run(self) -> None:
         """Look at each queue when its turn comes."""
         while not self.stopping:
-            now = self._clock()
+            now, looks = self._clock(), 0
             while self._turns and self._turns[0][0] <= now:
+                looks += 1
+                if looks % TURNS == 0:
+                    await asyncio.sleep(0)
                 turn, name = heappop(self._turns)
                 queue = self.queues.get(name)
                 if queue is None or queue.turn != turn:
@@ -250,7 +255,9 @@ class Scheduler:
                     await self._pull(queue)
             self._changed.clear()
             wait = min(self._turns[0][0] - self._clock(), 60.0) if self._turns else 60.0
-            if wait > 0:
+            if wait <= 0:
+                await asyncio.sleep(0)
+            else:
                 try:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()
@@ -317,7 +324,11 @@ class Scheduler:
                 return number
             queue.enter(lane, entry)
             self.total += 1
-            self.reoffer(entry)
+            try:
+                self.reoffer(entry)
+            except Exception:
+                # A fault in this program: this one stays as it is, and the others go on.
+                log.exception("message %s could not be offered", format_id(entry.message.id))
         return len(entries)
 
     def _come_back(self, queue: Waiting, when: float) -> None:
