@@ -91,3 +91,27 @@ async def test_a_long_queue_stays_on_disk_and_in_order() -> None:
     assert users.index("app2") <= QUEUE_BOUND + LINE_HELD
     assert most <= QUEUE_BOUND + LINE_HELD
     assert spool.rows <= 6 * COUNT
+
+
+async def test_a_queue_that_was_given_back_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long line whose site goes away and comes back has its place among those that a crowded gate leaves on disk."""
+    monkeypatch.setattr("smarthost.queue.gates.LINE_HELD", 2)
+    monkeypatch.setattr("smarthost.queue.gates.GATE_HELD", 3)
+    loop, now = asyncio.get_running_loop(), time.time()
+    scheduler = Scheduler(MemorySpool(loop, time.time), Contents(), time.time)
+    gates = Gates(scheduler, Ledger(), time.time, loop)
+    gates.follow(Restraints((Limit(LimitMatch(destination="b.example"), message_rate=("1/h",)),)))
+
+    def made(number: int, queue: str) -> Entry:
+        (entry,) = accepted(number, "app1", now).entries
+        entry.queue = queue
+        assert scheduler.claim(entry)
+        return entry
+
+    long = [made(number, "a") for number in range(3)]
+    assert all(gates.holds(entry) for entry in long)
+    gates.drain({"a"})
+    assert all(gates.holds(made(number, "b" if number < 12 else "c")) for number in range(10, 14))
+    assert scheduler.claim(long[0]) and gates.holds(long[0])
+    assert [name for gate in gates._gates.values() for _, name in gate.on_disk] == ["a"]
+    gates.close()

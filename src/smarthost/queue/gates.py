@@ -131,6 +131,8 @@ class Gates:
         for name in sorted(queues) if self._lines else ():
             line = self._lines.get(name)
             if line is not None and line:
+                # Its queue is not left on disk by its gate any more, which may have to do that again, and call it.
+                line.is_cut = False
                 self._scheduler.unload(line.drain())
 
     def reason_of(self, entry: Entry) -> tuple[Gate, float] | None:
