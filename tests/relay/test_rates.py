@@ -129,3 +129,14 @@ async def test_mail_without_a_session_waits_for_the_connection_rate(house: House
         await reload(house, **limits)
     assert house.sink.counts.connections == 1
     assert Kind.RELAYED not in house.kinds(second)
+
+
+async def test_a_long_wait_does_not_slow_a_short_one(house: House) -> None:
+    """Where a site was to be looked at in a minute, for a connection or a pause, mail still goes as its rate allows."""
+    await house.open(retry=SLOW, limits=(Limit(match=LimitMatch(), message_rate=("30/s",)),))
+    first = await house.send("250@example.net")
+    await house.until(lambda: Kind.RELAYED in house.kinds(first))
+    (dispatcher,) = house.server.relay.dispatchers.values()
+    dispatcher._later(60.0)
+    numbers = [await house.send(f"250-{at}@example.net") for at in range(40)]
+    await house.until(lambda: all(Kind.RELAYED in house.kinds(number) for number in numbers))

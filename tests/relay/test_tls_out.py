@@ -189,3 +189,26 @@ async def told(house: House, number: int, kind: Kind) -> Event:
     except TimeoutError:
         raise AssertionError(f"no {kind} of {number}: {house.events}") from None
     return next(event for event in house.events if event.message == number and event.event is kind)
+
+
+@pytest.mark.parametrize("is_validating", [True, False])
+async def test_requiretls_does_not_believe_forged_mx_records(
+    house: House, authority: trustme.CA, is_validating: bool
+) -> None:
+    """A trusted certificate of a host that nothing but DNS without DNSSEC names is no proof (RFC 8689 4.2.1)."""
+    context, _ = server_side(authority, "mx.named.example")
+    sink = Sink(SinkSettings(offers=Extensions(requiretls=True)), context)
+    await sink.start()
+    hop = NextHop("named.example", sink.address[1], by_mx=True)
+    named = RouteRule(Match(recipient=("*@any.example",)), Route("named", Deliver.RELAYHOST, (hop,), TlsLevel.VERIFY))
+    door = Listener(address="127.0.0.1:0", tls=Tls.STARTTLS, auth=Auth.NONE)
+    zone_text = "named.example. 300 IN MX 10 mx.named.example.\nmx.named.example. 300 IN A 127.0.0.1"
+    async with dns_server(zone_text) as zone:
+        zone.is_validating = is_validating
+        await house.open(route_rules=(named,), listeners=(door,), dns=Dns((zone.address,)))
+        try:
+            number = await send_secret(house, "250@any.example")
+            await told(house, number, Kind.RELAYED if is_validating else Kind.FAILED)
+            assert sink.counts.messages == int(is_validating)
+        finally:
+            await sink.stop()

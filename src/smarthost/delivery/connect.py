@@ -19,6 +19,7 @@ from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Host, Site
 from smarthost.network.session import OpenFault, Session, SessionSettings, Timeouts, TlsContexts, open_session
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
+from smarthost.policy.security import Proof
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +155,10 @@ class Connector:
             # A fault in this program, which some peer has found: the other hosts are tried, and the mail waits.
             log.exception("opening a session with %s (%s) failed", host.name, address)
             return OpenFault(Stage.CONNECT, NetFault.PROTOCOL_ERROR, None, "a fault in this program; the log has it")
-        if isinstance(opened, Session) and self._policies is not None:
-            self._policies.learn(site, opened)
+        if isinstance(opened, Session):
+            opened.is_named = opened.proof is not Proof.CA or _is_named(site, host)
+            if self._policies is not None:
+                self._policies.learn(site, opened)
         return opened
 
     def _candidates(
@@ -230,6 +233,11 @@ def _no_candidate(sources: Sequence[str]) -> Unreached:
     what = " ".join(["no address that can be reached", *(f"from {source}" for source in sources if source)])
     fault = OpenFault(Stage.CONNECT, NetFault.UNREACHABLE, None, what)
     return Unreached(fault, _classify(fault), "", "")
+
+
+def _is_named(site: Site, host: Host) -> bool:
+    """Whether the configuration names a host, or DNSSEC proves how we came to its name."""
+    return host.secure or any(hop.host == host.name and not hop.by_mx for hop in site.route.next_hops)
 
 
 # Routes do not share pauses: what one may not do, with its login and TLS level, another may.

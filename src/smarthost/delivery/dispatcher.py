@@ -47,6 +47,7 @@ class Dispatcher:
         self._front = Front(ready, hall.loop, self.work)
         self._loader = Loader(ready, hall, self._take_out, self.work)
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self.stopping = False
 
     def push(self, entry: Entry) -> None:
@@ -308,8 +309,13 @@ class Dispatcher:
             self.pool.quota_used(self)
 
     def _later(self, wait: float) -> None:
-        if self._timer is None:
-            self._timer = self._hall.loop.call_later(min(wait, 60.0), self._on_timer)
+        loop = self._hall.loop
+        at = loop.time() + min(wait, 60.0)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_at = loop.call_at(at, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None

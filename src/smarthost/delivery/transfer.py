@@ -19,6 +19,7 @@ from smarthost.policy.capacity import Capacity
 from smarthost.policy.classify import NetFault, Verdict, classify_fault, classify_reply
 from smarthost.policy.depth import Depth
 from smarthost.policy.limits import SiteLimits
+from smarthost.policy.security import Proof
 from smarthost.wire.data import Stuffer
 from smarthost.wire.reply_reader import ProtocolFault, ReplyReader
 
@@ -257,7 +258,7 @@ class Transfer(asyncio.Protocol):
             if job is None:
                 break
             extensions = session.extensions
-            obstacle = find_obstacle(job, extensions, session.proof)
+            obstacle = find_obstacle(job, extensions, session.proof if session.is_named else Proof.NONE)
             if obstacle is not None:
                 adapted = self._terms.adapt(self, job, obstacle, self._peer)
                 if adapted.outcomes:

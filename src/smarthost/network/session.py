@@ -30,7 +30,8 @@ class Session:
 
     `tls` is as "TLSv1.3 TLS_AES_256_GCM_SHA384 verified=ca", "" in plain text, and `proof` how the peer was verified;
     `opened_at` is a Unix time and `opening` the seconds that opening took. `plain_because` says which handshake failed
-    before a session in plain text; `trial_fault` what an MTA-STS policy in mode testing would have refused.
+    before a session in plain text; `trial_fault` what an MTA-STS policy in mode testing would have refused. `is_named`
+    is false where nothing but DNS without proof says that this host is the right one, whatever its certificate proves.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Session:
         "carried",
         "extensions",
         "host",
+        "is_named",
         "opened_at",
         "opening",
         "plain_because",
@@ -64,6 +66,7 @@ class Session:
         self.tls = describe_tls(transport, proof)
         self.proof = proof if self.tls else Proof.NONE
         self.plain_because = self.trial_fault = ""
+        self.is_named = True
         self.opened_at = 0.0
         self.opening = 0.0
         self.carried = 0
