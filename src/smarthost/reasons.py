@@ -106,9 +106,9 @@ class Reasons:
             source = self.source_of(dispatcher.ready.site, "max_connection_rate")
             text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: max_connection_rate {rates} of {source}."
             return Reason(Why.RATE_LIMITED, text, since, now + wait)
-        if dispatcher.ready.todo:
+        if dispatcher.ready.todo and entry.why is not Why.NEXT_HOST:
             return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
-        if self._scheduler.is_loaded(entry.key, entry.queue):
+        if not dispatcher.ready.todo and self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
         why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
         return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)

@@ -257,9 +257,12 @@ async def test_renewed_before_it_expires(server: TokenServer, caplog: pytest.Log
                 await asyncio.sleep(0.01)
     clock.now += 3600 * 0.05
     assert "answered 503" in (await fault_of(asked)).reason
-    clock.now += 6
     server.answers.clear()
-    assert await token_of(asked) == server.issued[2]
+    async with asyncio.timeout(30):
+        # On a busy machine a fetch that was refused may be on its way still.
+        while not isinstance(renewed := await asked.token(""), str):
+            clock.now += 6
+    assert renewed == server.issued[2]
 
 
 async def test_each_token_draws_its_own_moment(server: TokenServer) -> None:

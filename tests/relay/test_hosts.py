@@ -1,5 +1,6 @@
 """Which host a message goes to: upstreams found by MX, the same one after an ambiguous end, domains that moved."""
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from dns_server import DnsServer, dns_server
 from relay_house import FAST, SLOW, House
 
 from smarthost.config_types import Dns
+from smarthost.mail.entry import Why
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel, Upstream
 from smarthost.policy.limits import Limit, LimitMatch
@@ -97,6 +99,47 @@ async def test_an_ambiguous_end_sticks_to_its_host(house: House, busy: bool) -> 
             await house.until(lambda number=number: Kind.RELAYED in house.kinds(number))  # type: ignore[misc]
             assert len(set(story(house, number))) == 1, story(house, number)
         assert a.counts.messages and b.counts.messages
+
+
+async def test_what_a_host_puts_off_is_tried_at_another_in_the_same_attempt(house: House) -> None:
+    """4yz at the end of data: one more host, though a session with the first is open; then the schedule."""
+    async with listening(0, "127.0.0.2", "127.0.0.3") as (a, _), dns_server(ZONE) as server:
+        hop = NextHop("up.example", a.address[1], by_mx=True)
+        limit = Limit(match=LimitMatch(), max_connections=1)
+        route = msgspec.structs.replace(PLAIN, next_hops=(hop,))
+        await house.open(fallback=route, dns=Dns((server.address,)), retry=SLOW, limits=(limit,))
+        for at in range(4):
+            number = await house.send(f"data-451.{at}@example.net")
+            await house.until(lambda number=number: house.kinds(number).count(Kind.DELAYED) == 2)  # type: ignore[misc]
+            await house.until(lambda: not house.server.relay.settler.pending)
+            assert sorted(story(house, number)) == ["127.0.0.2", "127.0.0.3"]
+            [entry] = await house.server.spool.entries_of(number)
+            assert (entry.why, entry.attempts) == (Why.RETRY, 1) and entry.due > entry.message.arrival.at + 200
+        number = await house.send("451@example.net")
+        await house.until(lambda: Kind.DELAYED in house.kinds(number) and not house.server.relay.settler.pending)
+        [entry] = await house.server.spool.entries_of(number)
+        assert entry.why is Why.RETRY and len(story(house, number)) == 1
+
+
+async def test_what_the_only_living_host_puts_off_waits(house: House) -> None:
+    """Where the other host is dead, the attempt ends with the one that answers, and is not repeated there."""
+    async with listening(0, "127.0.0.2", "127.0.0.3") as (a, b), dns_server(ZONE) as server:
+        await b.stop()
+        hop = NextHop("up.example", a.address[1], by_mx=True)
+        route = msgspec.structs.replace(PLAIN, next_hops=(hop,))
+        await house.open(fallback=route, dns=Dns((server.address,)), retry=SLOW)
+        for at in range(3):
+            number = await house.send(f"data-451.{at}@example.net")
+            await house.until(lambda number=number: Kind.DELAYED in house.kinds(number))  # type: ignore[misc]
+
+            async def waits(number: int = number) -> bool:
+                [entry] = await house.server.spool.entries_of(number)
+                return entry.why is Why.RETRY and not house.server.relay.settler.pending
+
+            async with asyncio.timeout(15):
+                while not await waits():
+                    await asyncio.sleep(0.02)
+            assert len(story(house, number)) <= 2 and set(story(house, number)) == {"127.0.0.2"}
 
 
 async def test_a_dead_host_does_not_keep_an_ambiguous_message(house: House) -> None:

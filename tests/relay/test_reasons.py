@@ -184,6 +184,26 @@ async def test_ambiguous_says_what_may_have_happened(house: House) -> None:
     assert "may have taken it" in row["text"] and parse_time(row["until"]) > time.time() + 300
 
 
+async def test_next_host_says_that_the_attempt_goes_on(house: House) -> None:
+    """NEXT_HOST: one of two hosts has put it off, and the other one keeps us waiting for its greeting."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    one = Sink(SinkSettings(listen="127.0.0.2:0"))
+    await one.start()
+    other = await asyncio.start_server(silent, "127.0.0.3", one.address[1])
+    hops = NextHop("127.0.0.2", one.address[1]), NextHop("127.0.0.3", one.address[1])
+    route = Route("relayhost", Deliver.RELAYHOST, hops, TlsLevel.NONE)
+    await house.open(retry=SLOW, fallback=route)
+    row = await waiting(house, Why.NEXT_HOST, await house.send("data-451@example.net"))
+    assert "another one" in row["text"]
+    await house.close()
+    other.close()
+    await one.stop()
+
+
 async def test_retry_has_the_reply_and_the_time(house: House) -> None:
     """RETRY: with the peer's words, until the time on the schedule."""
     await house.open(retry=SLOW)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENTRIES_PER_SESSION = 16  # waiting entries that justify one more session: pipelining carries a few without one
 _RELAYED = Action.RELAYED  # members are looked up each time they are named; these for every message
-_AMBIGUOUS = Why.AMBIGUOUS
+_AMBIGUOUS, _NEXT_HOST = Why.AMBIGUOUS, Why.NEXT_HOST
 
 
 class Dispatcher:
@@ -98,7 +98,7 @@ class Dispatcher:
         now = self._hall.clock() if ready.todo else 0.0
         while ready.todo and not self.stopping and self._may_send(now):
             entry = ready.todo[0]
-            if entry.why is _AMBIGUOUS:
+            if entry.why is _AMBIGUOUS or entry.why is _NEXT_HOST:
                 fitting = self._sticking.entry_for(transfer, entry, now)
                 if fitting is None:
                     break
@@ -142,7 +142,8 @@ class Dispatcher:
         self._hall.gates.landed(entry)
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
-            self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken))
+            may_go_on = outcomes[0].action is not _RELAYED and self._has_next_host(transfer)
+            self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken, may_go_on))
             return
         every = [*(earlier or ()), *outcomes]
         decided = {outcome.recipient for outcome in every}
@@ -252,6 +253,13 @@ class Dispatcher:
     def is_quiet(self) -> bool:
         """Whether nothing is in delivery."""
         return self.ready.busy == 0 and self.opening == 0
+
+    def _has_next_host(self, transfer: Transfer) -> bool:
+        """Whether the site has another host than a session's that may be reached."""
+        site, name = self.ready.site, transfer.session.host.name
+        return len(site.hosts) > 1 and any(
+            host.name != name and not self._hall.connector.is_dead(site, host) for host in site.hosts
+        )
 
     def _untried(self, entry: Entry) -> tuple[Recipient, ...]:
         decided = {outcome.recipient for outcome in self._partial.get(entry.key, ())}

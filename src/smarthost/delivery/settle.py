@@ -88,9 +88,27 @@ class Settler:
         if not rest and _are_plainly_relayed(outcomes):
             entry.recipients = ()
         else:
-            self._keep(entry, outcomes, rest, why, now)
+            if rest or passage is None or not passage.may_go_on or not self._goes_on(entry, outcomes, now):
+                self._keep(entry, outcomes, rest, why, now)
             reports = self._reports_due(entry, outcomes, passage)
         self._commit(entry, queue, events, reports)
+
+    def _goes_on(self, entry: Entry, outcomes: Sequence[Outcome], now: float) -> bool:
+        """Have an attempt go on at another host of the site, where one has put the whole transaction off.
+
+        Once an attempt, as Postfix does it by default (smtp_mx_session_limit = 2), and where no time was named at
+        which to come again. Refusals of single recipients are not about the host: greylisting knows us on all of them.
+        """
+        if entry.why is Why.NEXT_HOST or _hint_of(outcomes) is not None:
+            return False
+        for outcome in outcomes:
+            reply = outcome.reply
+            if outcome.scope is not Scope.TRANSACTION or reply is None or not 400 <= reply.code < 500:
+                return False
+        last = outcomes[-1]
+        entry.due, entry.why, entry.hosts_tried = now, Why.NEXT_HOST, (last.host,)
+        entry.last = f"{last.reason} ({last.host})"
+        return True
 
     def concluded(
         self,

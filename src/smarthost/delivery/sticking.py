@@ -1,12 +1,12 @@
-"""Sticking: after an ambiguous end an entry goes to the host that may have its message and may recognise it."""
+"""Sticking: an entry goes to the host that may have its message, or to another one than the host that put it off."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from smarthost.delivery.hall import Hall
 from smarthost.delivery.opener import Opener
 from smarthost.delivery.transfer import Transfer
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import Entry, Why
 from smarthost.queue.ready import ReadyQueue
 
 LOOKED_AT = 32  # entries among which one is looked for that another host may carry
@@ -31,22 +31,30 @@ class Sticking:
 
     def _bring_fitting(self, host: str) -> Entry | None:
         """Bring the first entry that a session with a host may carry to the front, and give it."""
-        ready, is_dead = self._ready, self._hall.connector.is_dead
-        for entry in islice(ready.todo, LOOKED_AT):
-            wanted = entry.sticks_to
-            if not wanted or host in wanted:
-                break
-            if not any(each.name in wanted and not is_dead(ready.site, each) for each in ready.site.hosts):
-                break
-        else:
-            return None
-        ready.bring_forward(entry)
-        return entry
+        for entry in islice(self._ready.todo, LOOKED_AT):
+            if self._fits(entry, host):
+                self._ready.bring_forward(entry)
+                return entry
+        return None
+
+    def _fits(self, entry: Entry, host: str) -> bool:
+        """Whether a session with a host may carry an entry: it is the entry's own, or no such host is alive."""
+        if wanted := entry.sticks_to:
+            return host in wanted or not self._lives(lambda name: name in wanted)
+        if entry.why is not Why.NEXT_HOST:
+            return True
+        avoided = entry.hosts_tried
+        return host not in avoided or not self._lives(lambda name: name not in avoided)
+
+    def _lives(self, is_meant: Callable[[str], bool]) -> bool:
+        """Whether a host of the site that is meant may be reached."""
+        site, is_dead = self._ready.site, self._hall.connector.is_dead
+        return any(is_meant(host.name) and not is_dead(site, host) for host in site.hosts)
 
     def _call_for(self, entry: Entry, other: Transfer, now: float) -> None:
         """Wake a session with an entry's host, or have one opened; where there is no room for it another one ends."""
         transfers, loop = list(self._transfers), self._hall.loop
-        carrier = next((each for each in transfers if each.session.host.name in entry.sticks_to), None)
+        carrier = next((each for each in transfers if self._fits(entry, each.session.host.name)), None)
         if carrier is not None:
             loop.call_soon(carrier.wake)
         elif self._opener.opening:

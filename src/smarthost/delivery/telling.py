@@ -29,11 +29,15 @@ class Carrier(Protocol):
 
 
 class Passage(msgspec.Struct, frozen=True, gc=False):
-    """How an attempt travelled: the session that carried it, and the Unix times of its start and of its taking."""
+    """How an attempt travelled: the session that carried it, and the Unix times of its start and of its taking.
+
+    `may_go_on` says that the site has another host that may be asked for what this one has put off.
+    """
 
     transfer: Carrier
     started: float
     taken: float
+    may_go_on: bool = False
 
 
 class Teller:

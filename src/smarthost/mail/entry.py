@@ -14,6 +14,7 @@ class Why(StrEnum):
 
     NEW = "new"
     RETRY = "retry"
+    NEXT_HOST = "next_host"
     AMBIGUOUS = "ambiguous"
     SITE_THROTTLED = "site_throttled"
     SITE_BUSY = "site_busy"
@@ -46,8 +47,9 @@ class Entry(msgspec.Struct, gc=False):
     time of the next attempt (infinite while parked); `expires` of giving up; `deadline` is the earlier of the expiry
     and the next delay warning (infinite while parked); `warned` counts the delay warnings that were sent.
     `last` is the last outcome's "code status text (host)" for people, "" before the first. `hosts_tried` names hosts
-    that failed this entry in a row, so that the next attempt starts behind them; after an ambiguous end it names the
-    one that may have the message, with which the next attempt begins.
+    that failed this entry in a row, so that the next attempt starts behind them; while `why` is `next_host` the attempt
+    goes on at another one. After an ambiguous end it names the one that may have the message, with which the next
+    attempt begins.
     """
 
     message: Message
