@@ -40,7 +40,6 @@ from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.network.sts import StsPolicies
 from smarthost.policy.admission import Tls
 from smarthost.policy.ledger import Ledger
-from smarthost.policy.limit_sources import limit_sources
 from smarthost.policy.limits import LimitTable, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.restraints import Restraints
@@ -169,7 +168,7 @@ class Relay:
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 
     def _limit_source(self, site: Site, key: str) -> str:
-        return limit_sources(self.config.limits, site).get(key, "the configuration")
+        return self.limits.sources(site).get(key, "the configuration")
 
     def _lead(self) -> None:
         """Have mail looked at that comes from users, where one of them is suspended, and never where none is."""

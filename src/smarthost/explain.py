@@ -29,7 +29,7 @@ from smarthost.policy.suppression import SUPPRESSED, SuppressionPoint
 from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.intake import REJECTED
 from smarthost.queue.rules import Rules, facts_of
-from smarthost.report.timestamp import format_time
+from smarthost.report.timestamp import format_end, format_time
 
 SOON = 0.1  # seconds: a wait that nobody notices, as for the disk's word on a quota
 _DELIVERY = {
@@ -228,7 +228,7 @@ async def _explain_site(known: Known, route: Route, recipient: Recipient, row: R
     row["site"] = {"name": found.name} | explain_state(dispatcher, known.clock())
     connector = known.relay.connector if known.relay is not None else None
     row["hosts"] = await explain_hosts(found, connector, known.tls_policies)
-    row["limits"] = explain_limits(known.limits, known.config.limits, found, dispatcher)
+    row["limits"] = explain_limits(known.limits, found, dispatcher)
     return found
 
 
@@ -243,14 +243,14 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     reason = relay.reasons.of_new(entry, relay.dispatchers.get(site.name))
     suspended = relay.suspender.suspensions.of_user(sending.message.arrival.identity)
     if suspended is not None:
-        at = format_time(suspended.until) if suspended.until is not None else None
+        at = format_end(suspended.until)
         text = f"{SENTENCES[Why.SUSPENDED]} Reason: {suspended.text}."
         return {"at": at, "why": str(Why.SUSPENDED), "text": text}
     if relay.settler.is_stuck:
         return {"at": None, "why": "disk_full", "text": "Nothing is sent until results can be written to the disk."}
     if reason.why is entry.why or (reason.until is not None and reason.until - now < SOON):
         return {"at": format_time(now), "why": "", "text": "At once."}
-    until = format_time(reason.until) if reason.until is not None else None
+    until = format_end(reason.until)
     return {"at": until, "why": str(reason.why), "text": reason.text}
 
 

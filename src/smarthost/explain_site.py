@@ -1,6 +1,6 @@
 """Explains a site: its hosts in their order, which are left alone and why, what TLS must prove, and its limits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -11,11 +11,10 @@ from smarthost.delivery.pool import Pool
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.mail.route import Host, Route, Site
 from smarthost.network.session import OpenFault
-from smarthost.policy.limit_sources import limit_sources
-from smarthost.policy.limits import Limit, LimitTable
+from smarthost.policy.limits import LimitTable
 from smarthost.policy.restraints import Restraint
 from smarthost.policy.security import TlsPolicy, plan
-from smarthost.report.timestamp import format_time
+from smarthost.report.timestamp import format_end, format_time
 
 
 def explain_state(dispatcher: Dispatcher | None, now: float) -> Row:
@@ -30,7 +29,7 @@ def explain_state(dispatcher: Dispatcher | None, now: float) -> Row:
         "waiting": len(ready.todo),
     }
     if ready.suspended_until > now:
-        row |= {"suspended_until": _write_time(ready.suspended_until), "suspended_by": ready.suspended_by}
+        row |= {"suspended_until": format_end(ready.suspended_until), "suspended_by": ready.suspended_by}
     if ready.window.until > now:
         row["throttled_until"] = format_time(ready.window.until)
     if ready.slowed_by:
@@ -49,7 +48,7 @@ def explain_upstreams(route: Route, pool: Pool | None, now: float) -> list[Row]:
         row["quota"] = list(upstream.quota)
         until, because = pool.members[index].obstacle(now) if pool is not None else (0.0, "")
         if because:
-            row |= {"unused_until": _write_time(until), "because": because}
+            row |= {"unused_until": format_end(until), "because": because}
         rows.append(row)
     return rows
 
@@ -103,11 +102,9 @@ def _explain_tls(policy: TlsPolicy | OpenFault, host: Host) -> Row:
     return {"level": str(policy.level), "source": str(policy.source), "text": text, "because": policy.sentence}
 
 
-def explain_limits(
-    table: LimitTable, configured: Sequence[Limit], site: Site, dispatcher: Dispatcher | None
-) -> list[Row]:
+def explain_limits(table: LimitTable, site: Site, dispatcher: Dispatcher | None) -> list[Row]:
     """Give each limit that applies: its name, its value, and the [[limit]] that says so, "default" where none does."""
-    sources = limit_sources(configured, site)
+    sources = table.sources(site)
     limits = dispatcher.ready.limits if dispatcher is not None else table.for_site(site)
     rows = []
     for name, value in msgspec.structs.asdict(limits).items():
@@ -131,8 +128,3 @@ def explain_restraints(restraints: Iterable[Restraint]) -> list[Row]:
                 written = [str(rate) for rate in value] if isinstance(value, tuple) else value
                 rows.append({"name": key, "value": written, "source": restraint.label})
     return rows
-
-
-def _write_time(at: float) -> str | None:
-    """Write a Unix time, None for one that never comes."""
-    return None if at == float("inf") else format_time(at)

@@ -13,7 +13,7 @@ from smarthost.queue.operate import Operator, stored_filter
 from smarthost.queue.scheduler import Scheduler
 from smarthost.reasons import Reason, Reasons, since_when
 from smarthost.report.rows import entry_row, event_row, message_row
-from smarthost.report.timestamp import format_time
+from smarthost.report.timestamp import format_end, format_time
 from smarthost.spool.store import Filter, Spool
 
 PAGE = 500  # entries read from the spool at a time
@@ -116,7 +116,7 @@ class RelayOperations:
                 "why": str(reason.why),
                 "text": reason.text,
                 "since": format_time(since),
-                "until": format_time(reason.until) if reason.until is not None else None,
+                "until": format_end(reason.until),
             }
 
     async def explain(self, question: Question) -> Row:

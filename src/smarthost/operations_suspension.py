@@ -8,7 +8,7 @@ from pathlib import Path
 from smarthost.assembly import Relay
 from smarthost.control_verbs import Refusal, Resume, Row, Suspend
 from smarthost.policy.suspension import Suspension, SuspensionKind
-from smarthost.report.timestamp import format_time
+from smarthost.report.timestamp import format_end, format_time
 from smarthost.spool.store import Filter
 from smarthost.spool.suspension_file import read_suspensions, write_suspensions
 
@@ -92,6 +92,6 @@ def _row(suspension: Suspension) -> Row:
         "kind": str(suspension.kind),
         "name": suspension.name,
         "since": format_time(suspension.since),
-        "until": format_time(suspension.until) if suspension.until is not None else None,
+        "until": format_end(suspension.until),
         "reason": suspension.reason,
     }

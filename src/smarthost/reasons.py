@@ -11,9 +11,8 @@ from smarthost.mail.route import Site
 from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
-from smarthost.queue.waiting import Key, Waiting
+from smarthost.queue.waiting import NEVER, Key, Waiting
 
-_NEVER = float("inf")
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -88,7 +87,7 @@ class Reasons:
             text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: {gate.restraint.label}."
             since = max(entry.message.arrival.at, entry.due)
             return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
-        if entry.due == _NEVER:
+        if entry.due == NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
@@ -134,7 +133,7 @@ class Reasons:
         text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
         since = max(entry.message.arrival.at, queue.blocked_since)
         until = max(queue.blocked_until, entry.due)
-        return Reason(why, text, since, None if until == _NEVER else until, queue.blocked_by)
+        return Reason(why, text, since, None if until == NEVER else until, queue.blocked_by)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

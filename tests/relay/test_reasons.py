@@ -82,7 +82,7 @@ async def test_a_refused_login_is_named(house: House) -> None:
 
 async def test_a_rate_limit_is_named(house: House) -> None:
     """What waits for a rate says so, until when, and leaves when it may."""
-    limit = Limit(match=LimitMatch(), message_rate=("1/h",))
+    limit = Limit(match=LimitMatch(), message_rate=("1/h",), number=1)
     await house.open(retry=SLOW, limits=(limit,))
     numbers = [await house.send(f"250-{n}@example.net") for n in range(2)]
     await house.until(lambda: Kind.RELAYED in house.kinds(numbers[0]))
@@ -95,9 +95,9 @@ async def test_a_rate_limit_is_named(house: House) -> None:
 async def test_the_rate_that_holds_longest_is_named(house: House) -> None:
     """RATE_LIMITED: of several rates and limits the very one, by its number and what it is about."""
     limits = (
-        Limit(match=LimitMatch(route="other"), message_rate=("1/d",)),
-        Limit(match=LimitMatch(route="relayhost"), message_rate=("2/s", "3/h")),
-        Limit(match=LimitMatch(), max_connections=3),
+        Limit(match=LimitMatch(route="other"), message_rate=("1/d",), number=1),
+        Limit(match=LimitMatch(route="relayhost"), message_rate=("2/s", "3/h"), number=2),
+        Limit(match=LimitMatch(), max_connections=3, number=3),
     )
     await house.open(retry=SLOW, limits=limits)
     numbers = [await house.send(f"250-{n}@example.net") for n in range(4)]
@@ -114,7 +114,7 @@ async def test_the_rate_that_holds_longest_is_named(house: House) -> None:
 
 async def test_a_rate_of_recipients_is_named(house: House) -> None:
     """RATE_LIMITED: recipients are counted, too, and that rate is told by its own key."""
-    limit = Limit(match=LimitMatch(), message_rate=("100/s",), recipient_rate=("1/h",))
+    limit = Limit(match=LimitMatch(), message_rate=("100/s",), recipient_rate=("1/h",), number=1)
     await house.open(retry=SLOW, limits=(limit,))
     first = await house.send("250@example.net")
     await house.until(lambda: Kind.RELAYED in house.kinds(first))
@@ -125,7 +125,7 @@ async def test_a_rate_of_recipients_is_named(house: House) -> None:
 
 async def test_a_connection_rate_is_named(house: House) -> None:
     """RATE_LIMITED: no session may be opened yet; which rate, of which limit."""
-    limit = Limit(match=LimitMatch(), max_connection_rate="1/h", max_messages_per_connection=1)
+    limit = Limit(match=LimitMatch(), max_connection_rate="1/h", max_messages_per_connection=1, number=1)
     await house.open(retry=SLOW, limits=(limit,))
     first = await house.send("250@example.net")
     await house.until(lambda: Kind.RELAYED in house.kinds(first))

@@ -88,7 +88,7 @@ async def test_a_site_is_learned_to_take_few_recipients(house: House) -> None:
     relay = house.server.relay
     (dispatcher,) = relay.dispatchers.values()
     assert dispatcher.ready.capacity.most == 3
-    learned = explain_limits(relay.limits, (), dispatcher.ready.site, dispatcher)[-1]
+    learned = explain_limits(relay.limits, dispatcher.ready.site, dispatcher)[-1]
     assert learned["name"] == "recipients_taken" and learned["value"] == 3
     relay.apply(house.config, Keyring())
     number = await house.send(*(f"250-{n}@example.net" for n in range(4)))

@@ -1,6 +1,7 @@
 """Reads and writes suppression lists as files: CSV with a heading, or an address a line, as providers export them."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TextIO
 
@@ -9,7 +10,6 @@ from smarthost.report.timestamp import parse_time
 
 COLUMNS = ("address", "user", "suppressed", "failures", "since", "expires", "origin", "reason")
 _ADDRESS = ("address", "email", "recipient", "email address", "email_address")
-_EX_DATAERR = 65
 
 
 class Wanted(NamedTuple):
@@ -38,7 +38,7 @@ def read_list(file: TextIO, user: str | None) -> Iterator[Wanted]:
                 if not set(names) & set(_ADDRESS):
                     raise CommandFailed(
                         f"the heading {', '.join(row)!r:.80} names no column of addresses: address, email or recipient",
-                        _EX_DATAERR,
+                        os.EX_DATAERR,
                     )
                 heading = names
                 continue
@@ -47,7 +47,7 @@ def read_list(file: TextIO, user: str | None) -> Iterator[Wanted]:
                 continue
             yield _wanted(cells, user, rows.line_num)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise CommandFailed(f"line {rows.line_num + 1} cannot be read: {error}", _EX_DATAERR) from None
+        raise CommandFailed(f"line {rows.line_num + 1} cannot be read: {error}", os.EX_DATAERR) from None
 
 
 def _wanted(cells: dict[str, str], user: str | None, line: int) -> Wanted:
@@ -55,7 +55,7 @@ def _wanted(cells: dict[str, str], user: str | None, line: int) -> Wanted:
     try:
         expires = parse_time(cells["expires"]) if cells.get("expires") else None
     except ValueError:
-        raise CommandFailed(f"line {line}: {cells['expires']!r} is no time of RFC 3339", _EX_DATAERR) from None
+        raise CommandFailed(f"line {line}: {cells['expires']!r} is no time of RFC 3339", os.EX_DATAERR) from None
     return Wanted(address, cells.get("user", "") if user is None else user, cells.get("reason", ""), expires)
 
 

@@ -142,7 +142,7 @@ class Dispatcher:
         self._hall.gates.landed(entry)
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
-            may_go_on = outcomes[0].action is not _RELAYED and self._has_next_host(transfer)
+            may_go_on = outcomes[0].action is not _RELAYED and self._sticking.has_other_host(transfer.session.host.name)
             self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken, may_go_on))
             return
         every = [*(earlier or ()), *outcomes]
@@ -253,13 +253,6 @@ class Dispatcher:
     def is_quiet(self) -> bool:
         """Whether nothing is in delivery."""
         return self.ready.busy == 0 and self.opening == 0
-
-    def _has_next_host(self, transfer: Transfer) -> bool:
-        """Whether the site has another host than a session's that may be reached."""
-        site, name = self.ready.site, transfer.session.host.name
-        return len(site.hosts) > 1 and any(
-            host.name != name and not self._hall.connector.is_dead(site, host) for host in site.hosts
-        )
 
     def _untried(self, entry: Entry) -> tuple[Recipient, ...]:
         decided = {outcome.recipient for outcome in self._partial.get(entry.key, ())}

@@ -8,13 +8,13 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.route import Route, Upstream
 from smarthost.policy.window import State
 from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import NEVER
 
 SHORT = 5.0  # seconds that mail waits in memory for a quota where no upstream has room
 ANOTHER_LOOK = 60.0  # seconds until an upstream that was not found in DNS is looked up again
 PATIENCE = 10.0  # seconds that mail may wait in memory at one upstream before others get it
 LEAST = 1.0  # seconds until mail that no upstream could take is looked at again
 _GRACE = 0.05  # seconds of waiting for a quota that lead nobody elsewhere
-_NEVER = float("inf")
 
 
 class Member:
@@ -34,7 +34,7 @@ class Member:
         self.fault = "it is being looked up in DNS"
         self.reason = ""
         self._pushed = self._mark = 0
-        self._marked_at = _NEVER
+        self._marked_at = NEVER
 
     def push(self, entry: Entry) -> None:
         """Hand an entry to the dispatcher, which must be there."""
@@ -47,8 +47,8 @@ class Member:
         assert self.dispatcher is not None
         waiting = len(self.dispatcher.ready.todo)
         if not waiting:
-            self._marked_at = _NEVER
-        elif self._marked_at == _NEVER or self._pushed - waiting >= self._mark:
+            self._marked_at = NEVER
+        elif self._marked_at == NEVER or self._pushed - waiting >= self._mark:
             self._mark, self._marked_at = self._pushed, now
 
     def is_late(self, now: float) -> bool:

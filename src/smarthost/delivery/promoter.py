@@ -17,14 +17,13 @@ from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.rules import Rules, site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
-from smarthost.queue.waiting import Key
+from smarthost.queue.waiting import NEVER, Key
 
 log = logging.getLogger(__name__)
 
 UNRESOLVED_PAUSE = 60.0  # seconds before a queue whose DNS fails is looked at again, doubling to the next
 UNRESOLVED_PAUSE_MOST = 900.0
 POOL_PATIENCE = 5.0  # seconds for all upstreams of a pool to be looked up; what is not found then joins later
-_NEVER = float("inf")
 
 
 class Promoter:
@@ -260,8 +259,8 @@ class Promoter:
         pool.queues[queue] = None
         for dispatcher in pool.dispatchers:
             self._join(queue, dispatcher.ready.site)
-        self.known[queue] = pool, _NEVER
-        return pool, _NEVER
+        self.known[queue] = pool, NEVER
+        return pool, NEVER
 
     async def _find_pool(self, queue: str, route: Route, entries: list[Entry]) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
@@ -276,7 +275,7 @@ class Promoter:
         finally:
             self._finding.discard(pool)
         if self._is_wanted(queue, entries):
-            self.known[queue] = (pool, _NEVER)
+            self.known[queue] = (pool, NEVER)
             for entry in entries:
                 self.offer(entry)
 

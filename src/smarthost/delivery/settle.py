@@ -22,14 +22,13 @@ from smarthost.policy.backoff import Retry, deadline, next_attempt
 from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
 from smarthost.queue.scheduler import Scheduler
-from smarthost.queue.waiting import Key
+from smarthost.queue.waiting import NEVER, Key
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Done, Fault, Settlement, Spool
 
 log = logging.getLogger(__name__)
 
-_NEVER = float("inf")
 _EXPIRED = EnhancedStatus(5, 4, 7)
 _RELAYED = Action.RELAYED  # members are looked up each time they are named; this one for every message
 
@@ -208,7 +207,7 @@ class Settler:
     def park(self, entry: Entry, why: Why, reason: str) -> None:
         """Take an entry out of delivery until a person looks at it."""
         queue = entry.queue
-        entry.why, entry.due, entry.deadline, entry.last = why, _NEVER, _NEVER, reason
+        entry.why, entry.due, entry.deadline, entry.last = why, NEVER, NEVER, reason
         log.error("message %s is parked: %s", format_id(entry.message.id), reason)
         self._commit(entry, queue, (self.teller.tell_event(entry, Kind.HELD, reason),), ())
 
@@ -222,7 +221,7 @@ class Settler:
             number = entry.number if index == 0 else self._mint()
             part = msgspec.structs.replace(entry, number=number, queue=queue, recipients=tuple(recipients))
             if route.deliver in (Deliver.HOLD, Deliver.DISCARD, Deliver.REJECT):
-                part.why, part.due, part.deadline = Why.HELD, _NEVER, _NEVER
+                part.why, part.due, part.deadline = Why.HELD, NEVER, NEVER
                 part.last = f"route {route.name} says {route.deliver}"
             parts.append(part)
         change = Change(updated=(parts[0],), added=tuple(parts[1:]))
@@ -236,7 +235,7 @@ class Settler:
     def _rerouted(self, entry: Entry, old_queue: str, parts: list[Entry]) -> None:
         self._scheduler.forget(entry.key, old_queue)
         for part in parts:
-            if part.due < _NEVER:
+            if part.due < NEVER:
                 self._scheduler.note_due(part)
 
     def _delay(self, entry: Entry, delayed: Sequence[Outcome], why: Why | None, now: float) -> None:
@@ -269,7 +268,7 @@ class Settler:
         reason = next(outcome.reason for outcome in outcomes if outcome.action is Action.FAILED)
         failed = {outcome.recipient for outcome in outcomes if outcome.action is Action.FAILED}
         entry.recipients = tuple(r for r in entry.recipients if r in failed)
-        entry.why, entry.due, entry.deadline, entry.last = Why.REPORT_FAILED, _NEVER, _NEVER, reason
+        entry.why, entry.due, entry.deadline, entry.last = Why.REPORT_FAILED, NEVER, NEVER, reason
         self._counters.reports_failed += 1
         log.error("a report to %s failed and is held: %s", entry.recipients[0].address, reason)
 

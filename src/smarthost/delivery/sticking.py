@@ -29,6 +29,10 @@ class Sticking:
             self._call_for(front, transfer, now)
         return entry
 
+    def has_other_host(self, host: str) -> bool:
+        """Whether the site has another host than one that may be reached."""
+        return self._lives(lambda name: name != host)
+
     def _bring_fitting(self, host: str) -> Entry | None:
         """Bring the first entry that a session with a host may carry to the front, and give it."""
         for entry in islice(self._ready.todo, LOOKED_AT):

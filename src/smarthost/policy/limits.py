@@ -1,7 +1,7 @@
 """Decides what a site may be given: connections, rates, messages and idle time, the most specific limit first."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -60,6 +60,12 @@ class Limit(msgspec.Struct, frozen=True):
     on_limit: OnLimit = OnLimit.DEFER
     number: int = 0
 
+    @property
+    def title(self) -> str:
+        """Write which limit is meant: its place in the configuration and what it is about."""
+        match = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(self.match).items() if value)
+        return f"[[limit]] {self.number}" + (f" ({match})" if match else "")
+
 
 class SiteLimits(msgspec.Struct, frozen=True):
     """What one site may be given. Times are seconds; no rates means that nothing is paced."""
@@ -85,17 +91,30 @@ class LimitTable:
         """Sort and compile; raises ValueError when a rate is none."""
         of_sites = [limit for limit in limits if limit.match.is_of_site]
         of_sites.sort(key=lambda limit: limit.match.specificity, reverse=True)
-        self._rows = tuple((site_pattern(limit.match.site), limit.match.route, _known(limit)) for limit in of_sites)
+        self._rows = tuple((site_pattern(limit.match.site), limit, _known(limit)) for limit in of_sites)
 
     def for_site(self, site: Site) -> SiteLimits:
         """Give a site's limits: for each key the most specific limit that says something about it, else the default."""
         found: dict[str, object] = {}
-        for pattern, route, known in self._rows:
-            if (not route or route == site.route.name) and (pattern is None or is_about(pattern, site)):
-                found = known | found
+        for _, known in self._about(site):
+            found = known | found
         if "idle_timeout" not in found:
             found["idle_timeout"] = IDLE_RELAYHOST if site.route.deliver is Deliver.RELAYHOST else IDLE_MX
         return msgspec.structs.replace(SiteLimits(), **found)
+
+    def sources(self, site: Site) -> dict[str, str]:
+        """Say for people which limit each key of a site's limits comes from; keys with their default are left out."""
+        found: dict[str, str] = {}
+        for limit, known in self._about(site):
+            found = dict.fromkeys(known, limit.title) | found
+        return found
+
+    def _about(self, site: Site) -> Iterator[tuple[Limit, dict[str, object]]]:
+        """Give the limits that are about a site, the most specific first, each with the keys that it sets."""
+        for pattern, limit, known in self._rows:
+            route = limit.match.route
+            if (not route or route == site.route.name) and (pattern is None or is_about(pattern, site)):
+                yield limit, known
 
 
 def site_pattern(site: str) -> re.Pattern[str] | None:

@@ -6,17 +6,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from smarthost.mail.address import to_a_label
 from smarthost.policy.glob import compile_globs
 from smarthost.policy.limits import Limit, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
 
-KEYS = (
-    "destination",
-    "sender_domain",
-    "user",
-    "tag",
-    "route",
-)  # of a limit's match, in the order in which we tell them
+KEYS = ("destination", "sender_domain", "user", "tag", "route")  # of a limit's match, in the order of telling
 _REMEMBERED = 4096
 
 
@@ -28,6 +23,12 @@ class Facts(NamedTuple):
     user: str
     tag: str
     route: str
+
+
+def sender_domain(reverse_path: str) -> str:
+    """Give the A-label form of a reverse-path's domain, as it is written where it has none; "" for the null one."""
+    domain = reverse_path.rpartition("@")[2]
+    return (to_a_label(domain) or domain) if domain else ""
 
 
 class Restraint(msgspec.Struct, frozen=True):

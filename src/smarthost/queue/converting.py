@@ -7,7 +7,7 @@ import msgspec
 
 from smarthost.crypto.dkim import BodyHash, sign
 from smarthost.crypto.dkim_keys import Keyring
-from smarthost.mail.address import domain_of, to_a_label
+from smarthost.mail.address import domain_of
 from smarthost.mail.message import Message
 from smarthost.policy.conversion import Form
 from smarthost.queue.edit import join_fields
@@ -84,8 +84,7 @@ def _to_file(original: Original, fields: list[Field], body: Iterable[bytes], spo
 def _signatures(original: Original, fields: list[Field], body: BodyHash) -> bytes:
     """Sign with the keys of the From domain, as the message was when it came in."""
     author = next((first_address(field_value(raw)) for name, raw in fields if name == b"from"), "")
-    domain = to_a_label(domain_of(author)) or ""
-    keys = original.keyring.for_domain(domain) if domain else ()
+    keys = original.keyring.for_domain(domain_of(author))
     return sign(keys, fields, body.digest(), int(original.message.arrival.at)) if keys else b""
 
 

@@ -14,13 +14,13 @@ from smarthost.queue.draft import Draft
 from smarthost.queue.rules import Rules
 from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers, signature_names
+from smarthost.queue.waiting import NEVER
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Accepted, Content, Spool
 from smarthost.wire.header import Field, parse_fields, split_header
 
 REJECTED = make_reply(550, "5.7.1", "Mail of this kind is not relayed here")
-_NEVER = float("inf")
 _AT_ONCE = (Deliver.RELAYHOST, Deliver.MX)
 
 
@@ -89,7 +89,7 @@ class Intake:
                 some = tuple([recipients[index] for index in indices])
             entry = Entry(message, number, queue, some, at, expires, first_deadline)
             if route.deliver is Deliver.HOLD:
-                entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
+                entry.why, entry.due, entry.deadline = Why.HELD, NEVER, NEVER
             elif hold_until > at:
                 entry.why, entry.due = Why.SCHEDULED, hold_until
             entries.append(entry)

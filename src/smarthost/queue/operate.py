@@ -10,7 +10,7 @@ from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.policy.backoff import Retry, deadline
 from smarthost.queue.scheduler import Scheduler
-from smarthost.queue.waiting import Key
+from smarthost.queue.waiting import NEVER, Key
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Change, Fault, Filter, Spool
 
@@ -32,7 +32,6 @@ LIVE = frozenset(
 PORTION = 500  # entries that are changed in one transaction
 PATIENCE = 5.0  # seconds for which entries in delivery are waited for
 LOOK_AGAIN, LOOK_SELDOM = 0.05, 0.5  # seconds between two looks at them, at first and at last
-_NEVER = float("inf")
 
 
 def _is_any(entry: Entry) -> bool:
@@ -116,7 +115,7 @@ class Operator:
 
         def change(entry: Entry) -> None:
             entry.hosts_tried = entry.avoids
-            entry.why, entry.due, entry.deadline = Why.HELD, _NEVER, _NEVER
+            entry.why, entry.due, entry.deadline = Why.HELD, NEVER, NEVER
 
         return (await self._change(wanted, dry_run, _is_active, change, Kind.HELD)).as_row()
 
@@ -201,7 +200,7 @@ class Operator:
             await self._write(Change(updated=tuple(entries)), entries, kind)
             for entry in entries:
                 tally.queues.add(entry.queue)
-                if entry.due < _NEVER:
+                if entry.due < NEVER:
                     self._scheduler.note_due(entry)
         return tally
 

@@ -3,12 +3,11 @@
 import msgspec
 
 from smarthost.crypto.dkim_keys import Keyring
-from smarthost.mail.address import to_a_label
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import Message
 from smarthost.mail.route import Route
 from smarthost.policy.backoff import Retry
-from smarthost.policy.restraints import Facts, Restraints, suffix_of
+from smarthost.policy.restraints import Facts, Restraints, sender_domain, suffix_of
 from smarthost.policy.routing import RoutingTable
 from smarthost.queue.edit import EditRules
 
@@ -39,8 +38,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 def facts_of(message: Message, domain: str, route: str) -> Facts:
     """Give what limits ask of a recipient of a message, by its domain and its route."""
-    sender = message.envelope.reverse_path.rpartition("@")[2]
-    return Facts(domain, (to_a_label(sender) or sender) if sender else "", message.arrival.identity, message.tag, route)
+    return Facts(domain, sender_domain(message.envelope.reverse_path), message.arrival.identity, message.tag, route)
 
 
 def site_queue(queue: str) -> str:

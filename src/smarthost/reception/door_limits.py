@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
-from smarthost.mail.address import to_a_label
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.rate import Cells
-from smarthost.policy.restraints import Facts, Restraint, Restraints
+from smarthost.policy.restraints import Facts, Restraint, Restraints, sender_domain
 
 _TEXT = "Limit reached, try again later"
 
@@ -72,5 +71,4 @@ class DoorLimits:
 
 
 def _facts(user: str, reverse_path: str, destination: str) -> Facts:
-    sender = reverse_path.rpartition("@")[2]
-    return Facts(destination, (to_a_label(sender) or sender) if sender else "", user, "", "")
+    return Facts(destination, sender_domain(reverse_path), user, "", "")

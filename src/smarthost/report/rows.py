@@ -1,6 +1,5 @@
 """Rows: entries and events as plain dictionaries, the same on the control socket, in `--json` and read-only."""
 
-import math
 from typing import Any
 
 import msgspec
@@ -10,7 +9,7 @@ from smarthost.mail.event import Event
 from smarthost.mail.message import Message, format_id
 from smarthost.mail.suppression import Suppression
 from smarthost.report.maillog import to_line
-from smarthost.report.timestamp import format_time
+from smarthost.report.timestamp import format_end, format_time
 
 Row = dict[str, Any]
 
@@ -73,7 +72,7 @@ def event_row(event: Event) -> Row:
 
 
 def _time(at: float) -> str | None:
-    return format_time(at) if math.isfinite(at) and at > 0 else None
+    return format_end(at) if at > 0 else None
 
 
 def suppression_row(row: Suppression) -> Row:

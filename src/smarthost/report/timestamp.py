@@ -11,6 +11,11 @@ def format_time(at: float) -> str:
     return f"{_whole_second(second)}.{millisecond:03d}Z"
 
 
+def format_end(at: float | None) -> str | None:
+    """Write when something ends; None where it does not: None, or an infinite time."""
+    return None if at is None or at == float("inf") else format_time(at)
+
+
 def parse_time(text: str) -> float:
     """Read an RFC 3339 time as Unix seconds; raises ValueError when it is none."""
     return datetime.fromisoformat(text).timestamp()

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from smarthost.policy.suspension import Suspension
+from smarthost.spool.content import sync_folder
 
 
 def read_suspensions(path: Path) -> list[Suspension]:
@@ -31,8 +32,4 @@ def write_suspensions(path: Path, suspensions: Sequence[Suspension]) -> None:
     finally:
         os.close(file)
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
