@@ -256,6 +256,7 @@ async def test_entries_of_before_lanes_are_found_in_their_lanes(open_sqlite: Ope
         connection.execute("CREATE INDEX entry_due ON entry (queue, due) WHERE due IS NOT NULL")
         connection.execute("DROP TABLE limit_state")
         connection.execute("DROP TABLE suppression")
+        connection.execute("DROP TABLE record")
         connection.execute("UPDATE meta SET value = 1 WHERE key = 'schema'")
     connection.close()
     spool = open_sqlite()

@@ -10,6 +10,7 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.event import Event, mend
 from smarthost.mail.message import Message
+from smarthost.mail.record import Record
 from smarthost.spool.store import Content
 
 Row = tuple[Any, ...]
@@ -46,6 +47,13 @@ def content_row(message: int, head: bytes) -> Row:
     writer would wake in between and start with the first message of many.
     """
     return message, zlib.crc32(head), head
+
+
+def record_row(record: Record) -> Row:
+    """Write a record; infinite times become NULL. Raises UnicodeEncodeError, for the caller and not for the batch."""
+    for text in record.key:
+        text.encode()
+    return *record.key, record.data, _finite(record.due), _finite(record.expires)
 
 
 def entry_row(entry: Entry) -> Row:

@@ -47,8 +47,15 @@ _SCHEMA_2 = (
     "WITHOUT ROWID",
     "CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL",
 )
+# `record` has every object of the HTTP door, of any kind (`mail.record`).
+_SCHEMA_3 = (
+    "CREATE TABLE record (kind TEXT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, due REAL, "
+    "expires REAL, PRIMARY KEY (kind, tenant, id)) WITHOUT ROWID",
+    "CREATE INDEX record_due ON record (kind, due) WHERE due IS NOT NULL",
+    "CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL",
+)
 # One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 
 ENTRY_COLUMNS = "e.message, e.number, e.queue, e.due, e.deadline, e.why, e.state"
 INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)"
@@ -67,6 +74,13 @@ REPLACE_SUPPRESSION = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?,
 DELETE_SUPPRESSION = "DELETE FROM suppression WHERE owner = ? AND address = ?"
 SET_LIMIT = "INSERT OR REPLACE INTO limit_state VALUES (?, ?)"
 DELETE_LIMIT = "DELETE FROM limit_state WHERE name = ?"
+REPLACE_RECORD = "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)"
+DELETE_RECORD = "DELETE FROM record WHERE kind = ? AND tenant = ? AND id = ?"
+# Some at a time, so that no commit waits long for it.
+EXPIRE_RECORDS = (
+    "DELETE FROM record WHERE (kind, tenant, id) IN "
+    "(SELECT kind, tenant, id FROM record WHERE expires <= ? ORDER BY expires LIMIT 500)"
+)
 SET_META = "UPDATE meta SET value = ? WHERE key = ?"
 IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
 
