@@ -140,7 +140,7 @@ async def test_damage_that_is_met_while_running_is_fatal(open_sqlite: Opener) ->
     path = spool._folder / "spool.db"
     whole = path.stat().st_size
     with path.open("r+b") as opened:
-        opened.seek(schema.PAGE_SIZE * 15)  # behind the roots of the tables, which are read at the start
+        opened.seek(schema.PAGE_SIZE * 19)  # behind the roots of the tables, which are read at the start
         opened.write(b"\xff" * (whole - opened.tell()))
     fatal: list[str] = []
     spool = open_sqlite(fatal=fatal)
@@ -257,6 +257,7 @@ async def test_entries_of_before_lanes_are_found_in_their_lanes(open_sqlite: Ope
         connection.execute("DROP TABLE limit_state")
         connection.execute("DROP TABLE suppression")
         connection.execute("DROP TABLE record")
+        connection.execute("DROP TABLE event_log")
         connection.execute("UPDATE meta SET value = 1 WHERE key = 'schema'")
     connection.close()
     spool = open_sqlite()

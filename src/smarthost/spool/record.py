@@ -14,6 +14,8 @@ from smarthost.mail.record import Record
 from smarthost.spool.store import Content
 
 Row = tuple[Any, ...]
+Ref = tuple[int, int, str]
+"""Message, sequence number and tenant of an event, as the event log names it."""
 
 
 class _State(msgspec.Struct, array_like=True, gc=False):
@@ -35,6 +37,7 @@ _values = msgspec.structs.astuple
 _decode_message = msgspec.msgpack.Decoder(Message).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
 _decode_event = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_refs = msgspec.msgpack.Decoder(list[Ref]).decode
 
 
 def message_row(message: Message, content: Content, sealed: tuple[int, int]) -> Row:
@@ -83,11 +86,12 @@ def update_row(entry: Entry) -> Row:
 class History:
     """Writes events for the writer's thread, which has many at once: cheaper than one by one between other work."""
 
-    __slots__ = ("_sequence",)
+    __slots__ = ("_sequence", "refs")
 
     def __init__(self) -> None:
-        """Start behind every event that was written before now."""
+        """Start behind every event that was written before now; `refs` has those of the open transaction."""
         self._sequence = 0
+        self.refs: list[Ref] = []
 
     def row(self, event: Event) -> Row:
         """Write an event, with a sequence number of its own that is near its time in microseconds.
@@ -100,6 +104,7 @@ class History:
             data = _encode(_values(event))
         except UnicodeEncodeError:
             data = _encode(mend(_values(event)))
+        self.refs.append((event.message, sequence, event.user))
         return event.message, sequence, data
 
 
@@ -137,6 +142,19 @@ def read_entry(row: Row, message: Message) -> Entry:
         last=state.last,
         hosts_tried=state.hosts_tried,
     )
+
+
+def refs_blob(refs: list[Ref]) -> bytes:
+    """Write what a transaction brought to the event log."""
+    try:
+        return _encode(refs)
+    except UnicodeEncodeError:
+        return _encode(mend(refs))
+
+
+def read_refs(blob: bytes) -> list[Ref]:
+    """Read what a transaction brought to the event log."""
+    return _decode_refs(blob)
 
 
 def read_event(data: bytes) -> Event:
