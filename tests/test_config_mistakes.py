@@ -187,6 +187,10 @@ WRONG = [
     (f"[[user]]\npassword = '{HASH}'", "user[0].name: is missing"),
     (f"[[user]]\nname = 'a'\npassword = '{HASH}'\npriority = 'urgent'", "user[0].priority: is"),
     (
+        f"[[user]]\nname = 'a'\npassword = '{HASH}'\nallowed_routes = ['bulk']",
+        'user[0].allowed_routes: is "bulk", but there is no such route; there are: mx',
+    ),
+    (
         f"[[user]]\nname = 'a'\npassword = '{HASH}'\nmessage_rate = ['fast']",
         "user[0].message_rate[0]: 'fast' is no rate",
     ),

@@ -336,14 +336,15 @@ class Relay:
 
 def make_rules(config: Config, keyring: Keyring) -> Rules:
     """Give what intake follows."""
+    routing = config.routes()
     edit = EditRules(
         hostname=config.hostname,
         default_domain=config.default_domain,
         submission=config.submission,
         rewriter=Rewriter(config.rewrites),
         users={user.name: user for user in config.users},
+        routes=frozenset(routing.routes),
     )
-    routing = config.routes()
     report = _report_route(config, routing.routes)
     return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits))
 

@@ -130,9 +130,9 @@ def load(
     top = Table(source.values, (), findings)
     hostname = _read_hostname(top, fqdn)
     listeners = read_listeners(top)
-    users = read_users(top)
     routing = read_routing(top)
     names = [routing.fallback.name, *(rule.route.name for rule in routing.rules)]
+    users = read_users(top, names)
     config = Config(
         hostname=hostname,
         data_directory=top.take("data_directory", read_path, None) or DATA_DIRECTORY,

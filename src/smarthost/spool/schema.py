@@ -3,7 +3,8 @@
 import sqlite3
 from pathlib import Path
 
-from smarthost.spool.record import lane_of
+from smarthost.spool import views
+from smarthost.spool.record import event_as_json, lane_of, message_as_json
 from smarthost.spool.store import SpoolError
 
 DATABASE = "spool.db"
@@ -48,14 +49,19 @@ _SCHEMA_2 = (
     "CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL",
 )
 # `record` has every object of the HTTP door, of any kind (`mail.record`). `event_log` has a row a transaction: the
-# events that it brought, by their keys (`spool.event_log`).
+# events that it brought, by their keys (`spool.event_log`). Messages and events become JSON, for views.
 _SCHEMA_3 = (
+    "UPDATE message SET meta = message_as_json(meta)",
+    "UPDATE event SET data = event_as_json(data)",
+    views.SEND_LOG,
+    views.MESSAGES,
     "CREATE TABLE record (kind TEXT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, due REAL, "
     "expires REAL, PRIMARY KEY (kind, tenant, id)) WITHOUT ROWID",
     "CREATE INDEX record_due ON record (kind, due) WHERE due IS NOT NULL",
     "CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL",
     "CREATE TABLE event_log (number INTEGER PRIMARY KEY, refs BLOB NOT NULL)",
 )
+_FUNCTIONS = (lane_of, message_as_json, event_as_json)
 # One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 
@@ -141,7 +147,8 @@ def migrate(connection: sqlite3.Connection) -> int:
         )
     if version == len(MIGRATIONS):
         return version
-    connection.create_function("lane_of", 1, lane_of, deterministic=True)
+    for function in _FUNCTIONS:
+        connection.create_function(function.__name__, 1, function, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[version:]:
@@ -155,7 +162,8 @@ def migrate(connection: sqlite3.Connection) -> int:
             connection.execute("ROLLBACK")
         raise
     finally:
-        connection.create_function("lane_of", 1, None)
+        for function in _FUNCTIONS:
+            connection.create_function(function.__name__, 1, None)
     return version
 
 
