@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 
-from smarthost.assembly import Relay, hello_name, make_keyring, make_rules, make_sts
+from smarthost.assembly import Relay
 from smarthost.config import Config
 from smarthost.control_verbs import Question, Refusal, Row
 from smarthost.crypto.tls import TlsContexts
@@ -20,6 +20,7 @@ from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
 from smarthost.mail.route import Deliver, Route, Site, Source
+from smarthost.making import hello_name, make_keyring, make_rules, make_sts
 from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender

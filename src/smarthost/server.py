@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from smarthost import __version__
-from smarthost.assembly import Relay, make_keyring
+from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
@@ -23,6 +23,7 @@ from smarthost.crypto.tls import TlsFault
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
 from smarthost.mail.message import format_id
+from smarthost.making import make_keyring
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_suppression import ListOperations
