@@ -17,6 +17,7 @@ from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.hall import Hall
+from smarthost.delivery.places import Places
 from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.reporting import Reporter
@@ -24,18 +25,28 @@ from smarthost.delivery.resolve import Sites
 from smarthost.delivery.suspending import Suspender
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Terms, Transfer
+from smarthost.from_config import (
+    hello_name,
+    make_keyring,
+    make_report_terms,
+    make_rules,
+    make_sts,
+    make_terms,
+    make_tls,
+)
 from smarthost.logins import Logins
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import Deliver, Site
-from smarthost.making import hello_name, make_keyring, make_report_terms, make_rules, make_sts, make_terms, make_tls
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import Ask, ask
+from smarthost.network.dns_turns import Questions
 from smarthost.network.peer_certificate import shown_certificate
 from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
+from smarthost.open_files import connections_within
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
@@ -110,15 +121,7 @@ class Relay:
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
-        dnssec = config.dns.dnssec
-        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, dnssec=dnssec, ask=outside.ask)
-        self.contexts = TlsContexts()
-        self.sts = make_sts(config, self.resolver, self.contexts, clock)
-        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
-        self.tls_policies = TlsPolicies(self.resolver, clock)
-        self.logins = Logins(config, self.contexts, clock, self.rng)
-        self.timeouts = Timeouts()
-        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
+        self._build_outward(outside)
         self.limits = LimitTable(config.limits)
         self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
         self.memory = Memory(self.bookkeeper, self.remedies, self.connector, self._login_of, clock)
@@ -129,6 +132,7 @@ class Relay:
         self.round = Round(loop)
         self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
         self.gates.follow(self.rules.restraints)
+        self.places = Places(connections_within(config.delivery.max_connections), loop)
         self.hall = self._make_hall()
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
@@ -139,9 +143,23 @@ class Relay:
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
+    def _build_outward(self, outside: Outside) -> None:
+        """Build what asks name servers and opens sessions."""
+        config, clock, dnssec = self.config, self.clock, self.config.dns.dnssec
+        observe = self.counters.observe_dns
+        self.questions = Questions(outside.ask)
+        self.resolver = Resolver(config.dns.servers, clock, observe, dnssec=dnssec, ask=self.questions.ask)
+        self.contexts = TlsContexts()
+        self.sts = make_sts(config, self.resolver, self.contexts, clock)
+        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
+        self.tls_policies = TlsPolicies(self.resolver, clock)
+        self.logins = Logins(config, self.contexts, clock, self.rng)
+        self.timeouts = Timeouts()
+        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
+
     def _make_hall(self) -> Hall:
         parts = (self.scheduler, self.spool, self.settler, self.remedies, self.connector)
-        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates)
+        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates, self.places)
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
@@ -156,6 +174,7 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.reasons.source_of = self._limit_source
+        self.reasons.awaits_dns = lambda queue: self.questions.waiting > 0 and self.promoter.looks_up(queue)
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
@@ -192,6 +211,7 @@ class Relay:
         self.settler.retry = self.operator.retry = config.retry
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
+        self.places.most = connections_within(config.delivery.max_connections)
         self.adapter.follow(config.conversion)
         self.promoter.rules = self.rules
         self.promoter.forget()

@@ -14,13 +14,13 @@ from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
 from smarthost.explain_site import explain_hosts, explain_limits, explain_restraints, explain_state, explain_upstreams
+from smarthost.from_config import hello_name, make_keyring, make_rules, make_sts
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
 from smarthost.mail.outcome import Action
 from smarthost.mail.route import Deliver, Route, Site, Source
-from smarthost.making import hello_name, make_keyring, make_rules, make_sts
 from smarthost.network.dial import local_address
 from smarthost.network.dns import Resolver
 from smarthost.policy.admission import check_sender

@@ -22,8 +22,8 @@ from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
+from smarthost.from_config import make_keyring
 from smarthost.mail.message import format_id
-from smarthost.making import make_keyring
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_suppression import ListOperations
@@ -252,7 +252,7 @@ class Server:
         now = self._clock()
         arrivals = {"active": await self.spool.oldest(), "parked": await self.spool.oldest(parked=True)}
         connections: dict[tuple[str, str], int] = {}
-        dispatchers = self.relay.dispatchers
+        dispatchers, places, questions = self.relay.dispatchers, self.relay.places, self.relay.questions
         for name, dispatcher in dispatchers.items():
             connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
             connections[name, "idle"] = dispatcher.idle_sessions
@@ -266,6 +266,9 @@ class Server:
                 name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
                 for name, each in dispatchers.items()
             },
+            delivery_connections={"taken": places.taken, "allowed": places.most},
+            delivery_sites_waiting=places.waiting,
+            dns_questions={"running": questions.running, "waiting": questions.waiting},
             disk_free_ratio=self.spool.free_space().ratio,
         )
 

@@ -1,4 +1,4 @@
-"""Gives the parts of the relay the terms that a configuration means for them, and reads the files that it names."""
+"""Gives from a configuration what the parts of the relay follow: rules, keys, certificates, terms."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from smarthost.policy.restraints import Restraints
 from smarthost.policy.rewriting import Rewriter
 from smarthost.queue.edit import EditRules
 from smarthost.queue.rules import Rules
-from smarthost.reception import terms as reception_terms
+from smarthost.reception.terms import Terms
 
 
 def make_rules(config: Config, keyring: Keyring) -> Rules:
@@ -58,9 +58,9 @@ def make_sts(config: Config, resolver: Resolver, contexts: TlsContexts, clock: C
     return StsPolicies(resolver, folder, lambda: contexts.for_level(TlsLevel.VERIFY), clock)
 
 
-def make_terms(config: Config) -> reception_terms.Terms:
+def make_terms(config: Config) -> Terms:
     """Give what sessions follow."""
-    return reception_terms.Terms(config.hostname, config.default_domain, config.submission)
+    return Terms(config.hostname, config.default_domain, config.submission)
 
 
 def make_report_terms(config: Config) -> ReportTerms:
