@@ -13,8 +13,10 @@ import pytest
 from spool_samples import NOW, Opener, Waiting, accept, done_with, sample, sample_id, sample_message, settle
 
 from smarthost.mail.entry import Entry, Why
+from smarthost.mail.event import accepted_event
 from smarthost.mail.message import format_id
 from smarthost.spool import schema
+from smarthost.spool.record import content_row, entry_row
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.store import Accepted, Content, Settlement, SpoolError
 
@@ -242,26 +244,32 @@ async def test_an_older_database_is_migrated(open_sqlite: Opener, monkeypatch: p
     connection.close()
 
 
-async def test_entries_of_before_lanes_are_found_in_their_lanes(open_sqlite: Opener) -> None:
-    """What a relay of before has left for a user is read, and read again after an attempt, in that user's lane."""
+async def test_a_spool_of_the_first_schema_is_read(
+    open_sqlite: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a relay of the first schema left is read by this one: in its user's lane, and with its history."""
     old = sample(1)
     message = msgspec.structs.replace(old.message, arrival=msgspec.structs.replace(old.message.arrival, identity="bob"))
     entry = msgspec.structs.replace(old.entries[0], message=message)
-    spool = open_sqlite()
-    await accept(spool, Accepted(message, old.content, (entry,)))
-    await spool.close()
-    with sqlite3.connect(spool._folder / "spool.db") as connection:
-        connection.execute("DROP INDEX entry_lane")
-        connection.execute("ALTER TABLE entry DROP COLUMN lane")
-        connection.execute("CREATE INDEX entry_due ON entry (queue, due) WHERE due IS NOT NULL")
-        connection.execute("DROP TABLE limit_state")
-        connection.execute("DROP TABLE suppression")
-        connection.execute("UPDATE meta SET value = 1 WHERE key = 'schema'")
+    event = accepted_event(message)
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "spool.db").touch()
+    with monkeypatch.context() as past:
+        past.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        connection = schema.connect(tmp_path / "spool" / "spool.db")
+        assert schema.migrate(connection) == 0
+    pack = msgspec.msgpack.encode
+    connection.execute(schema.INSERT_MESSAGE, (message.id, pack(message), "", old.content.size, 0, 0))
+    connection.execute(schema.INSERT_CONTENT, content_row(message.id, old.content.head))
+    connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", entry_row(entry)[:7])
+    connection.execute(schema.INSERT_EVENT, (message.id, 1, pack(msgspec.structs.astuple(event))))
     connection.close()
     spool = open_sqlite()
     assert [(head.queue, head.lane) for head in await spool.heads()] == [(entry.queue, "2bob")]
     (found,) = await spool.due(entry.queue, "2bob", NOW + 1e9, 10)
-    assert found.lane == "2bob"
+    assert (found.lane, found.message) == ("2bob", message)
+    assert await spool.events_of(message.id) == [event]
+    assert await spool.contents([message.id]) == {message.id: old.content}
 
 
 async def test_ids_are_never_given_twice(open_sqlite: Opener) -> None:

@@ -1,12 +1,17 @@
 """Batch: the rows that wait for the next transaction, and how they are applied."""
 
+import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from smarthost.mail.event import Event
+from smarthost.mail.record import RecordKey
 from smarthost.mail.suppression import Key
 from smarthost.spool import record, schema
 from smarthost.spool.store import Change, Done, Settlement
+
+Named = TypeVar("Named", bound=tuple[str, ...])
 
 
 class Part:
@@ -29,13 +34,16 @@ class Part:
         self.forgotten: list[tuple[int, int]] = []
         self.suppressions: dict[Key, record.Row | None] = {}  # rows as they stand now, None for those that go
         self.limits: dict[str, bytes] = {}  # the latest of each name; without a state the row goes
+        self.records: dict[RecordKey, record.Row | None] = {}  # likewise
+        self.records_until = -math.inf  # what expired until then goes
         self.dones: list[Done] = []
         self.octets = 0  # of content, to judge how long the write-ahead log has become
         self.last_id = 0
 
     def __bool__(self) -> bool:
         """Whether there is anything to write or to answer."""
-        return bool(self.dones or self.events or self.suppressions)  # nothing else comes without somebody who waits
+        # Nothing else comes without somebody who waits.
+        return bool(self.dones or self.events or self.suppressions or self.records)
 
     def add_message(self, row: record.Row, head: bytes, entries: Iterable[record.Row]) -> None:
         """Add a message, its content and its entries."""
@@ -82,6 +90,8 @@ class Part:
             getattr(self, name).extend(getattr(later, name))
         self.suppressions |= later.suppressions
         self.limits |= later.limits
+        self.records |= later.records
+        self.records_until = max(self.records_until, later.records_until)
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
 
@@ -108,14 +118,18 @@ class Part:
                 cursor.executemany(sql, rows)
                 grown += sign * cursor.rowcount
         if self.suppressions:
-            self._apply_suppressions(cursor)
+            _replace(cursor, self.suppressions, schema.REPLACE_SUPPRESSION, schema.DELETE_SUPPRESSION)
+        if self.records_until > -math.inf:
+            cursor.execute(schema.EXPIRE_RECORDS, (self.records_until,))
+        if self.records:
+            _replace(cursor, self.records, schema.REPLACE_RECORD, schema.DELETE_RECORD)
         return grown
 
-    def _apply_suppressions(self, cursor: sqlite3.Cursor) -> None:
-        kept = [row for row in self.suppressions.values() if row is not None]
-        gone = [key for key, row in self.suppressions.items() if row is None]
-        cursor.executemany(schema.REPLACE_SUPPRESSION, kept)
-        cursor.executemany(schema.DELETE_SUPPRESSION, gone)
+
+def _replace(cursor: sqlite3.Cursor, rows: Mapping[Named, record.Row | None], replace: str, delete: str) -> None:
+    """Write rows as they stand now, and remove those that are None."""
+    cursor.executemany(replace, [row for row in rows.values() if row is not None])
+    cursor.executemany(delete, [key for key, row in rows.items() if row is None])
 
 
 class Batch:

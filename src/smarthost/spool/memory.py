@@ -15,6 +15,7 @@ from smarthost.mail.suppression import Key as SuppressionKey
 from smarthost.mail.suppression import Suppression
 from smarthost.policy.ledger import LimitState
 from smarthost.spool.match import Matcher
+from smarthost.spool.memory_records import MemoryRecords
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, Pulled, QueueHead, Settlement, Space
 
@@ -109,6 +110,7 @@ class MemorySpool:
         self._events: dict[int, list[Event]] = {}
         self._files: dict[str, bytes] = {}
         self.suppressions = MemorySuppressions({}, self._write)
+        self.records = MemoryRecords(self._write)
         self._limits: dict[str, LimitState] = {}
 
     @property
@@ -148,6 +150,7 @@ class MemorySpool:
             return
         self._keep(accepted.message, accepted.content, map(copy.copy, accepted.entries))
         self._tell(accepted.events)
+        self.records.keep(accepted.records)
         self._loop.call_soon_threadsafe(done, None)
 
     def settle(self, settlement: Settlement, done: Done) -> None:

@@ -10,6 +10,7 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.event import Event, mend
 from smarthost.mail.message import Message
+from smarthost.mail.record import Record
 from smarthost.spool.store import Content
 
 Row = tuple[Any, ...]
@@ -29,11 +30,17 @@ class _State(msgspec.Struct, array_like=True, gc=False):
     hosts_tried: tuple[str, ...] = ()
 
 
-_encode = msgspec.msgpack.Encoder().encode
+# Messages and events are JSON, which SQLite itself can read: the views `messages` and `send_log` are made of it, and a
+# person with `sqlite3` can look. Before schema 3 they were MessagePack, as the state of an entry is.
+_JSON = b"["
+_encode = msgspec.json.Encoder().encode
+_encode_state = msgspec.msgpack.Encoder().encode
 _values = msgspec.structs.astuple
-_decode_message = msgspec.msgpack.Decoder(Message).decode
+_decode_message = msgspec.json.Decoder(Message).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
-_decode_event = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_values = msgspec.json.Decoder(list[Any]).decode
+_decode_old_message = msgspec.msgpack.Decoder(Message).decode
+_decode_old_values = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 def message_row(message: Message, content: Content, sealed: tuple[int, int]) -> Row:
@@ -46,6 +53,13 @@ def content_row(message: int, head: bytes) -> Row:
     writer would wake in between and start with the first message of many.
     """
     return message, zlib.crc32(head), head
+
+
+def record_row(record: Record) -> Row:
+    """Write a record; infinite times become NULL. Raises UnicodeEncodeError, for the caller and not for the batch."""
+    for text in record.key:
+        text.encode()
+    return *record.key, record.data, _finite(record.due), _finite(record.expires)
 
 
 def entry_row(entry: Entry) -> Row:
@@ -64,12 +78,22 @@ def lane_of(meta: bytes | None) -> str:
     """Read from a message's row the lane of its entries (`Entry.lane`)."""
     if meta is None:  # a damaged database: what has no message is swept by the recovery
         return "2"
-    return Entry(_decode_message(meta), 0, "", (), 0.0, 0.0, 0.0).lane
+    return Entry(read_message(meta), 0, "", (), 0.0, 0.0, 0.0).lane
 
 
 def update_row(entry: Entry) -> Row:
     """Write an entry for `schema.UPDATE_ENTRY`, whose key comes last; its lane is what it was."""
     return (*entry_row(entry)[2:7], entry.message.id, entry.number)
+
+
+def message_as_json(meta: bytes) -> bytes:
+    """Write a message's row of before schema 3 as it is written now."""
+    return _encode(read_message(meta))
+
+
+def event_as_json(data: bytes) -> bytes:
+    """Write an event's row of before schema 3 as it is written now."""
+    return data if data[:1] == _JSON else _encode(_decode_old_values(data))
 
 
 class History:
@@ -101,14 +125,14 @@ def _finite(when: float) -> float | None:
 
 def _state(entry: Entry) -> bytes:
     recipients = () if entry.recipients == entry.message.envelope.recipients else entry.recipients
-    return _encode(
+    return _encode_state(
         _State(recipients, entry.expires, entry.attempts, entry.warned, entry.last, entry.hosts_tried),
     )
 
 
 def read_message(meta: bytes) -> Message:
-    """Read a message back."""
-    return _decode_message(meta)
+    """Read a message back, also from before schema 3."""
+    return _decode_message(meta) if meta[:1] == _JSON else _decode_old_message(meta)
 
 
 def read_entry(row: Row, message: Message) -> Entry:
@@ -133,7 +157,8 @@ def read_entry(row: Row, message: Message) -> Entry:
 
 def read_event(data: bytes) -> Event:
     """Read an event back; fields that were appended after it was written have their defaults."""
-    values = dict(zip(Event.__struct_fields__, _decode_event(data), strict=False))
+    found = _decode_values(data) if data[:1] == _JSON else _decode_old_values(data)
+    values = dict(zip(Event.__struct_fields__, found, strict=False))
     return msgspec.convert(values, Event)
 
 

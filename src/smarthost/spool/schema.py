@@ -3,7 +3,8 @@
 import sqlite3
 from pathlib import Path
 
-from smarthost.spool.record import lane_of
+from smarthost.spool import views
+from smarthost.spool.record import event_as_json, lane_of, message_as_json
 from smarthost.spool.store import SpoolError
 
 DATABASE = "spool.db"
@@ -47,8 +48,20 @@ _SCHEMA_2 = (
     "WITHOUT ROWID",
     "CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL",
 )
+# `record` has every object of the HTTP door, of any kind (`mail.record`). Messages and events become JSON, for views.
+_SCHEMA_3 = (
+    "UPDATE message SET meta = message_as_json(meta)",
+    "UPDATE event SET data = event_as_json(data)",
+    views.SEND_LOG,
+    views.MESSAGES,
+    "CREATE TABLE record (kind TEXT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, data BLOB NOT NULL, due REAL, "
+    "expires REAL, PRIMARY KEY (kind, tenant, id)) WITHOUT ROWID",
+    "CREATE INDEX record_due ON record (kind, due) WHERE due IS NOT NULL",
+    "CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL",
+)
+_FUNCTIONS = (lane_of, message_as_json, event_as_json)
 # One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)
 
 ENTRY_COLUMNS = "e.message, e.number, e.queue, e.due, e.deadline, e.why, e.state"
 INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)"
@@ -67,6 +80,13 @@ REPLACE_SUPPRESSION = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?,
 DELETE_SUPPRESSION = "DELETE FROM suppression WHERE owner = ? AND address = ?"
 SET_LIMIT = "INSERT OR REPLACE INTO limit_state VALUES (?, ?)"
 DELETE_LIMIT = "DELETE FROM limit_state WHERE name = ?"
+REPLACE_RECORD = "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)"
+DELETE_RECORD = "DELETE FROM record WHERE kind = ? AND tenant = ? AND id = ?"
+# Some at a time, so that no commit waits long for it.
+EXPIRE_RECORDS = (
+    "DELETE FROM record WHERE (kind, tenant, id) IN "
+    "(SELECT kind, tenant, id FROM record WHERE expires <= ? ORDER BY expires LIMIT 500)"
+)
 SET_META = "UPDATE meta SET value = ? WHERE key = ?"
 IS_MESSAGE = "SELECT 1 FROM message WHERE id = ?"
 
@@ -119,7 +139,8 @@ def migrate(connection: sqlite3.Connection) -> int:
         )
     if version == len(MIGRATIONS):
         return version
-    connection.create_function("lane_of", 1, lane_of, deterministic=True)
+    for function in _FUNCTIONS:
+        connection.create_function(function.__name__, 1, function, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in MIGRATIONS[version:]:
@@ -133,7 +154,8 @@ def migrate(connection: sqlite3.Connection) -> int:
             connection.execute("ROLLBACK")
         raise
     finally:
-        connection.create_function("lane_of", 1, None)
+        for function in _FUNCTIONS:
+            connection.create_function(function.__name__, 1, None)
     return version
 
 

@@ -17,7 +17,8 @@ from smarthost.spool.content import FOLDER, ContentFolder, DiskFile, sync_folder
 from smarthost.spool.database import Database
 from smarthost.spool.match import Matcher
 from smarthost.spool.reader import Reader
-from smarthost.spool.record import Row, entry_row, message_row
+from smarthost.spool.record import Row, entry_row, message_row, record_row
+from smarthost.spool.records import StoredRecords
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, Pulled, QueueHead, Settlement, Space
@@ -64,6 +65,7 @@ class SqliteSpool:
         self._reader = Reader(folder / schema.DATABASE, loop, on_fatal)
         self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
         self.suppressions = StoredSuppressions(self._reader, self._writer)
+        self.records = StoredRecords(self._reader, self._writer)
         self._closed = False
 
     @classmethod
@@ -115,10 +117,13 @@ class SqliteSpool:
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Make a message durable; an accept starts a commit at once."""
         rows = self._rows(accepted)
+        records = {each.key: record_row(each) for each in accepted.records} if accepted.records else None
 
         def fill(part: Part) -> None:
             part.add_message(*rows)
             part.events += accepted.events
+            if records:
+                part.records |= records
             part.dones.append(done)
 
         self._writer.accept(fill)

@@ -9,6 +9,7 @@ import msgspec
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event
 from smarthost.mail.message import Message
+from smarthost.mail.record import Record, RecordKey
 from smarthost.mail.suppression import Key, Suppression
 from smarthost.policy.ledger import LimitState
 
@@ -48,13 +49,15 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 class Accepted(msgspec.Struct, gc=False):
     """A message with its content, its entries and what history says of them, to be made durable in one transaction.
 
-    Whoever makes one with a content file has fsynced that file and its folder before.
+    Whoever makes one with a content file has fsynced that file and its folder before. `records` are what the door that
+    it came by remembers of it.
     """
 
     message: Message
     content: Content
     entries: tuple[Entry, ...]
     events: tuple[Event, ...] = ()
+    records: tuple[Record, ...] = ()
 
 
 class Settlement(msgspec.Struct, gc=False):
@@ -156,6 +159,39 @@ class SuppressionStore(Protocol):
         """Give at most `limit` rows that expired before a Unix time."""
 
 
+class RecordStore(Protocol):
+    """Records by kind, tenant and id. `write` may be called from any thread and returns at once."""
+
+    def write(self, kept: Sequence[Record], removed: Sequence[RecordKey] = (), done: Done | None = None) -> None:
+        """Put records in the place of those with the same key and remove others, with the next settles."""
+
+    async def find(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Record]:
+        """Give those of some records that there are; one that expired stays until `forget_expired`."""
+
+    async def page(
+        self, kind: str, tenant: str, after: str = "", limit: int = 100, *, newest: bool = False
+    ) -> list[Record]:
+        """Give at most `limit` records of a tenant behind an id, by id; `newest` goes from the last one back."""
+
+    async def all(self, kind: str, after: tuple[str, str] = ("", ""), limit: int = 500) -> list[Record]:
+        """Give at most `limit` records of every tenant behind a tenant and id, by both: for what looks at all."""
+
+    async def due(self, kind: str, before: float, limit: int) -> list[Record]:
+        """Give at most `limit` records of a kind, of every tenant, that are due before a Unix time, earliest first."""
+
+    async def next_due(self, kind: str) -> float | None:
+        """Give the earliest due time of a kind; None when none is due ever."""
+
+    async def count(self, kind: str, tenant: str) -> int:
+        """Count a tenant's records of a kind."""
+
+    async def has_expired(self, now: float) -> bool:
+        """Say whether a record expired at a Unix time or before."""
+
+    def forget_expired(self, now: float, done: Done) -> None:
+        """Delete some of those that expired at a Unix time or before, with the next settles."""
+
+
 class Spool(Protocol):
     """A durable store. `accept`, `settle`, `record`, `change` and `delete` may be called from any thread and return
     at once; what they are given is copied before they return.
@@ -172,6 +208,10 @@ class Spool(Protocol):
     @property
     def suppressions(self) -> SuppressionStore:
         """The suppression list; its rows are written by the same transactions."""
+
+    @property
+    def records(self) -> RecordStore:
+        """Every other durable object, written by the same transactions."""
 
     def new_file(self, message: int) -> ContentFile:
         """Start the content file of a message id; raises OSError, with ENOSPC when the disk is full."""
