@@ -6,7 +6,7 @@ from email.message import EmailMessage
 from email.policy import SMTPUTF8
 from typing import cast
 
-from smarthost.compose.bodies import Base64Lines
+from smarthost.compose.bodies import Radix64Lines
 from smarthost.compose.letter import Letter, check_submission
 from smarthost.compose.limits import SubmissionLimits
 from smarthost.compose.mime import Composed, Slot, Stamp, compose
@@ -33,7 +33,7 @@ def blocks_of(composed: Composed, letter: Letter, block: int = 1000) -> Iterator
         if isinstance(piece, bytes):
             yield piece
             continue
-        lines = Base64Lines()
+        lines = Radix64Lines()
         content = letter.attachments[piece.attachment].content or b""
         for start in range(0, len(content), block):
             yield lines.feed(content[start : start + block])

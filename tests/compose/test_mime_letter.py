@@ -1,4 +1,4 @@
-"""A letter becomes MIME that programs read back as it was meant; the quick way writes what the standard library does."""
+"""A letter becomes MIME that is read back as it was meant; the quick way writes what the standard library does."""
 
 import re
 from email.utils import getaddresses
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from letters import STAMP, make_letter, octets_of, parsed, tree
 
-from smarthost.compose.bodies import Base64Lines, base64_lines, base64_size
+from smarthost.compose.bodies import Radix64Lines, radix64_lines, radix64_size
 from smarthost.compose.mime import Slot, compose, write_message
 
 IMAGE = {"filename": "logo.png", "content": "iVBORw0KGgo=", "cid": "logo"}
@@ -148,7 +148,7 @@ def test_attachments_are_left_open_with_the_size_that_they_will_have() -> None:
     composed = compose(letter, STAMP)
     header, first, between, second, end = composed.pieces
     assert isinstance(header, bytes) and b"\r\n\r\n" in header and b"eHh4" not in header
-    assert first == Slot(0, base64_size(1000)) and second == Slot(1, None)
+    assert first == Slot(0, radix64_size(1000)) and second == Slot(1, None)
     assert isinstance(between, bytes) and isinstance(end, bytes)
     assert composed.size is None
     known = make_letter(attachments=[{**PDF, "content": b"x" * 1000}])
@@ -192,10 +192,10 @@ def test_utf8_addresses_are_written_as_they_are() -> None:
 def test_base64_by_blocks_is_base64_of_the_whole(size: int, block: int) -> None:
     """Whatever the blocks are, the lines are the same, and their length was known before."""
     octets = bytes(n % 256 for n in range(size))
-    lines = Base64Lines()
+    lines = Radix64Lines()
     written = b"".join([lines.feed(octets[start : start + block]) for start in range(0, size, block)]) + lines.end()
-    assert written == base64_lines(octets)
-    assert len(written) == base64_size(size)
+    assert written == radix64_lines(octets)
+    assert len(written) == radix64_size(size)
     assert all(len(line) <= 76 for line in written.split(b"\r\n"))
 
 

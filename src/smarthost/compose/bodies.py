@@ -35,7 +35,7 @@ def encode_body(text: str) -> Body:
     beyond = 0 if is_ascii else len(octets) - len(octets.translate(None, _BEYOND))
     charset = "us-ascii" if is_ascii else "utf-8"
     if beyond * 6 > len(octets):
-        return Body(charset, "base64", base64_lines(octets).decode("ascii"))
+        return Body(charset, "base64", radix64_lines(octets).decode("ascii"))
     return Body(charset, "quoted-printable", b2a_qp(octets, istext=True).decode("ascii"))
 
 
@@ -47,7 +47,7 @@ def _is_plain(text: str, lines: list[str]) -> bool:
 _BEYOND = bytes(range(128, 256))
 
 
-def base64_lines(octets: bytes) -> bytes:
+def radix64_lines(octets: bytes) -> bytes:
     """Give octets as base64 in lines of 76 characters, each ended by CRLF."""
     text = b2a_base64(octets, newline=False)
     lines = [text[start : start + _LINE] for start in range(0, len(text), _LINE)]
@@ -55,13 +55,13 @@ def base64_lines(octets: bytes) -> bytes:
     return b"\r\n".join(lines)
 
 
-def base64_size(octets: int) -> int:
-    """Give the length of what `base64_lines` makes of so many octets."""
+def radix64_size(octets: int) -> int:
+    """Give the length of what `radix64_lines` makes of so many octets."""
     characters = (octets + 2) // 3 * 4
     return characters + (characters + _LINE - 1) // _LINE * 2
 
 
-class Base64Lines:
+class Radix64Lines:
     """Encodes octets that come in blocks of any size; what fills no line is held back."""
 
     __slots__ = ("_held",)
@@ -76,9 +76,9 @@ class Base64Lines:
             block = self._held + block
         ready = len(block) // _OCTETS * _OCTETS
         self._held = block[ready:]
-        return base64_lines(block[:ready]) if ready else b""
+        return radix64_lines(block[:ready]) if ready else b""
 
     def end(self) -> bytes:
         """Give the last line."""
         held, self._held = self._held, b""
-        return base64_lines(held)
+        return radix64_lines(held)

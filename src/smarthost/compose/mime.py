@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from smarthost.compose.bodies import base64_size, encode_body
+from smarthost.compose.bodies import radix64_size, encode_body
 from smarthost.compose.header_values import POLICY, Field, fields_of
 from smarthost.compose.letter import Letter
 from smarthost.compose.plain import boundary, write_plain
@@ -18,7 +18,7 @@ from smarthost.compose.submission import Attachment
 
 
 class Slot(msgspec.Struct, frozen=True, gc=False):
-    """A place where the base64 of an attachment goes, in lines of 76 (`bodies.Base64Lines`).
+    """A place where the base64 of an attachment goes, in lines of 76 (`bodies.Radix64Lines`).
 
     `attachment` is its place in `Letter.attachments`; `size` is the octets of the base64, None until it is fetched.
     """
@@ -148,7 +148,7 @@ def _cut(octets: bytes, letter: Letter, stamp: Stamp) -> tuple[bytes | Slot, ...
         place = int(found[1])
         content = letter.attachments[place].content
         pieces.append(octets[done : found.start()])
-        pieces.append(Slot(place, None if content is None else base64_size(len(content))))
+        pieces.append(Slot(place, None if content is None else radix64_size(len(content))))
         done = found.end()
     pieces.append(octets[done:])
     return tuple(pieces)

@@ -116,7 +116,7 @@ def convert_submission(value: object) -> Submission | tuple[FieldFault, ...]:
     Base64 that is broken into lines, as mail has it, is taken as if it were not.
     """
     if isinstance(value, dict):
-        value = _join_base64(value)
+        value = _join_radix64(value)
     return convert_fields(value, Submission)
 
 
@@ -168,7 +168,7 @@ def _fault_of(name: str, error: msgspec.ValidationError) -> FieldFault:
     return FieldFault((name + inside).lstrip("."), message[:1].lower() + message[1:])
 
 
-def _join_base64(value: dict[str, Any]) -> dict[str, Any]:
+def _join_radix64(value: dict[str, Any]) -> dict[str, Any]:
     """Take the white space out of base64 contents; what is not base64 stays, for its fault to be found."""
     attachments = value.get("attachments")
     if not isinstance(attachments, list):
