@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from smarthost.compose.bodies import radix64_size, encode_body
+from smarthost.compose.bodies import encode_body, radix64_size
 from smarthost.compose.header_values import POLICY, Field, fields_of
 from smarthost.compose.letter import Letter
 from smarthost.compose.plain import boundary, write_plain
