@@ -53,6 +53,7 @@ LIBRARIES = MappingProxyType(
         "idna": frozenset({"mail"}),
         "aiosmtpd": frozenset({"reception"}),
         "aiosmtplib": frozenset({"network"}),
+        "aiohttp": frozenset({"network"}),
         "dns": frozenset({"network"}),
         "spf": frozenset({"network"}),
         "dkim": frozenset({"crypto"}),
