@@ -279,6 +279,7 @@ class Operator:
             message=entry.message.id,
             sender=entry.message.envelope.reverse_path,
             recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
+            user=entry.message.arrival.identity,
         )
 
 
