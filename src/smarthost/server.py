@@ -10,6 +10,7 @@ from pathlib import Path
 
 from smarthost import __version__
 from smarthost.accounts import Accounts
+from smarthost.applications import make_outreach
 from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
@@ -92,6 +93,8 @@ class Server:
             self._start_status(loop, dropped)
         await self.relay.suppression.follow(config.suppression)
         await self._start_accounts()
+        self.outreach = make_outreach(self.relay, config.data_directory)
+        await self.outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         for listener in config.listeners:
@@ -154,6 +157,8 @@ class Server:
             relay.intake.close()
             if not self.failed:
                 relay.bookkeeper.stop()
+        if hasattr(self, "outreach"):
+            await self.outreach.stop()
         if hasattr(self, "spool"):
             await self.spool.close()
         for undo in reversed(self._undo):
@@ -210,6 +215,7 @@ class Server:
         self.config = config
         self.relay.apply(self.accounts.lay_over(config), keyring)
         await self.relay.suppression.follow(config.suppression)
+        self.outreach.follow(config.outreach)
         await self.relay.scheduler.refresh()
         log.info("the configuration was reloaded")
         return []

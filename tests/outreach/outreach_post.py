@@ -10,6 +10,7 @@ from typing import Any
 
 from http_peer import Asked, HttpPeer, answer
 
+from smarthost.crypto.sealing import Sealer
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Event, Kind, accepted_event
@@ -19,6 +20,8 @@ from smarthost.network.http_client import HttpClient
 from smarthost.outreach.webhooks import Webhooks
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.store import Accepted, Content, Fault, Settlement
+
+SEALER = Sealer(b"k" * 32, "webhooks")
 
 
 class MovedClock:
@@ -48,7 +51,7 @@ class Post:
     def open(self) -> tuple[SqliteSpool, Webhooks]:
         """Open the spool, as a relay does that starts."""
         spool = SqliteSpool.open(self.folder, loop=self.loop, clock=self.clock, on_fatal=print)
-        return spool, Webhooks(spool, self.client.ask, self.clock, Random(1))
+        return spool, Webhooks(spool, self.client.ask, lambda: SEALER, self.clock, Random(1))
 
     async def crash(self) -> None:
         """End without a word, and start anew: what was not committed is lost, like what only memory knew."""

@@ -5,14 +5,17 @@ import hmac
 from base64 import b64decode, b64encode
 from functools import partial
 from hashlib import sha256
+from random import Random
 
 import msgspec
 from outreach_post import Post, Receiver, until
 
+from smarthost.crypto.sealing import Sealer
 from smarthost.mail.event import Kind
 from smarthost.mail.message import Message, format_id
 from smarthost.outreach import hook_runner
 from smarthost.outreach.hook_state import DeadEvent
+from smarthost.outreach.webhooks import Webhooks
 from smarthost.policy.webhook import MOST_ATTEMPTS, Webhook, WebhookWish
 
 
@@ -237,6 +240,25 @@ async def test_webhooks_can_be_listed_changed_and_removed(post: Post, receiver: 
     assert not await post.hooks.delete("shop", hook.id) and await post.hooks.delete("app", hook.id)
     for kind in ("webhook", "webhook-state", "webhook-line", "webhook-dead"):
         assert await post.spool.records.all(kind) == []
+
+
+async def test_secrets_are_sealed(post: Post, receiver: Receiver) -> None:
+    """No secret is in the spool in plain text, and a relay with another key does not use what it cannot read."""
+    hook = await make(post, receiver)
+    (record,) = await post.spool.records.all("webhook")
+    assert hook.secret.encode() not in record.data and b"whsec_" not in record.data
+    await post.hooks.stop()
+    other = Sealer(b"x" * 32, "webhooks")
+    post.hooks = Webhooks(post.spool, post.client.ask, lambda: other, post.clock, Random(1))
+    await post.hooks.start()
+    found = await post.hooks.get("app", hook.id)
+    assert found is not None and not found.active and "secret" in found.disabled and post.hooks._runners == {}
+    faults = await post.hooks.update("app", hook.id, WebhookWish(active=True))
+    assert not isinstance(faults, Webhook) and faults and faults[0][0] == "secret"
+    mended = await post.hooks.update("app", hook.id, WebhookWish(secret="", active=True))
+    assert isinstance(mended, Webhook) and mended.former == ""
+    await post.accept("app")
+    await until(lambda: len(receiver.taken) == 1)
 
 
 async def test_bad_wishes_are_refused(post: Post, receiver: Receiver) -> None:

@@ -1,10 +1,12 @@
 """What is known of one webhook's progress, in memory and as the records that outlive the relay."""
 
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Sequence
 
 import msgspec
 
+from smarthost.crypto.sealing import SealBroken, Sealer
 from smarthost.mail.record import Record, RecordKey
 from smarthost.policy.webhook import Webhook
 from smarthost.spool.store import Done, LoggedEvent, RecordStore
@@ -43,14 +45,31 @@ class _Position(msgspec.Struct, frozen=True):
     position: int
 
 
-def record_of(hook: Webhook) -> Record:
-    """Write a webhook as its record."""
-    return Record(WEBHOOK, hook.tenant, hook.id, msgspec.json.encode(hook))
+UNREADABLE = "its secret cannot be read with this relay's key"
 
 
-def webhook_of(record: Record) -> Webhook:
-    """Read a webhook from its record."""
-    return msgspec.json.decode(record.data, type=Webhook)
+def record_of(hook: Webhook, sealer: Sealer) -> Record:
+    """Write a webhook as its record, with its secrets sealed."""
+    sealed = {"secret": _seal(hook.secret, hook, sealer), "former": _seal(hook.former, hook, sealer)}
+    return Record(WEBHOOK, hook.tenant, hook.id, msgspec.json.encode(msgspec.structs.replace(hook, **sealed)))
+
+
+def webhook_of(record: Record, sealer: Sealer) -> Webhook:
+    """Read a webhook from its record; one whose secrets cannot be read is not active."""
+    hook = msgspec.json.decode(record.data, type=Webhook)
+    try:
+        opened = {"secret": _open(hook.secret, hook, sealer), "former": _open(hook.former, hook, sealer)}
+    except SealBroken:
+        return msgspec.structs.replace(hook, secret="", former="", active=False, disabled=UNREADABLE)
+    return msgspec.structs.replace(hook, **opened)
+
+
+def _seal(secret: str, hook: Webhook, sealer: Sealer) -> str:
+    return b64encode(sealer.seal(secret, f"{hook.tenant}/{hook.id}")).decode() if secret else ""
+
+
+def _open(sealed: str, hook: Webhook, sealer: Sealer) -> str:
+    return sealer.open(b64decode(sealed), f"{hook.tenant}/{hook.id}") if sealed else ""
 
 
 def state_record(hook: Webhook, position: int) -> Record:

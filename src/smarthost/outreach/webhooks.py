@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from smarthost.crypto.sealing import Sealer
 from smarthost.crypto.webhook import new_secret, secret_fault
 from smarthost.mail.record import Record, RecordKey
 from smarthost.outreach.hook_runner import Ask, HookRunner, Sender
@@ -34,6 +35,8 @@ from smarthost.spool.store import Fault, RecordStore, Spool
 
 log = logging.getLogger(__name__)
 
+Box = Callable[[], Sealer]
+
 MOST = 20  # webhooks of a tenant
 OVERLAP = 86_400.0  # seconds for which a secret that was replaced signs, too
 AGAIN = 10.0  # seconds after which a runner that failed of itself is started again
@@ -51,8 +54,11 @@ class WebhookStatus(msgspec.Struct, frozen=True):
 class Webhooks:
     """Every webhook. `start`, then `stop`; in between the rest may be called, by routes as well."""
 
-    def __init__(self, spool: Spool, ask: Ask, clock: Callable[[], float], rng: Random) -> None:
-        """Send nothing yet; `ask` puts an HTTP request."""
+    def __init__(
+        self, spool: Spool, ask: Ask, box: Callable[[], Sealer], clock: Callable[[], float], rng: Random
+    ) -> None:
+        """Send nothing yet; `ask` puts an HTTP request, `box` gives what seals the secrets."""
+        self._box = box
         self._records: RecordStore = spool.records
         self._clock = clock
         self._tail = Tail(spool.event_log)
@@ -67,7 +73,7 @@ class Webhooks:
         after = ("", "")
         while page := await self._records.all(WEBHOOK, after):
             for record in page:
-                await self._begin(webhook_of(record))
+                await self._begin(webhook_of(record, self._box()))
             after = page[-1].tenant, page[-1].id
 
     async def stop(self) -> None:
@@ -97,19 +103,19 @@ class Webhooks:
             created=self._clock(),
         )
         # Its place in the log is written beside it, so that it hears of everything from this moment on.
-        await self._write([record_of(hook), state_record(hook, self._tail.head)])
+        await self._write([record_of(hook, self._box()), state_record(hook, self._tail.head)])
         await self._begin(hook)
         return hook
 
     async def page(self, tenant: str, after: str = "", limit: int = 100) -> list[Webhook]:
         """Give a tenant's webhooks behind an id."""
-        return [webhook_of(record) for record in await self._records.page(WEBHOOK, tenant, after, limit)]
+        return [webhook_of(record, self._box()) for record in await self._records.page(WEBHOOK, tenant, after, limit)]
 
     async def get(self, tenant: str, name: str) -> Webhook | None:
         """Give a webhook."""
         key = (WEBHOOK, tenant, name)
         found = (await self._records.find([key])).get(key)
-        return None if found is None else webhook_of(found)
+        return None if found is None else webhook_of(found, self._box())
 
     async def update(self, tenant: str, name: str, wish: WebhookWish) -> Webhook | Faults | None:
         """Change what a wish names; None when there is no such webhook.
@@ -134,8 +140,10 @@ class Webhooks:
             if wish.active:
                 changes["disabled"] = ""
             hook = msgspec.structs.replace(hook, **changes)
+            if not hook.secret:
+                return (("secret", 'cannot be read with this relay\'s key; give a new one, or "" to have one made'),)
             await self._end(hook_key(hook))
-            await self._write([record_of(hook)])
+            await self._write([record_of(hook, self._box())])
             await self._begin(hook)
             return hook
 
@@ -245,7 +253,7 @@ class Webhooks:
             if found is None or not found.active or found.url != hook.url:
                 return
             await self._end(hook_key(hook))
-            await self._write([record_of(msgspec.structs.replace(found, active=False, disabled=reason))])
+            await self._write([record_of(msgspec.structs.replace(found, active=False, disabled=reason), self._box())])
 
     def _change(self, change: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(change, name="webhook change")
