@@ -60,7 +60,7 @@ LIBRARIES = MappingProxyType(
         "cryptography": frozenset({"crypto"}),
         "argon2": frozenset({"crypto"}),
         "prometheus_client": frozenset({"report"}),
-        "uvloop": frozenset({"server", "cli", "sink"}),
+        "uvloop": frozenset({"running", "cli", "sink"}),
         # Not a library, but a second SMTP client: only the demo may play the application.
         "smtplib": frozenset({"cli"}),
     }
