@@ -78,6 +78,7 @@ class Server:
         )
         self._tell_recovery()
         self.relay = Relay(config, self.spool, self.feed, self.counters, self._clock)
+        await self._start_accounts()
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
@@ -92,7 +93,6 @@ class Server:
         with _naming(f"http.address {config.http_address}"):
             self._start_status(loop, dropped)
         await self.relay.suppression.follow(config.suppression)
-        await self._start_accounts()
         self.outreach = make_outreach(self.relay, config.data_directory)
         await self.outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
@@ -249,6 +249,7 @@ class Server:
             listeners=[listener.address for listener in self.config.listeners],
             routes=list(self.relay.rules.routing.routes),
         )
+        collector.accounts = lambda: self.accounts.labels
         self._status = StatusServer(self.config.http_address, make_registry(collector), self._unhealthy, self._unready)
 
     def _unhealthy(self) -> list[str]:
