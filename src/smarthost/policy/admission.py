@@ -75,13 +75,17 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class User(msgspec.Struct, frozen=True):
-    """Someone who may log in. `password` is an argon2id hash; no `allowed_senders` means any; rates are texts."""
+    """Someone who may log in. `password` is an argon2id hash; no `allowed_senders` means any; rates are texts.
+
+    `key` is the id of the API key that was shown instead of the password, or ""; then the name is its tenant's.
+    """
 
     name: str
     password: str
     allowed_senders: tuple[str, ...] = ()
     message_rate: tuple[str, ...] = ()
     priority: Priority = Priority.MEDIUM
+    key: str = ""
 
     def __repr__(self) -> str:
         """Show the name only: even a hash belongs in no log."""
