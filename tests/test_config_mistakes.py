@@ -116,11 +116,9 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 
 NOT_YET = [
-    ("[[listener]]\nprotocol = 'http'", "listener[0].protocol"),
     ("[[listener]]\nproxy_protocol = true", "listener[0].proxy_protocol"),
     ("[[listener]]\ntrusted_proxies = ['10.0.0.0/8']", "listener[0].trusted_proxies"),
     ("[tls]\nclient_ca = '/x'", "tls.client_ca"),
-    ("[http]\ntokens = ['x']", "http.tokens"),
 ]
 
 
@@ -186,6 +184,10 @@ WRONG = [
     ("[[user]]\nname = 'a'\npassword = '" + HASH.replace("t=3,", "") + "'", "user[0].password: is a damaged"),
     (f"[[user]]\npassword = '{HASH}'", "user[0].name: is missing"),
     (f"[[user]]\nname = 'a'\npassword = '{HASH}'\npriority = 'urgent'", "user[0].priority: is"),
+    (
+        f"[[user]]\nname = 'a'\npassword = '{HASH}'\nallowed_routes = ['bulk']",
+        'user[0].allowed_routes: is "bulk", but there is no such route; there are: mx',
+    ),
     (
         f"[[user]]\nname = 'a'\npassword = '{HASH}'\nmessage_rate = ['fast']",
         "user[0].message_rate[0]: 'fast' is no rate",
@@ -396,6 +398,14 @@ def test_mistakes_in_the_suppression_list(tmp_path: Path) -> None:
         'smarthost.toml:7: suppression.ignore[0]: is "4.7", but must be the beginning of a status of class 5, as "5.7" '
         'or "5.2.2"',
         "smarthost.toml:8: suppression.expires: is not known; did you mean 'expiry'?",
+    ]
+
+
+def test_mistakes_in_delivery(tmp_path: Path) -> None:
+    """Each key of [delivery] says what is allowed."""
+    assert mistakes(tmp_path, "[delivery]\nmax_connections = 0\nmax_connection = 1\n") == [
+        "smarthost.toml:2: delivery.max_connections: is 0, but must be a whole number of 1 or more",
+        "smarthost.toml:3: delivery.max_connection: is not known; did you mean 'max_connections'?",
     ]
 
 

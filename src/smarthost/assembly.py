@@ -1,67 +1,72 @@
 """Joins the parts of the relay from a configuration; the only place where they all meet."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import msgspec
 
 from smarthost.automation_presets import automation_rules
-from smarthost.config import Config
+from smarthost.config import Config, Login
 from smarthost.crypto.dkim_keys import Keyring
-from smarthost.crypto.tls import ServerTls, TlsContexts, certificate_expiry, ensure_self_signed
+from smarthost.crypto.tls import TlsContexts, certificate_expiry
 from smarthost.delivery import settle
 from smarthost.delivery.adapt import Adapter
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.hall import Hall
+from smarthost.delivery.places import Places
 from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
-from smarthost.delivery.reporting import Reporter, ReportTerms
+from smarthost.delivery.reporting import Reporter
 from smarthost.delivery.resolve import Sites
 from smarthost.delivery.suspending import Suspender
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Terms, Transfer
+from smarthost.from_config import (
+    hello_name,
+    make_keyring,
+    make_report_terms,
+    make_rules,
+    make_sts,
+    make_terms,
+    make_tls,
+)
 from smarthost.logins import Logins
-from smarthost.mail.address import to_literal
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, Site
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import Ask, ask
+from smarthost.network.dns_turns import Questions
 from smarthost.network.peer_certificate import shown_certificate
 from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
-from smarthost.network.sts import StsPolicies
-from smarthost.policy.admission import Tls
+from smarthost.open_files import connections_within
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.restraints import Restraints
-from smarthost.policy.rewriting import Rewriter
 from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
-from smarthost.queue.edit import EditRules
 from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
-from smarthost.queue.rules import Rules
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import Key
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
-from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
 from smarthost.reception.door_limits import DoorLimits
 from smarthost.reception.parts import Parts
+from smarthost.remembering import Memory
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool
@@ -116,17 +121,10 @@ class Relay:
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
-        dnssec = config.dns.dnssec
-        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, dnssec=dnssec, ask=outside.ask)
-        self.contexts = TlsContexts()
-        self.sts = make_sts(config, self.resolver, self.contexts, clock)
-        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
-        self.tls_policies = TlsPolicies(self.resolver, clock)
-        self.logins = Logins(config, self.contexts, clock, self.rng)
-        self.timeouts = Timeouts()
-        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
+        self._build_outward(outside)
         self.limits = LimitTable(config.limits)
         self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
+        self.memory = Memory(self.bookkeeper, self.remedies, self.connector, self._login_of, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
         # By site: queues of the configurations before, for their sessions, and until when those matter.
@@ -134,6 +132,7 @@ class Relay:
         self.round = Round(loop)
         self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
         self.gates.follow(self.rules.restraints)
+        self.places = Places(connections_within(config.delivery.max_connections), loop)
         self.hall = self._make_hall()
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
@@ -141,16 +140,31 @@ class Relay:
         self.has_space = True
         self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
         self.door_limits = DoorLimits(self.bookkeeper.ledger, clock)
-        self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
+    def _build_outward(self, outside: Outside) -> None:
+        """Build what asks name servers and opens sessions."""
+        config, clock, dnssec = self.config, self.clock, self.config.dns.dnssec
+        observe = self.counters.observe_dns
+        self.questions = Questions(outside.ask)
+        self.resolver = Resolver(config.dns.servers, clock, observe, dnssec=dnssec, ask=self.questions.ask)
+        self.contexts = TlsContexts()
+        self.sts = make_sts(config, self.resolver, self.contexts, clock)
+        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
+        self.tls_policies = TlsPolicies(self.resolver, clock)
+        self.logins = Logins(config, self.contexts, clock, self.rng)
+        self.timeouts = Timeouts()
+        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
+
     def _make_hall(self) -> Hall:
         parts = (self.scheduler, self.spool, self.settler, self.remedies, self.connector)
-        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates)
+        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates, self.places)
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
+        self.bookkeeper.damaged = partial(self.counters.found_damaged, "memory")
+        self.door_limits.follow(Restraints(self.config.limits, OnLimit.ERROR))
         self.intake.on_accepted = self.scheduler.admit
         self.scheduler.offer = self.promoter.offer
         self.scheduler.reoffer = self.promoter.reoffer
@@ -160,12 +174,16 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.reasons.source_of = self._limit_source
+        self.reasons.awaits_dns = lambda queue: self.questions.waiting > 0 and self.promoter.looks_up(queue)
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
         self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
+
+    def _login_of(self, name: str) -> Login | None:
+        return self.config.credentials.get(name)
 
     def _limit_source(self, site: Site, key: str) -> str:
         return self.limits.sources(site).get(key, "the configuration")
@@ -193,6 +211,7 @@ class Relay:
         self.settler.retry = self.operator.retry = config.retry
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
+        self.places.most = connections_within(config.delivery.max_connections)
         self.adapter.follow(config.conversion)
         self.promoter.rules = self.rules
         self.promoter.forget()
@@ -202,13 +221,14 @@ class Relay:
         self.counters.certificate_expiry.clear()
         self.logins.follow(config)
         self.connector.clear()
+        self.memory.forget_logins()
         self.credentials.replace(config.users)
         self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door.terms = make_terms(config)
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            if dispatcher.ready.window.taken or dispatcher.ready.capacity.most:
+            if dispatcher.ready.window.taken:
                 self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
         self.gates.follow(self.rules.restraints)
@@ -219,6 +239,7 @@ class Relay:
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
         self.bookkeeper.ledger.tidy(self.clock())
+        self.memory.tidy()
         self.gates.tidy()
         named = self.promoter.tidy()
         self.scheduler.tidy()
@@ -251,6 +272,9 @@ class Relay:
         if dispatcher is None:
             former, _ = self.former.pop(site.name, (None, 0.0))
             ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
+            ready.capacity = self.memory.capacities.of(site.name)
+            if site.route.login and (paused := self.connector.login_pause(site)) is not None:
+                ready.window.pause(paused[0])
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
             self.suspender.apply_to(dispatcher)
@@ -323,6 +347,7 @@ class Relay:
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause or a suspension of their site ends, as a person asked for it."""
         self.connector.clear()
+        self.memory.forget_logins()
         self.logins.forget_faults()
         for suspended in [each for each in self.dispatchers.values() if each.ready.suspended_until]:
             if not queues.isdisjoint(suspended.queues):
@@ -332,64 +357,3 @@ class Relay:
             for dispatcher in self.promoter.dispatchers_of(queue):
                 dispatcher.ready.window.until = 0.0
             self.scheduler.unblock(queue)
-
-
-def make_rules(config: Config, keyring: Keyring) -> Rules:
-    """Give what intake follows."""
-    edit = EditRules(
-        hostname=config.hostname,
-        default_domain=config.default_domain,
-        submission=config.submission,
-        rewriter=Rewriter(config.rewrites),
-        users={user.name: user for user in config.users},
-    )
-    routing = config.routes()
-    report = _report_route(config, routing.routes)
-    return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits))
-
-
-def _report_route(config: Config, routes: Mapping[str, Route]) -> Route | None:
-    return routes.get(config.report.route) if config.report.route else None
-
-
-def make_keyring(config: Config) -> Keyring:
-    """Read the DKIM keys; raises KeyUnreadable."""
-    return Keyring([(key.domain, key.selector, key.key) for key in config.dkim])
-
-
-def make_tls(config: Config, clock: Callable[[], float]) -> ServerTls | None:
-    """Read what the listeners show, or make a self-signed certificate; None when no listener uses TLS."""
-    if all(listener.tls is Tls.NONE for listener in config.listeners):
-        return None
-    certificate, key = config.tls.certificate, config.tls.key
-    if certificate is None or key is None:
-        certificate, key = ensure_self_signed(Path(config.data_directory) / "tls", config.hostname, clock())
-    return ServerTls(certificate, key)
-
-
-def make_sts(config: Config, resolver: Resolver, contexts: TlsContexts, clock: Callable[[], float]) -> StsPolicies:
-    """Give where the MTA-STS policies of domains come from; they are kept in the data directory."""
-    folder = Path(config.data_directory) / "mta-sts"
-    return StsPolicies(resolver, folder, lambda: contexts.for_level(TlsLevel.VERIFY), clock)
-
-
-def make_terms(config: Config) -> reception_terms.Terms:
-    """Give what sessions follow."""
-    return reception_terms.Terms(config.hostname, config.default_domain, config.submission)
-
-
-def make_report_terms(config: Config) -> ReportTerms:
-    """Give how reports are written."""
-    report = config.report
-    return ReportTerms(
-        config.hostname,
-        config.postmaster,
-        report.reverse_path,
-        report.max_returned_size,
-        config.submission.hide_client,
-    )
-
-
-def hello_name(config: Config) -> str:
-    """Give our name in EHLO: an address literal when the hostname is none (RFC 5321 4.1.4)."""
-    return config.hostname if "." in config.hostname else to_literal("127.0.0.1")

@@ -146,10 +146,13 @@ def read_submission(table: Table) -> Submission:
     return submission
 
 
-def read_users(top: Table) -> tuple[User, ...]:
-    """Read the [[user]] tables."""
+def read_users(top: Table, routes: Collection[str]) -> tuple[User, ...]:
+    """Read the [[user]] tables; `routes` are the names of all routes."""
     tables = top.tables("user")
     users = tuple(_read_user(table) for table in tables)
+    for table, user in zip(tables, users, strict=True):
+        for name in user.allowed_routes:
+            check_route_name(table, "allowed_routes", "" if name == "*" else name, routes)
     _refuse_repeats(((table, user.name) for table, user in zip(tables, users, strict=True)), "name", "the same user")
     return users
 
@@ -171,6 +174,7 @@ def _read_user(table: Table) -> User:
         allowed_senders=table.take_list("allowed_senders", read_glob),
         message_rate=table.take_list("message_rate", read_rate, or_one=True),
         priority=table.take("priority", read_choice(Priority), Priority.MEDIUM),
+        allowed_routes=table.take_list("allowed_routes", read_text),
     )
     table.finish()
     return user

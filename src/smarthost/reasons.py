@@ -32,7 +32,8 @@ class Reason(NamedTuple):
 class Reasons:
     """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
 
-    `source_of` names the limit of the configuration that sets a key for a site; the assembly sets it.
+    `source_of` names the limit of the configuration that sets a key for a site, and `awaits_dns` says whether a queue's
+    look-up waits for its turn; the assembly sets them.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Reasons:
         self._scheduler, self._connector = scheduler, connector
         self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
+        self.awaits_dns: Callable[[str], bool] = lambda queue: False
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -89,6 +91,8 @@ class Reasons:
             return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due == NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
+        if entry.due <= now and self.awaits_dns(entry.queue):
+            return Reason(Why.DNS_BUSY, SENTENCES[Why.DNS_BUSY], max(entry.message.arrival.at, entry.due), None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
@@ -99,6 +103,8 @@ class Reasons:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, self._which_rate(dispatcher, now), since, now + wait)
+        if dispatcher.ready.todo and dispatcher.opener.waits_for_place:
+            return Reason(Why.RELAY_BUSY, _with_rule(SENTENCES[Why.RELAY_BUSY], dispatcher), since, None)
         wait = dispatcher.ready.opening_cells.wait(now)
         if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
             rates = ", ".join(map(str, dispatcher.ready.limits.max_connection_rate))
@@ -126,14 +132,15 @@ class Reasons:
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""
-        why = queue.blocked_why
+        why, reason = queue.blocked_why, queue.blocked_by
         if why is Why.SITE_THROTTLED and dispatcher is not None:
             paused = self._connector.login_pause(dispatcher.ready.site)
-            why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
-        text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
+            if paused is not None:
+                why, reason = Why.LOGIN_PAUSED, paused[1].reason
+        text = f"{SENTENCES[why]} Reason: {reason}."
         since = max(entry.message.arrival.at, queue.blocked_since)
         until = max(queue.blocked_until, entry.due)
-        return Reason(why, text, since, None if until == NEVER else until, queue.blocked_by)
+        return Reason(why, text, since, None if until == NEVER else until, reason)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

@@ -15,7 +15,7 @@ import uvloop
 
 from smarthost import __version__
 from smarthost.api import Api
-from smarthost.assembly import Relay, make_keyring
+from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
@@ -23,6 +23,7 @@ from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
+from smarthost.from_config import make_keyring
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations

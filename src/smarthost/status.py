@@ -51,7 +51,7 @@ class Status:
         counts = await spool.count()
         arrivals = {"active": await spool.oldest(), "parked": await spool.oldest(parked=True)}
         connections: dict[tuple[str, str], int] = {}
-        dispatchers = relay.dispatchers
+        dispatchers, places, questions = relay.dispatchers, relay.places, relay.questions
         for name, dispatcher in dispatchers.items():
             connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
             connections[name, "idle"] = dispatcher.idle_sessions
@@ -65,5 +65,8 @@ class Status:
                 name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
                 for name, each in dispatchers.items()
             },
+            delivery_connections={"taken": places.taken, "allowed": places.most},
+            delivery_sites_waiting=places.waiting,
+            dns_questions={"running": questions.running, "waiting": questions.waiting},
             disk_free_ratio=spool.free_space().ratio,
         )

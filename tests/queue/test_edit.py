@@ -19,13 +19,14 @@ ENVELOPE = Envelope("a@example.org", (Recipient("b@example.net", "example.net"),
 def rules(**changes: object) -> EditRules:
     """Make rules with some submission settings or parts changed."""
     rewrites = changes.pop("rewrites", ())
-    users = changes.pop("users", {})
+    users, routes = changes.pop("users", {}), changes.pop("routes", frozenset())
     return EditRules(
         hostname="relay.example.org",
         default_domain="example.org",
         submission=Submission(**changes),  # type: ignore[arg-type]
         rewriter=Rewriter(rewrites),  # type: ignore[arg-type]
         users=users,  # type: ignore[arg-type]
+        routes=routes,  # type: ignore[arg-type]
     )
 
 
@@ -120,6 +121,23 @@ def test_a_user_may_not_write_anothers_from() -> None:
     refusal = edit_header(parse_fields(b"From: ceo@bank.example\r\n"), ID, arrival, ENVELOPE, rules(users=users))
     assert isinstance(refusal, Reply) and str(refusal).startswith("553 5.7.1")
     edit(b"From: me@example.org\r\n", arrival=arrival, users=users)
+
+
+def test_a_user_may_choose_the_routes_that_it_is_allowed() -> None:
+    """X-Smarthost-Route names a route of the configuration and of the user's list; all else is refused, 554 5.7.1."""
+    users = {"app": User("app", "x", allowed_routes=("bulk", "gone")), "root": User("root", "x", allowed_routes=("*",))}
+    more = {"users": users, "routes": frozenset({"bulk", "mx"})}
+
+    def choose(identity: str, route: str) -> Edited | Reply:
+        fields = parse_fields(b"From: a@b.example\r\nX-Smarthost-Route: " + route.encode() + b"\r\n")
+        return edit_header(fields, ID, Arrival(at=1.0, identity=identity), ENVELOPE, rules(**more))
+
+    for identity, route in (("app", "bulk"), ("root", "bulk"), ("root", "mx")):
+        chosen = choose(identity, route)
+        assert isinstance(chosen, Edited) and chosen.route == route and b"Smarthost" not in chosen.octets
+    for identity, route in (("app", "mx"), ("app", "gone"), ("root", "*"), ("", "bulk"), ("nobody", "bulk")):
+        refusal = choose(identity, route)
+        assert isinstance(refusal, Reply) and str(refusal).startswith("554 5.7.1"), (identity, route)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 from spool_samples import NOW, Waiting, done_with, sample, sample_id, sample_message
 
 from smarthost.mail.entry import Entry
-from smarthost.mail.event import Event, Kind
+from smarthost.mail.event import Event, Kind, accepted_event
 from smarthost.spool import database, reserve, schema
 from smarthost.spool.sqlite import SqliteSpool, Tuning
 from smarthost.spool.store import Accepted, Content, Fault, Settlement
@@ -54,6 +54,7 @@ class Workload:
     def accept(self, serial: int, waiting: Waiting) -> Entry:
         """Accept a message."""
         accepted = accepted_of(self._spool, serial)
+        accepted.events = (accepted_event(accepted.message),)
         self.note("a", serial)
         self._spool.accept(accepted, self._noting("A", serial, waiting.more()))
         return accepted.entries[0]

@@ -77,6 +77,13 @@ def missing(folder: Path, answers: list[str]) -> list[str]:
         wrong.append("the count of entries is wrong")
     if messages and connection.execute("SELECT value FROM meta WHERE key = 'last_id'").fetchone()[0] < max(messages):
         wrong.append("the high-water mark is behind a message")
+    blobs = [blob for (blob,) in connection.execute("SELECT refs FROM event_log ORDER BY number")]
+    logged = [tuple(ref[:2]) for blob in blobs for ref in record.read_refs(blob)]
+    told = connection.execute("SELECT message, sequence FROM event").fetchall()
+    if sorted(logged) != sorted(told):
+        wrong.append("the event log and the events do not agree")
+    if len(told) < len(said["A"]) + len(said["S"]):
+        wrong.append("an answer has no event")
     connection.close()
     return wrong
 

@@ -142,7 +142,7 @@ async def test_damage_that_is_met_while_running_is_fatal(open_sqlite: Opener) ->
     path = spool._folder / "spool.db"
     whole = path.stat().st_size
     with path.open("r+b") as opened:
-        opened.seek(schema.PAGE_SIZE * 15)  # behind the roots of the tables, which are read at the start
+        opened.seek(schema.PAGE_SIZE * 19)  # behind the roots of the tables, which are read at the start
         opened.write(b"\xff" * (whole - opened.tell()))
     fatal: list[str] = []
     spool = open_sqlite(fatal=fatal)

@@ -133,6 +133,7 @@ class Teller:
             message=message.id,
             sender=message.envelope.reverse_path,
             recipient=recipients[0].address if len(recipients) == 1 else "",
+            user=message.arrival.identity,
             reply=reason,
         )
         self._feed.publish(event)

@@ -351,6 +351,7 @@ class Draft:
             utf8_header=edited.utf8,
             tag=edited.tag,
             signatures=signature_names(self._keys) if self._keys else (),
+            route=edited.route,
         )
         entries = intake.entries_for(message)
         if isinstance(entries, Reply) or not entries:

@@ -1,7 +1,5 @@
 """Edits a header section once, before signing: trace, missing and private fields, rewriting, completed addresses."""
 
-import re
-from datetime import datetime
 from functools import lru_cache
 
 import msgspec
@@ -24,21 +22,17 @@ from smarthost.wire.header import (
     received,
     replace_address,
 )
-
-_Wishes = tuple[str, Priority | None, float]
-"""What the X-Smarthost fields say: tag, priority, send-at time."""
+from smarthost.wire.wishes import PREFIX, Wishes, read_wishes
 
 # Removed from every message: RFC 5322 3.6.3 (Bcc), RFC 5321 4.4 (Return-Path is the final server's to write).
 _PRIVATE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
-_OURS = b"x-smarthost-"
 _LOOP_MARK = b"x-smarthost-report"  # of reports: one that comes back is never reported on
 _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
-_NO_WISHES: _Wishes = ("", None, 0.0)
+NO_SUCH_ROUTE = make_reply(554, "5.7.1", "X-Smarthost-Route: this user has no route of that name to choose")
+_NO_WISHES = Wishes()  # never written to
 _SHORT_FIELD = 512  # octets of a From field that is remembered
 _FEW_FIELDS, _SHORT_NAMES = 64, 1024  # fields, and octets of their names, in a section whose shape is remembered
-_LAST_YEAR = 2999  # of a send-at time: the expiry that is counted from it has to be a date, too
-_TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class EditRules(msgspec.Struct, frozen=True):
@@ -49,6 +43,12 @@ class EditRules(msgspec.Struct, frozen=True):
     submission: Submission
     rewriter: Rewriter
     users: dict[str, User]
+    routes: frozenset[str] = frozenset()
+
+    def may_choose(self, identity: str, route: str) -> bool:
+        """Say whether a user may have mail take a route by its name."""
+        user = self.users.get(identity)
+        return user is not None and route in self.routes and user.may_choose(route)
 
 
 class Edited(msgspec.Struct, gc=False):
@@ -65,6 +65,7 @@ class Edited(msgspec.Struct, gc=False):
     from_domain: str
     utf8: bool
     tag: str = ""
+    route: str = ""
 
 
 class _Shape(msgspec.Struct, frozen=True, gc=False):
@@ -94,19 +95,21 @@ def edit_header(
         return TOO_MANY_HOPS
     wishes = _NO_WISHES
     if shape.loses:
-        read = _read_wishes(fields)
+        read = read_wishes(fields)
         if isinstance(read, Reply):
             return read
         wishes = read
+        if wishes.route and not rules.may_choose(arrival.identity, wishes.route):
+            return NO_SUCH_ROUTE
         marks = [field for field in fields if field[0] == _LOOP_MARK][:1]
         if marks:
             envelope = _silence(envelope)
-        fields = drop_fields(fields, _PRIVATE, _OURS) + marks
+        fields = drop_fields(fields, _PRIVATE, PREFIX) + marks
         shape = _find_shape(fields)
-    if rewriter.has_rules or wishes[1] is not None:
-        envelope = _rewrite_envelope(envelope, wishes[1], rewriter)
-    if wishes[2] > envelope.hold_until:
-        envelope = msgspec.structs.replace(envelope, hold_until=wishes[2])
+    if rewriter.has_rules or wishes.priority is not None:
+        envelope = _rewrite_envelope(envelope, wishes.priority, rewriter)
+    if wishes.send_at > envelope.hold_until:
+        envelope = msgspec.structs.replace(envelope, hold_until=wishes.send_at)
     author, domain = _complete_fields(fields, shape, rules.default_domain)
     if shape.lacks and submission.add_missing_headers:
         _add_missing(fields, name, arrival.at, envelope.reverse_path, rules.hostname)
@@ -125,7 +128,7 @@ def edit_header(
     only = recipients[0].address if len(recipients) == 1 else ""
     fields.insert(0, (b"received", received(arrival, rules.hostname, name, only, hide_client=submission.hide_client)))
     octets = join_fields(fields)
-    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes[0])
+    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes.tag, wishes.route)
 
 
 def join_fields(fields: list[Field]) -> bytes:
@@ -146,7 +149,7 @@ def _shape_of(names: tuple[bytes, ...]) -> _Shape:
         names.count(b"received"),
         tuple([place for place, name in enumerate(names) if name in _COMPLETED]),
         names.index(b"from") if b"from" in names else -1,
-        any(name in _PRIVATE or name.startswith(_OURS) for name in names),
+        any(name in _PRIVATE or name.startswith(PREFIX) for name in names),
         not _ADDED.issubset(names),
     )
 
@@ -159,32 +162,6 @@ def _check_authors(user: User, fields: list[Field]) -> Reply | None:
             if not authors or any(check_sender(user, author) is not None for author in authors):
                 return SENDER_NOT_ALLOWED
     return None
-
-
-def _read_wishes(fields: list[Field]) -> _Wishes | Reply:
-    """Read the X-Smarthost fields: tag, priority, send-at time; a value that cannot be read refuses the message."""
-    tag, priority, send_at = _NO_WISHES
-    for name, raw in fields:
-        if not name.startswith(_OURS):
-            continue
-        value = field_value(raw).decode("utf-8", "replace")
-        if name == b"x-smarthost-tag":
-            if _TAG.fullmatch(value) is None:
-                return make_reply(554, "5.6.0", "X-Smarthost-Tag: up to 64 letters, digits, dots, dashes are allowed")
-            tag = value
-        elif name == b"x-smarthost-priority":
-            if value.lower() not in {each.value for each in Priority}:
-                return make_reply(554, "5.6.0", "X-Smarthost-Priority: immediate, high, medium or low are allowed")
-            priority = Priority(value.lower())
-        elif name == b"x-smarthost-send-at":
-            try:
-                when = datetime.fromisoformat(value)
-            except ValueError:
-                when = datetime.max
-            send_at = when.timestamp() if when.tzinfo is not None and when.year <= _LAST_YEAR else 0.0
-            if not send_at:
-                return make_reply(554, "5.6.0", "X-Smarthost-Send-At: an RFC 3339 time with a zone is allowed")
-    return tag, priority, send_at
 
 
 def _silence(envelope: Envelope) -> Envelope:

@@ -19,6 +19,8 @@ LIVE = frozenset(
     {
         Why.SITE_THROTTLED,
         Why.SITE_BUSY,
+        Why.RELAY_BUSY,
+        Why.DNS_BUSY,
         Why.RATE_LIMITED,
         Why.LOGIN_PAUSED,
         Why.QUOTA_USED,
@@ -277,6 +279,7 @@ class Operator:
             message=entry.message.id,
             sender=entry.message.envelope.reverse_path,
             recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
+            user=entry.message.arrival.identity,
         )
 
 

@@ -26,6 +26,10 @@ class Rules(msgspec.Struct, frozen=True):
         """Choose the route of one recipient of a message."""
         if message.report and self.report_route is not None:
             return self.report_route
+        if message.route:
+            chosen = self.routing.routes.get(message.route)
+            if chosen is not None:  # else it is not configured any more
+                return chosen
         return self.routing.choose(message.envelope.reverse_path, recipient, message.arrival.identity, message.tag)
 
     def queue_for(self, message: Message, route: Route, domain: str) -> str:

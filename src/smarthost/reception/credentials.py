@@ -60,19 +60,19 @@ class Credentials:
         # An unknown user is checked against a known one's hash, so that both take the same time.
         self._decoy = users[0].password if users else hash_password(secrets.token_urlsafe())
 
-    def wait(self, user: User) -> float:
-        """Give the seconds until a user may send another message; 0.0 when it may now."""
-        cells = self._rates.get(user.name)
+    def wait(self, identity: str, key: str = "") -> float:
+        """Give the seconds until a user, who showed a key's id or none, may send another message; 0.0 when it may now."""
+        cells = self._rates.get(identity)
         seconds = cells.wait(self._clock()) if cells is not None else 0.0
-        return max(seconds, self.keys.wait(user.key)) if user.key and self.keys is not None else seconds
+        return max(seconds, self.keys.wait(key)) if key and self.keys is not None else seconds
 
-    def take(self, user: User) -> None:
-        """Count a message of a user."""
-        cells = self._rates.get(user.name)
+    def take(self, identity: str, key: str = "") -> None:
+        """Count a message of a user, and of the key that was shown."""
+        cells = self._rates.get(identity)
         if cells is not None:
             cells.take(self._clock())
-        if user.key and self.keys is not None:
-            self.keys.take(user.key)
+        if key and self.keys is not None:
+            self.keys.take(key)
 
     def by_key(self, key: Key) -> User:
         """Give who a key stands for: the user of its tenant's name, with that one's senders, rate and priority."""

@@ -37,6 +37,10 @@ HELP: Mapping[str, str] = {
     "conversions": (
         "Messages converted for hosts that lack 8BITMIME or SMTPUTF8, by form (ascii_header, seven_bit). No alert."
     ),
+    "state_damaged": (
+        "What was kept over a restart and could not be read: counters of limits and things learned (memory), or what "
+        "is suspended (suspensions; then nothing is sent until a person resumes it). Alert on any increase."
+    ),
     "internal_errors": "Errors of our own, by part; the log has a traceback of each. Alert on any increase.",
     "sessions": "Sessions opened by clients, by listener. Alert together with sessions_open.",
     "sessions_open": "Sessions of clients that are open, by listener. Alert at 80 % of max_connections.",
@@ -57,7 +61,7 @@ HELP: Mapping[str, str] = {
         "0.1 s: the processor is full."
     ),
     "dns_seconds": (
-        "Seconds a DNS question takes on the wire, by type and result. Alert when result timeout or failure "
+        "Seconds a DNS question takes, its turn and the wire, by type and result. Alert when result timeout or failure "
         "is more than 5 %."
     ),
     "queue_messages": (
@@ -68,6 +72,17 @@ HELP: Mapping[str, str] = {
     "site_queue": "Entries that are ready for a site and wait for a connection. Alert when it grows for 30 min.",
     "site_connections": (
         "Connections to a site, by state (opening, busy, idle). No alert: compare with the site's limit."
+    ),
+    "delivery_connections": (
+        "Connections to all sites: taken, and allowed ([delivery] max_connections, or what RLIMIT_NOFILE leaves). "
+        "Alert when taken is at allowed for 15 min."
+    ),
+    "delivery_sites_waiting": (
+        "Sites whose mail waits for a connection that other sites have. Alert when it is above 0 for 15 min."
+    ),
+    "dns_questions": (
+        "Questions to name servers: running, and waiting for their turn. Alert when waiting is above 0 for 5 min: name "
+        "servers do not answer."
     ),
     "site_suspended": (
         "1 for a site that gets nothing at present: throttled after failures, or suspended by a rule of "

@@ -78,6 +78,8 @@ class RelayCollector(Collector):
         yield _counter("messages_unsigned", (), {(): counters.messages_unsigned})
         yield _counter("ambiguous", (), {(): counters.ambiguous})
         yield _counter("conversions", ("form",), _single({"ascii_header": 0, "seven_bit": 0} | counters.conversions))
+        damaged = {"memory": 0, "suspensions": 0} | counters.state_damaged
+        yield _counter("state_damaged", ("what",), _single(damaged))
         yield _counter("internal_errors", ("part",), _single(dict(counters.internal_errors)))
         yield _counter("log_lines_dropped", (), {(): self._log_dropped()})
 
@@ -113,6 +115,9 @@ class RelayCollector(Collector):
         for site, suspended in gauges.site_suspended.items():
             suspensions[(fold(site, sites),)] += suspended
         yield _gauge("site_suspended", ("site",), suspensions)
+        yield _gauge("delivery_connections", ("state",), _single(gauges.delivery_connections))
+        yield _gauge("delivery_sites_waiting", (), {(): gauges.delivery_sites_waiting})
+        yield _gauge("dns_questions", ("state",), _single(gauges.dns_questions))
         expiry = dict(self._counters.certificate_expiry)
         yield _gauge("upstream_certificate_expiry_timestamp_seconds", ("site", "host"), expiry)
         yield _gauge("disk_free_ratio", (), {(): gauges.disk_free_ratio})

@@ -32,6 +32,7 @@ class Part:
         self.left: list[tuple[int]] = []  # messages that lost an entry
         self.events: list[Event] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.log_until = 0  # rows of the event log below this number go
         self.suppressions: dict[Key, record.Row | None] = {}  # rows as they stand now, None for those that go
         self.limits: dict[str, bytes] = {}  # the latest of each name; without a state the row goes
         self.records: dict[RecordKey, record.Row | None] = {}  # likewise
@@ -92,6 +93,7 @@ class Part:
         self.limits |= later.limits
         self.records |= later.records
         self.records_until = max(self.records_until, later.records_until)
+        self.log_until = max(self.log_until, later.log_until)
         self.octets += later.octets
         self.last_id = max(self.last_id, later.last_id)
 
@@ -119,6 +121,8 @@ class Part:
                 grown += sign * cursor.rowcount
         if self.suppressions:
             _replace(cursor, self.suppressions, schema.REPLACE_SUPPRESSION, schema.DELETE_SUPPRESSION)
+        if self.log_until:
+            cursor.execute(schema.FORGET_LOG, (self.log_until,))
         if self.records_until > -math.inf:
             cursor.execute(schema.EXPIRE_RECORDS, (self.records_until,))
         if self.records:

@@ -8,7 +8,8 @@ from pathlib import Path
 from smarthost.spool import schema
 from smarthost.spool.batch import Part
 from smarthost.spool.content import ContentFolder
-from smarthost.spool.record import History
+from smarthost.spool.cursor import PLACES, last_number, number_at
+from smarthost.spool.record import History, refs_blob
 from smarthost.spool.stats import Stats
 from smarthost.spool.store import Fault
 
@@ -28,6 +29,7 @@ class Database:
         self.connection = connection
         self.last_id = schema.read_meta(connection, "last_id")
         self.entries = schema.read_meta(connection, "entries")
+        self.log_number = last_number(connection)  # of the latest row of the event log
         self.fatal = ""  # why nothing may be written any more
         self._cursor = connection.cursor()
         self._history = History()
@@ -44,6 +46,7 @@ class Database:
         """
         started = time.perf_counter()
         cursor = self._cursor
+        self._history.refs.clear()
         try:
             cursor.execute("BEGIN IMMEDIATE")
             grown = sum(part.apply(cursor, self._history) for part in parts)
@@ -52,11 +55,13 @@ class Database:
                 cursor.execute(schema.SET_META, (last_id, "last_id"))
             if grown:
                 cursor.execute(schema.SET_META, (self.entries + grown, "entries"))
+            log_number = self._write_log()
             written()
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
             return self._failed(error)
         self.last_id = last_id
+        self.log_number = log_number
         self.entries += grown
         for part in parts:
             self._unlink(part)
@@ -65,6 +70,15 @@ class Database:
         self._stats.wal = int(self._written * self._growth)
         self._stats.committed(sum(len(part.dones) for part in parts), time.perf_counter() - started)
         return None
+
+    def _write_log(self) -> int:
+        """Note which events the transaction brings, whatever their order within it; gives the log's new number."""
+        refs, number = self._history.refs, self.log_number
+        for start in range(0, len(refs), PLACES):
+            portion = refs[start : start + PLACES] if len(refs) > PLACES else refs
+            number = max(number + 1, number_at(portion[-1][1] / 1_000_000))
+            self._cursor.execute(schema.INSERT_LOG, (number, refs_blob(portion)))
+        return number
 
     def _unlink(self, part: Part) -> None:
         """Delete the content files of messages that went with the transaction."""

@@ -14,6 +14,7 @@ from smarthost.mail.message import Message, format_id
 from smarthost.mail.suppression import Key as SuppressionKey
 from smarthost.mail.suppression import Suppression
 from smarthost.policy.ledger import LimitState
+from smarthost.spool.event_log import MemoryEventLog
 from smarthost.spool.match import Matcher
 from smarthost.spool.memory_records import MemoryRecords
 from smarthost.spool.stats import Stats
@@ -111,6 +112,7 @@ class MemorySpool:
         self._files: dict[str, bytes] = {}
         self.suppressions = MemorySuppressions({}, self._write)
         self.records = MemoryRecords(self._write)
+        self.event_log = MemoryEventLog()
         self._limits: dict[str, LimitState] = {}
 
     @property
@@ -263,7 +265,8 @@ class MemorySpool:
             _, content = self._messages.pop(key[0])
             self._files.pop(content.file, None)
 
-    def _tell(self, events: Iterable[Event]) -> None:
+    def _tell(self, events: Sequence[Event]) -> None:
+        self.event_log.add(events)
         for event in events:
             self._events.setdefault(event.message, []).append(event)
 
@@ -344,6 +347,7 @@ class MemorySpool:
 
     async def forget_history(self, before: float) -> int:
         """Delete events of messages that left the queue before a time, and of rejections; gives how many."""
+        self.event_log.forget(before)
         forgotten = 0
         for message, events in list(self._events.items()):
             if message and (message in self._messages or events[-1].time >= before):

@@ -203,6 +203,11 @@ class Reader:
         sequence = int(before * 1_000_000)
         return self._connection.execute(_OLD_HISTORY, (after, id_at(before), sequence, limit)).fetchall()
 
+    def has_old_log(self, number: int) -> bool:
+        """Say whether there are rows of the event log below a number, the latest left out."""
+        old = "SELECT 1 FROM event_log WHERE number < ?1 AND number < (SELECT max(number) FROM event_log) LIMIT 1"
+        return self._connection.execute(old, (number,)).fetchone() is not None
+
     def old_rejections(self, before: float) -> int:
         """Count events without a message from before a time."""
         sequence = int(before * 1_000_000)

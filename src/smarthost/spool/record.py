@@ -14,6 +14,8 @@ from smarthost.mail.record import Record
 from smarthost.spool.store import Content
 
 Row = tuple[Any, ...]
+Ref = tuple[int, int, str]
+"""Message, sequence number and tenant of an event, as the event log names it."""
 
 
 class _State(msgspec.Struct, array_like=True, gc=False):
@@ -31,13 +33,14 @@ class _State(msgspec.Struct, array_like=True, gc=False):
 
 
 # Messages and events are JSON, which SQLite itself can read: the views `messages` and `send_log` are made of it, and a
-# person with `sqlite3` can look. Before schema 3 they were MessagePack, as the state of an entry is.
+# person with `sqlite3` can look. Before schema 3 they were MessagePack, as the state of an entry and the event log are.
 _JSON = b"["
 _encode = msgspec.json.Encoder().encode
 _encode_state = msgspec.msgpack.Encoder().encode
 _values = msgspec.structs.astuple
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_state = msgspec.msgpack.Decoder(_State).decode
+_decode_refs = msgspec.msgpack.Decoder(list[Ref]).decode
 _decode_values = msgspec.json.Decoder(list[Any]).decode
 _decode_old_message = msgspec.msgpack.Decoder(Message).decode
 _decode_old_values = msgspec.msgpack.Decoder(list[Any]).decode
@@ -99,11 +102,12 @@ def event_as_json(data: bytes) -> bytes:
 class History:
     """Writes events for the writer's thread, which has many at once: cheaper than one by one between other work."""
 
-    __slots__ = ("_sequence",)
+    __slots__ = ("_sequence", "refs")
 
     def __init__(self) -> None:
-        """Start behind every event that was written before now."""
+        """Start behind every event that was written before now; `refs` has those of the open transaction."""
         self._sequence = 0
+        self.refs: list[Ref] = []
 
     def row(self, event: Event) -> Row:
         """Write an event, with a sequence number of its own that is near its time in microseconds.
@@ -116,6 +120,7 @@ class History:
             data = _encode(_values(event))
         except UnicodeEncodeError:
             data = _encode(mend(_values(event)))
+        self.refs.append((event.message, sequence, event.user))
         return event.message, sequence, data
 
 
@@ -153,6 +158,19 @@ def read_entry(row: Row, message: Message) -> Entry:
         last=state.last,
         hosts_tried=state.hosts_tried,
     )
+
+
+def refs_blob(refs: list[Ref]) -> bytes:
+    """Write what a transaction brought to the event log."""
+    try:
+        return _encode_state(refs)
+    except UnicodeEncodeError:
+        return _encode_state(mend(refs))
+
+
+def read_refs(blob: bytes) -> list[Ref]:
+    """Read what a transaction brought to the event log."""
+    return _decode_refs(blob)
 
 
 def read_event(data: bytes) -> Event:

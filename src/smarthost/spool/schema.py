@@ -48,7 +48,8 @@ _SCHEMA_2 = (
     "WITHOUT ROWID",
     "CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL",
 )
-# `record` has every object of the HTTP door, of any kind (`mail.record`). Messages and events become JSON, for views.
+# `record` has every object of the HTTP door, of any kind (`mail.record`). `event_log` has a row a transaction: the
+# events that it brought, by their keys (`spool.event_log`). Messages and events become JSON, for views.
 _SCHEMA_3 = (
     "UPDATE message SET meta = message_as_json(meta)",
     "UPDATE event SET data = event_as_json(data)",
@@ -58,6 +59,7 @@ _SCHEMA_3 = (
     "expires REAL, PRIMARY KEY (kind, tenant, id)) WITHOUT ROWID",
     "CREATE INDEX record_due ON record (kind, due) WHERE due IS NOT NULL",
     "CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL",
+    "CREATE TABLE event_log (number INTEGER PRIMARY KEY, refs BLOB NOT NULL)",
 )
 _FUNCTIONS = (lane_of, message_as_json, event_as_json)
 # One tuple of statements a version, run in order and in one transaction; a released tuple is never edited.
@@ -75,6 +77,12 @@ DELETE_ENTRY = "DELETE FROM entry WHERE message = ? AND number = ?"
 DELETE_MESSAGE = "DELETE FROM message WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entry WHERE message = id)"
 DELETE_CONTENT = "DELETE FROM content WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM message WHERE id = ?1)"
 INSERT_EVENT = "INSERT OR IGNORE INTO event VALUES (?, ?, ?)"
+INSERT_LOG = "INSERT INTO event_log VALUES (?, ?)"
+# The last row stays, so that no number comes twice whatever the clock does.
+FORGET_LOG = (
+    "DELETE FROM event_log WHERE number IN (SELECT number FROM event_log WHERE number < ?1 "
+    "AND number < (SELECT max(number) FROM event_log) ORDER BY number LIMIT 2000)"
+)
 DELETE_EVENTS = "DELETE FROM event WHERE message = ? AND sequence < ?"
 REPLACE_SUPPRESSION = "INSERT OR REPLACE INTO suppression VALUES (?, ?, ?, ?, ?, ?, ?)"
 DELETE_SUPPRESSION = "DELETE FROM suppression WHERE owner = ? AND address = ?"

@@ -14,7 +14,9 @@ from smarthost.policy.ledger import LimitState
 from smarthost.spool import recovery, schema
 from smarthost.spool.batch import Part
 from smarthost.spool.content import FOLDER, ContentFolder, DiskFile, sync_folder
+from smarthost.spool.cursor import number_at
 from smarthost.spool.database import Database
+from smarthost.spool.event_log import StoredEventLog
 from smarthost.spool.match import Matcher
 from smarthost.spool.reader import Reader
 from smarthost.spool.record import Row, entry_row, message_row, record_row
@@ -66,6 +68,7 @@ class SqliteSpool:
         self._writer = Writer(self._database, reserve, loop, on_fatal, tuning.gather)
         self.suppressions = StoredSuppressions(self._reader, self._writer)
         self.records = StoredRecords(self._reader, self._writer)
+        self.event_log = StoredEventLog(self._reader, lambda: self._database.log_number, self._writer.signals)
         self._closed = False
 
     @classmethod
@@ -266,7 +269,9 @@ class SqliteSpool:
     async def forget_history(self, before: float) -> int:
         """Delete events of messages that left the queue before a time, and of rejections; gives how many."""
         rejections = await self._reader.ask(self._reader.old_rejections, before)
-        await self._forget([(0, int(before * 1_000_000))])
+        await self._forget([(0, int(before * 1_000_000))], number_at(before))
+        while await self._reader.ask(self._reader.has_old_log, number_at(before)):
+            await self._forget([], number_at(before))
         forgotten, after = rejections, 0
         while True:
             chunk = await self._reader.ask(self._reader.old_history, after, before, _CHUNK)
@@ -277,11 +282,12 @@ class SqliteSpool:
             if len(chunk) < _CHUNK:
                 return forgotten
 
-    async def _forget(self, histories: list[tuple[int, int]]) -> None:
+    async def _forget(self, histories: list[tuple[int, int]], log_until: int = 0) -> None:
         finished: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
 
         def fill(part: Part) -> None:
             part.forgotten.extend(histories)
+            part.log_until = max(part.log_until, log_until)
             part.dones.append(lambda fault: None if finished.done() else finished.set_result(fault))
 
         self._writer.settle(fill)

@@ -192,6 +192,43 @@ class RecordStore(Protocol):
         """Delete some of those that expired at a Unix time or before, with the next settles."""
 
 
+class LoggedEvent(NamedTuple):
+    """An event of the log: its cursor, its tenant (who brought the message) and its place in the message's history."""
+
+    cursor: int
+    tenant: str
+    sequence: int
+    event: Event
+
+
+class EventPage(NamedTuple):
+    """Some events in the order of the commits, and the cursor up to which was looked: the next question's."""
+
+    events: list[LoggedEvent]
+    end: int
+
+
+class EventLog(Protocol):
+    """Every event by a cursor that grows with the commits and is never used twice: whoever has read up to a cursor
+    never misses an event at or below it. What the history has forgotten is left out.
+    """
+
+    @property
+    def head(self) -> int:
+        """The highest cursor that there can be now; reading from here gives what comes later."""
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call a listener on the loop after each commit that may have brought events; what is given back ends that."""
+
+    async def beyond(self, cursor: int) -> None:
+        """Return when there may be events behind a cursor."""
+
+    async def after(self, cursor: int, limit: int, tenant: str | None = None) -> EventPage:
+        """Give at most `limit` events behind a cursor, of one tenant or of all; maybe none although there are more
+        behind `end`, as a question reads a part of the log.
+        """
+
+
 class Spool(Protocol):
     """A durable store. `accept`, `settle`, `record`, `change` and `delete` may be called from any thread and return
     at once; what they are given is copied before they return.
@@ -212,6 +249,10 @@ class Spool(Protocol):
     @property
     def records(self) -> RecordStore:
         """Every other durable object, written by the same transactions."""
+
+    @property
+    def event_log(self) -> EventLog:
+        """All events in the order of the commits."""
 
     def new_file(self, message: int) -> ContentFile:
         """Start the content file of a message id; raises OSError, with ENOSPC when the disk is full."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from smarthost.spool.batch import Batch, Part
 from smarthost.spool.database import Database
+from smarthost.spool.event_log import Signals
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.store import Fault
 from smarthost.spool.turn import Turn
@@ -40,6 +41,7 @@ class Writer:
     ) -> None:
         """Start the thread."""
         self.settles_stuck = False
+        self.signals = Signals()
         self.gather = gather
         self._database = database
         self._reserve = reserve
@@ -168,7 +170,7 @@ class Writer:
             fault = self._database.commit(batch.settles, batch.accepts, written=self._end_turn)
             if fault is None:
                 self.settles_stuck = False
-                self._call(_answer, self._loop, (batch.settles, batch.accepts), None)
+                self._call(self._answer, (batch.settles, batch.accepts), None)
             if fault is not Fault.DISK_FULL:
                 return
             self._full_at = time.monotonic()
@@ -190,9 +192,9 @@ class Writer:
             self._stuck = Part() if self._closing else batch.settles
         self.settles_stuck = bool(self._stuck)
         if fault is None and batch.settles:
-            self._call(_answer, self._loop, (batch.settles,), None)
+            self._call(self._answer, (batch.settles,), None)
         if batch.accepts:
-            self._call(_answer, self._loop, (batch.accepts,), Fault.DISK_FULL)
+            self._call(self._answer, (batch.accepts,), Fault.DISK_FULL)
 
     def _tidy(self) -> None:
         """Use a moment without work: make the reserve again, empty the log, give unused pages back."""
@@ -211,12 +213,13 @@ class Writer:
         except RuntimeError:  # the loop was closed: nobody is left to hear it
             pass
 
-
-def _answer(loop: asyncio.AbstractEventLoop, parts: tuple[Part, ...], fault: Fault | None) -> None:
-    """Call everybody who waited; one that raises does not keep the others from hearing."""
-    for part in parts:
-        for done in part.dones:
-            try:
-                done(fault)
-            except Exception as error:
-                loop.call_exception_handler({"message": "a spool callback failed", "exception": error})
+    def _answer(self, parts: tuple[Part, ...], fault: Fault | None) -> None:
+        """Call everybody who waited; one that raises does not keep the others from hearing."""
+        for part in parts:
+            for done in part.dones:
+                try:
+                    done(fault)
+                except Exception as error:
+                    self._loop.call_exception_handler({"message": "a spool callback failed", "exception": error})
+        if fault is None:
+            self.signals.tell()
