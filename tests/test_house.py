@@ -62,7 +62,7 @@ LIBRARIES = MappingProxyType(
         "prometheus_client": frozenset({"report"}),
         "litestar": frozenset({"reception"}),
         "uvicorn": frozenset({"reception"}),
-        "uvloop": frozenset({"server", "cli", "sink"}),
+        "uvloop": frozenset({"running", "cli", "sink"}),
         # Not a library, but a second SMTP client: only the demo may play the application.
         "smtplib": frozenset({"cli"}),
     }

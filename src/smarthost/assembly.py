@@ -1,7 +1,7 @@
 """Joins the parts of the relay from a configuration; the only place where they all meet."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from random import Random
 
@@ -58,6 +58,7 @@ from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.rules import site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import Key
@@ -225,16 +226,32 @@ class Relay:
         self.credentials.replace(config.users)
         self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door.terms = make_terms(config)
-        for name, dispatcher in self.dispatchers.items():
-            dispatcher.retire()
-            self.retired.append(dispatcher)
-            if dispatcher.ready.window.taken:
-                self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
-        self.dispatchers = {}
+        self._retire(list(self.dispatchers))
         self.gates.follow(self.rules.restraints)
         self.remedies.follow(automation_rules(config), self.rules.routing.routes)
         for queue in self.scheduler.queues:
             self.scheduler.unblock(queue)
+
+    def follow_accounts(self, config: Config, routes: Collection[str]) -> None:
+        """Follow a configuration in which the routes of some accounts are new, different or gone, and nothing else."""
+        self.config = config
+        self.rules = self.intake.rules = self.promoter.rules = make_rules(config, self.keyring)
+        self.limits = LimitTable(config.limits)
+        self.logins.follow(config)
+        self._retire([name for name, each in self.dispatchers.items() if each.ready.site.route.name in routes])
+        self.promoter.forget(routes)
+        for queue in self.scheduler.queues:
+            if site_queue(queue) in routes:
+                self.scheduler.unblock(queue)
+
+    def _retire(self, sites: Iterable[str]) -> None:
+        """Let dispatchers end their sessions, and others begin in their place."""
+        for name in sites:
+            dispatcher = self.dispatchers.pop(name)
+            dispatcher.retire()
+            self.retired.append(dispatcher)
+            if dispatcher.ready.window.taken:
+                self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
 
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""

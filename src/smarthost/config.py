@@ -78,6 +78,7 @@ SHUTDOWN_TIMEOUT = 8.0  # seconds; containers are killed after 10
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a person can set, with every default filled in; times are seconds, sizes octets.
 
+    `account_routes` are laid over it by the running relay (`accounts`) and stand in no file;
     `credentials` are the logins by the name of their route; `source` is the file, None when there is none;
     `warnings` are lines for people about what works but may not be meant.
     """
@@ -95,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     rewrites: tuple[Rewrite, ...] = ()
     route_rules: tuple[RouteRule, ...] = ()
     fallback: Route = Route("mx", Deliver.MX)
+    account_routes: tuple[Route, ...] = ()
     credentials: dict[str, Login] = {}
     limits: tuple[Limit, ...] = ()
     automation: tuple[AutomationRule, ...] = ()
@@ -114,7 +116,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def routes(self) -> RoutingTable:
         """Give the rules, and the route named "relayhost" or "mx" for what no rule matches."""
-        return RoutingTable(self.route_rules, self.fallback)
+        return RoutingTable(self.route_rules, self.fallback, self.account_routes)
 
 
 def load(

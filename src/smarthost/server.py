@@ -1,26 +1,20 @@
 """The running relay: starts the parts in order, keeps watch over them, reloads, drains, and stops in reverse."""
 
 import asyncio
-import gc
 import logging
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import uvloop
-
 from smarthost import __version__
+from smarthost.accounts import Accounts
 from smarthost.api import Api
 from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
-from smarthost.control_socket import ControlBusy
 from smarthost.crypto.dkim_keys import KeyUnreadable
-from smarthost.crypto.tls import TlsFault
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
 from smarthost.from_config import make_keyring
@@ -36,7 +30,6 @@ from smarthost.report.gauges import LoopLag
 from smarthost.report.maillog import Line, ProgramLog, encoder, install_program_log, listen_from
 from smarthost.report.output import Output
 from smarthost.spool.sqlite import SqliteSpool
-from smarthost.spool.store import SpoolError
 from smarthost.status import Probes, Status
 
 log = logging.getLogger(__name__)
@@ -47,7 +40,6 @@ INODES_LEFT = 0.05  # part of the inodes below which no mail is accepted
 # Closing has to fit into the 2 s between shutdown_timeout (8 s) and the 10 s after which containers are killed.
 LOG_PATIENCE = 1.0  # seconds in which a slow reader takes the log's last lines
 UNHEALTHY_LAG = 5.0  # seconds of event loop lag from which /healthz says no
-EX_OK, EX_SOFTWARE, EX_OSERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 0, 70, 71, 75, 77, 78
 
 
 class Server:
@@ -105,6 +97,7 @@ class Server:
                 self._status = Status(self.relay, probes, self.api.hand_over)
                 self.api.pages = self._status.pages
         await self.relay.suppression.follow(config.suppression)
+        await self._start_accounts()
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         await self.api.keys.start()
@@ -118,9 +111,28 @@ class Server:
         log.info("smarthost %s listens on %s", __version__, ", ".join(self.listening))
         self._notifier.ready(f"listening on {', '.join(self.listening)}")
 
+    async def _start_accounts(self) -> None:
+        """Lay the tenants' upstreams over the configuration, now and whenever they change."""
+        self.accounts = Accounts(
+            self.spool.records, self.config.data_directory, self.relay.bookkeeper.ledger, self._clock
+        )
+        await self.accounts.load()
+
+        def follow(routes: set[str]) -> None:
+            self.relay.follow_accounts(self.accounts.lay_over(self.config), routes)
+
+        self.accounts.changed = follow
+        if (config := self.accounts.lay_over(self.config)) is not self.config:
+            self.relay.follow_accounts(config, ())
+
     async def wait(self) -> None:
         """Return when the relay has to stop: a signal came, or the spool failed."""
         await self._stopped.wait()
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether `wait` returns at once."""
+        return self._stopped.is_set()
 
     def ask_to_stop(self) -> None:
         """Let `wait` return."""
@@ -210,8 +222,8 @@ class Server:
             log.error("the configuration was not reloaded: %s", "; ".join(problems))
             return problems
         self.config = config
-        self.relay.apply(config, keyring)
         self.api.follow(config.http)
+        self.relay.apply(self.accounts.lay_over(config), keyring)
         await self.relay.suppression.follow(config.suppression)
         await self.relay.scheduler.refresh()
         log.info("the configuration was reloaded")
@@ -319,55 +331,3 @@ def _naming(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise type(error)(error.errno, f"{what}: {error.strerror or error}") from error
-
-
-def _sentence(error: Exception) -> str:
-    """Say what kept the relay from starting, without the system's number for it."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-
-
-def _exit_code(error: Exception) -> int:
-    if isinstance(error, KeyUnreadable | TlsFault):
-        return EX_CONFIG
-    return EX_NOPERM if isinstance(error, PermissionError) else EX_OSERR
-
-
-async def run(config: Config) -> int:
-    """Run a relay until a signal ends it; gives the exit code."""
-    server = Server(config)
-    loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[list[str]]] = set()
-
-    def on_stop() -> None:
-        if server._stopped.is_set():
-            os._exit(EX_SOFTWARE)
-        server.ask_to_stop()
-
-    def on_reload() -> None:
-        task = asyncio.ensure_future(server.reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    try:
-        await server.start()
-    except (SpoolError, KeyUnreadable, TlsFault, ControlBusy, OSError, ValueError) as error:
-        print(f"smarthost: {_sentence(error)}", file=sys.stderr)
-        await server.stop()
-        return _exit_code(error)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_stop)
-    loop.add_signal_handler(signal.SIGHUP, on_reload)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    await server.wait()
-    await server.stop()
-    return EX_TEMPFAIL if server.failed else EX_OK
-
-
-def main(config: Config) -> int:
-    """Run a relay on uvloop; gives the exit code (sysexits)."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(config))

@@ -26,11 +26,10 @@ class Status:
 
     def __init__(self, relay: Relay, probes: Probes, hand_over: HandOver) -> None:
         """Bind to the address of the configuration and answer; raises OSError or ValueError."""
-        self._relay = relay
         config = relay.config
         collector = RelayCollector(
             relay.counters,
-            GaugeReader(self._take_gauges, relay.loop),
+            GaugeReader(partial(take_gauges, relay), relay.loop),
             probes.lag,
             probes.dropped,
             listeners=[listener.address for listener in config.listeners],
@@ -45,28 +44,29 @@ class Status:
         """Stop answering."""
         self._server.close()
 
-    async def _take_gauges(self) -> Gauges:
-        relay = self._relay
-        spool, now = relay.spool, relay.clock()
-        counts = await spool.count()
-        arrivals = {"active": await spool.oldest(), "parked": await spool.oldest(parked=True)}
-        connections: dict[tuple[str, str], int] = {}
-        dispatchers, places, questions = relay.dispatchers, relay.places, relay.questions
-        for name, dispatcher in dispatchers.items():
-            connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
-            connections[name, "idle"] = dispatcher.idle_sessions
-            connections[name, "opening"] = dispatcher.opening
-        return Gauges(
-            queue_messages={state: number for state, number in counts.items() if state != "total"},
-            queue_oldest={state: max(now - at, 0.0) for state, at in arrivals.items() if at is not None},
-            site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
-            site_connections=connections,
-            site_suspended={
-                name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
-                for name, each in dispatchers.items()
-            },
-            delivery_connections={"taken": places.taken, "allowed": places.most},
-            delivery_sites_waiting=places.waiting,
-            dns_questions={"running": questions.running, "waiting": questions.waiting},
-            disk_free_ratio=spool.free_space().ratio,
-        )
+
+async def take_gauges(relay: Relay) -> Gauges:
+    """Measure what is shown as gauges."""
+    spool, now = relay.spool, relay.clock()
+    counts = await spool.count()
+    arrivals = {"active": await spool.oldest(), "parked": await spool.oldest(parked=True)}
+    connections: dict[tuple[str, str], int] = {}
+    dispatchers, places, questions = relay.dispatchers, relay.places, relay.questions
+    for name, dispatcher in dispatchers.items():
+        connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
+        connections[name, "idle"] = dispatcher.idle_sessions
+        connections[name, "opening"] = dispatcher.opening
+    return Gauges(
+        queue_messages={state: number for state, number in counts.items() if state != "total"},
+        queue_oldest={state: max(now - at, 0.0) for state, at in arrivals.items() if at is not None},
+        site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
+        site_connections=connections,
+        site_suspended={
+            name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
+            for name, each in dispatchers.items()
+        },
+        delivery_connections={"taken": places.taken, "allowed": places.most},
+        delivery_sites_waiting=places.waiting,
+        dns_questions={"running": questions.running, "waiting": questions.waiting},
+        disk_free_ratio=spool.free_space().ratio,
+    )

@@ -9,7 +9,7 @@ import pytest
 from relay_house import FAST, House
 
 from smarthost.policy.admission import Auth, Listener, Tls
-from smarthost.server import run
+from smarthost.running import run
 from smarthost.spool.store import Accepted, Done
 
 

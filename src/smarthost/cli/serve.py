@@ -3,7 +3,7 @@
 import argparse
 import resource
 
-from smarthost import server
+from smarthost import running
 from smarthost.cli.parser import add_config
 from smarthost.cli.settings import load_config
 
@@ -23,7 +23,7 @@ def run(chosen: argparse.Namespace) -> int:
     """Run the relay until it is stopped; gives its exit code."""
     config = load_config(chosen)
     allow_files()
-    return server.main(config)
+    return running.main(config)
 
 
 def allow_files() -> None:

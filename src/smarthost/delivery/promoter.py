@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from random import Random
 
 from smarthost.delivery.dispatcher import Dispatcher
@@ -121,16 +121,20 @@ class Promoter:
         self._settler.attempted(entry, outcomes, tuple(r for r in entry.recipients if r not in doomed))
         return True
 
-    def forget(self) -> None:
-        """Resolve again before the next use, as after a reload; look-ups that run are for routes of before."""
-        for target in (*(target for target, _ in self.known.values()), *self._finding):
-            if isinstance(target, Pool):
-                target.is_retired = True
-        self.known.clear()
-        self._pauses.clear()
-        waiting, self._waiting = self._waiting, {}
-        for entries in waiting.values():
-            self._scheduler.unload(entries)
+    def forget(self, routes: Collection[str] | None = None) -> None:
+        """Resolve again before the next use, as after a reload; look-ups that run are for routes of before.
+
+        `routes` are the relayhosts without a pool that are meant, None all routes.
+        """
+        if routes is None:
+            for target in (*(target for target, _ in self.known.values()), *self._finding):
+                if isinstance(target, Pool):
+                    target.is_retired = True
+        for known in (self.known, self._pauses):
+            for queue in [queue for queue in known if routes is None or site_queue(queue) in routes]:
+                del known[queue]
+        for queue in [queue for queue in self._waiting if routes is None or site_queue(queue) in routes]:
+            self._scheduler.unload(self._waiting.pop(queue))
 
     def dispatchers_of(self, queue: str) -> list[Dispatcher]:
         """Give the dispatchers that may have entries of a queue, first those to which its mail goes now."""

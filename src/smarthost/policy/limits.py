@@ -46,7 +46,7 @@ class LimitMatch(msgspec.Struct, frozen=True):
 class Limit(msgspec.Struct, frozen=True):
     """One limit as configured; None leaves a key to less specific limits. Rates are texts, times are seconds.
 
-    `number` is its place among the limits, from 1 on, by which people are told of it.
+    `number` is its place among the limits, from 1 on, by which people are told of it, unless it has a `label`.
     """
 
     match: LimitMatch = LimitMatch()
@@ -59,10 +59,13 @@ class Limit(msgspec.Struct, frozen=True):
     recipient_rate: tuple[str, ...] | None = None
     on_limit: OnLimit = OnLimit.DEFER
     number: int = 0
+    label: str = ""
 
     @property
     def title(self) -> str:
-        """Write which limit is meant: its place in the configuration and what it is about."""
+        """Write which limit is meant: its place in the configuration and what it is about, or its label."""
+        if self.label:
+            return self.label
         match = ", ".join(f"{key} {value}" for key, value in msgspec.structs.asdict(self.match).items() if value)
         return f"[[limit]] {self.number}" + (f" ({match})" if match else "")
 

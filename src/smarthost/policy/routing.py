@@ -41,13 +41,13 @@ class RouteRule(msgspec.Struct, frozen=True):
 
 
 class RoutingTable:
-    """All rules, compiled. `routes` gives every route by its name, the fallback too."""
+    """All rules, compiled. `routes` gives every route by its name, the fallback too, and those that no rule chooses."""
 
-    def __init__(self, rules: Sequence[RouteRule], fallback: Route) -> None:
+    def __init__(self, rules: Sequence[RouteRule], fallback: Route, others: Sequence[Route] = ()) -> None:
         """Compile the rules; of two routes with one name the first is in `routes`."""
         self._rules = tuple(_CompiledRule(rule) for rule in rules)
         self.fallback = fallback
-        self.routes = {route.name: route for route in reversed((*(rule.route for rule in rules), fallback))}
+        self.routes = {route.name: route for route in reversed((*(rule.route for rule in rules), fallback, *others))}
 
     def choose(self, reverse_path: str, recipient: Recipient, user: str, tag: str) -> Route:
         """Give the route of one recipient; `user` and `tag` are "" where there is none."""

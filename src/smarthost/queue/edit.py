@@ -8,6 +8,7 @@ from smarthost.mail.address import domain_of, to_a_label
 from smarthost.mail.envelope import Envelope, Notify, Priority
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import TOO_MANY_HOPS, Reply, make_reply
+from smarthost.policy.account import account_of
 from smarthost.policy.admission import SENDER_NOT_ALLOWED, Submission, User, check_sender
 from smarthost.policy.rewriting import Rewriter
 from smarthost.wire.header import (
@@ -46,7 +47,10 @@ class EditRules(msgspec.Struct, frozen=True):
     routes: frozenset[str] = frozenset()
 
     def may_choose(self, identity: str, route: str) -> bool:
-        """Say whether a user may have mail take a route by its name."""
+        """Say whether a user may name a route for its mail: one that it is allowed, or one of its own accounts."""
+        owner = account_of(route)
+        if owner is not None:
+            return owner[0] == identity and route in self.routes
         user = self.users.get(identity)
         return user is not None and route in self.routes and user.may_choose(route)
 

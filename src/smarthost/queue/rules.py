@@ -5,7 +5,8 @@ import msgspec
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import Message
-from smarthost.mail.route import Route
+from smarthost.mail.route import Deliver, Route
+from smarthost.policy.account import ROUTE_PREFIX
 from smarthost.policy.backoff import Retry
 from smarthost.policy.restraints import Facts, Restraints, sender_domain, suffix_of
 from smarthost.policy.routing import RoutingTable
@@ -28,8 +29,11 @@ class Rules(msgspec.Struct, frozen=True):
             return self.report_route
         if message.route:
             chosen = self.routing.routes.get(message.route)
-            if chosen is not None:  # else it is not configured any more
+            if chosen is not None:
                 return chosen
+            if message.route.startswith(ROUTE_PREFIX):
+                # An account that is gone: nobody else's upstream may have the mail.
+                return Route(message.route, Deliver.HOLD)
         return self.routing.choose(message.envelope.reverse_path, recipient, message.arrival.identity, message.tag)
 
     def queue_for(self, message: Message, route: Route, domain: str) -> str:

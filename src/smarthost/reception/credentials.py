@@ -61,7 +61,7 @@ class Credentials:
         self._decoy = users[0].password if users else hash_password(secrets.token_urlsafe())
 
     def wait(self, identity: str, key: str = "") -> float:
-        """Give the seconds until a user, who showed a key's id or none, may send another message; 0.0 when it may now."""
+        """Give the seconds until a user, who may have shown a key, may send another message; 0.0 when it may now."""
         cells = self._rates.get(identity)
         seconds = cells.wait(self._clock()) if cells is not None else 0.0
         return max(seconds, self.keys.wait(key)) if key and self.keys is not None else seconds
