@@ -14,6 +14,7 @@ from smarthost.mail.route import Route
 from smarthost.policy.account import Behavior, UpstreamAccount, limit_of, rates_of, route_name, route_of
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.rate import Cells, parse_rate
+from smarthost.report.account_metrics import label_of
 from smarthost.spool.store import Fault, RecordStore
 
 KIND = "account"
@@ -81,6 +82,11 @@ class Accounts:
         """Give a tenant's accounts, by id."""
         found = [kept.account for owner, kept in self._kept.values() if owner == tenant]
         return sorted(found, key=lambda account: account.id)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of all accounts in metrics."""
+        return [label_of(tenant, kept.account.id) for tenant, kept in list(self._kept.values())]
 
     def get(self, tenant: str, name: str) -> UpstreamAccount | None:
         """Give one account of a tenant; None when it has none of that id."""

@@ -78,6 +78,7 @@ class Server:
         )
         self._tell_recovery()
         self.relay = Relay(config, self.spool, self.feed, self.counters, self._clock)
+        await self._start_accounts()
         self.operations = RelayOperations(
             self.spool, self.relay.scheduler, self.relay.operator, self.relay.reasons, self.reload, self._clock
         )
@@ -94,10 +95,9 @@ class Server:
         with _naming(f"http.address {config.http_address}"):
             if config.http_address:
                 probes = Probes(self._unhealthy, self._unready, lambda: self._lag.seconds, dropped)
-                self._status = Status(self.relay, probes, self.api.hand_over)
+                self._status = Status(self.relay, probes, self.api.hand_over, lambda: self.accounts.labels)
                 self.api.pages = self._status.pages
         await self.relay.suppression.follow(config.suppression)
-        await self._start_accounts()
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         await self.api.keys.start()

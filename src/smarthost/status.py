@@ -1,6 +1,6 @@
 """Status: what /metrics, /healthz and /readyz show of the relay, joined to the server that shows it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,8 +24,13 @@ class Probes(NamedTuple):
 class Status:
     """The status pages of a relay. `pages` gives each by its path, for an Accept field, from a thread."""
 
-    def __init__(self, relay: Relay, probes: Probes, hand_over: HandOver) -> None:
-        """Bind to the address of the configuration and answer; raises OSError or ValueError."""
+    def __init__(
+        self, relay: Relay, probes: Probes, hand_over: HandOver, accounts: Callable[[], Sequence[str]]
+    ) -> None:
+        """Bind to the address of the configuration and answer; raises OSError or ValueError.
+
+        `accounts` gives the names of upstream accounts, from another thread.
+        """
         config = relay.config
         collector = RelayCollector(
             relay.counters,
@@ -35,6 +40,7 @@ class Status:
             listeners=[listener.address for listener in config.listeners],
             routes=list(relay.rules.routing.routes),
         )
+        collector.accounts = accounts
         registry = make_registry(collector)
         self._server = StatusServer(config.http_address, registry, probes.healthy, probes.ready, hand_over)
         self.address = self._server.address

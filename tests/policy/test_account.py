@@ -67,7 +67,7 @@ def test_tls_follows_port_and_wish(
     route = route_of("acme", msgspec.structs.replace(ACCOUNT, port=port, use_tls=use_tls), password)
     assert (route.tls, route.next_hops[0].implicit_tls) == (level, implicit)
     assert route.allow_plaintext_auth is (use_tls is False)
-    assert route.login == route.name == "account:acme/main" and not route.next_hops[0].by_mx
+    assert route.login == route.name == "account:acme:main" and not route.next_hops[0].by_mx
 
 
 def test_the_name_of_a_route_tells_tenant_and_account() -> None:
@@ -90,5 +90,5 @@ def test_limits_hold_for_the_route() -> None:
     limit = limit_of("acme", account)
     assert rates_of(account) == limit.message_rate == ("60/min", "100/h", "1000/d")
     assert (limit.idle_timeout, limit.max_messages_per_connection) == (300.0, 7)
-    assert limit.match.route == "account:acme/main" and limit.title == "account main"
+    assert limit.match.route == "account:acme:main" and limit.title == "account main"
     assert limit_of("acme", ACCOUNT).message_rate is None

@@ -42,7 +42,7 @@ async def submit(house: House, account: str, user: str = "acme") -> int:
             client.login(user, "secret")
             client.mail("app@example.org")
             client.rcpt("250@example.net")
-            code, text = client.data(f"Subject: x\r\nX-Smarthost-Route: account:acme/{account}\r\n\r\nhello\r\n")
+            code, text = client.data(f"Subject: x\r\nX-Smarthost-Route: account:acme:{account}\r\n\r\nhello\r\n")
             if code != 250:
                 raise smtplib.SMTPDataError(code, text)
             return parse_id(text.decode().rpartition(" ")[2]) or 0
@@ -86,7 +86,7 @@ async def test_mail_of_an_account_that_is_gone_is_held(acme: House) -> None:
     assert not await acme.server.accounts.remove("acme", "main")
     await acme.server.stop()
     await acme.open()
-    acme.server.relay.scheduler.unblock("account:acme/main")
+    acme.server.relay.scheduler.unblock("account:acme:main")
     await acme.server.operations.queue_retry(_one(number), False)
 
     async def why() -> str:

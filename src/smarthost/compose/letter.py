@@ -78,6 +78,11 @@ def check_submission(submission: Submission, limits: SubmissionLimits) -> Letter
     )
 
 
+def as_recipient(mailbox: Mailbox) -> Recipient:
+    """Give a mailbox as a forward-path."""
+    return Recipient(mailbox.address, mailbox.domain)
+
+
 _RECEIVING = frozenset({"to", "cc", "bcc"})
 
 
@@ -113,11 +118,11 @@ def _is_ascii(mailbox: Mailbox) -> bool:
 def _recipients_of(mailboxes: tuple[Mailbox, ...]) -> tuple[Recipient, ...]:
     """Give each mailbox once: the case of a local-part matters, that of a domain does not (RFC 5321 2.4)."""
     if len(mailboxes) == 1:
-        return (Recipient(mailboxes[0].address, mailboxes[0].domain),)
+        return (as_recipient(mailboxes[0]),)
     each_once: dict[tuple[str, str], Mailbox] = {}
     for each in mailboxes:
         each_once.setdefault((each.address.rpartition("@")[0], each.domain), each)
-    return tuple([Recipient(each.address, each.domain) for each in each_once.values()])
+    return tuple(map(as_recipient, each_once.values()))
 
 
 def _read_return_path(given: str | None, authors: tuple[Mailbox, ...], faults: list[FieldFault]) -> tuple[str, bool]:

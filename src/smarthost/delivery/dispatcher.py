@@ -295,6 +295,7 @@ class Dispatcher:
     def _pace(self, wait: float) -> None:
         """Come back when a rate allows; what an upstream's quota holds back may go elsewhere meanwhile."""
         self._later(wait)
+        self._hall.settler.teller.paced(self.ready.site.route.name)
         if self.pool is not None:
             self._hall.loop.call_soon(self._give_up_quota)
 

@@ -51,6 +51,10 @@ class Teller:
         self._feed, self._counters, self._clock = feed, counters, clock
         self.suppression: SuppressionList | None = None
 
+    def paced(self, route: str) -> None:
+        """Count that mail of a route waits for a rate."""
+        self._counters.rate_limited[route] += 1
+
     def tell(
         self,
         entry: Entry,

@@ -71,15 +71,15 @@ def check_account(account: UpstreamAccount, password: str = "") -> list[Fault]:
 
 
 def route_name(tenant: str, account: str) -> str:
-    """Name the route of a tenant's account; the tenant's name has no slash, so that no two accounts share one."""
-    return f"{ROUTE_PREFIX}{tenant}/{account}"
+    """Name the route of a tenant's account; neither name has a colon, so that no two accounts share one."""
+    return f"{ROUTE_PREFIX}{tenant}:{account}"
 
 
 def account_of(route: str) -> tuple[str, str] | None:
     """Give tenant and account of a route's name; None for any other route."""
     if not route.startswith(ROUTE_PREFIX):
         return None
-    tenant, _, account = route.removeprefix(ROUTE_PREFIX).partition("/")
+    tenant, _, account = route.removeprefix(ROUTE_PREFIX).partition(":")
     return tenant, account
 
 

@@ -63,6 +63,7 @@ class Counters:
         self.rejected: defaultdict[tuple[str, str], int] = defaultdict(int)  # listener, enhanced status or "suppressed"
         self.recipients: defaultdict[tuple[str, str], int] = defaultdict(int)  # route, action
         self.attempts: defaultdict[tuple[str, str, str], int] = defaultdict(int)  # route, stage, class
+        self.rate_limited: defaultdict[str, int] = defaultdict(int)  # route
         self.tls_sessions: defaultdict[tuple[str, str], int] = defaultdict(int)  # "in" or "out", version
         self.certificate_expiry: dict[tuple[str, str], float] = {}  # site, host: the Unix time, when last seen
         self.logins: defaultdict[str, int] = defaultdict(int)  # "ok", "refused", "busy"

@@ -17,6 +17,9 @@ HELP: Mapping[str, str] = {
         "Recipients by route and what became of them in an attempt. Alert when failed, or delayed, is more "
         "than 5 % of relayed over 15 min on a route."
     ),
+    "rate_limited": (
+        "Times that mail had to wait for a rate of its site, by route; many messages may wait behind one. No alert."
+    ),
     "attempts": (
         "Attempts by route, by the stage that decided and by the class of the reply (none: no reply). Alert "
         "when stage connect, starttls or auth rises on a route: that upstream is down, or refuses our login."

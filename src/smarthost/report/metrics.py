@@ -15,6 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from smarthost import __version__
+from smarthost.report.account_metrics import collect_accounts
 from smarthost.report.bounded import first_values, fold, largest_values
 from smarthost.report.counters import Counters, Histogram
 from smarthost.report.gauges import Gauges
@@ -41,13 +42,17 @@ class RelayCollector(Collector):
         listeners: Sequence[str] = (),
         routes: Sequence[str] = (),
     ) -> None:
-        """Show these; the series of known listeners and routes are there from the start, at 0."""
+        """Show these; the series of known listeners and routes are there from the start, at 0.
+
+        `accounts`, which the assembly may set, gives the labels of those that there are now.
+        """
         self._counters = counters
         self._gauges = gauges
         self._lag = lag
         self._log_dropped = log_dropped
         self._listeners = tuple(listeners)
         self._routes = tuple(routes)
+        self.accounts: Callable[[], Sequence[str]] = tuple
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric of the relay."""
@@ -67,6 +72,7 @@ class RelayCollector(Collector):
         yield _counter("messages_rejected", ("listener", "reason"), dict(counters.rejected))
         recipients = {(route, action): 0 for route in self._routes for action in _ACTIONS}
         yield _counter("recipients", ("route", "action"), recipients | dict(counters.recipients))
+        yield _counter("rate_limited", ("route",), _single(dict.fromkeys(self._routes, 0) | counters.rate_limited))
         yield _counter("attempts", ("route", "stage", "class"), dict(counters.attempts))
         yield _counter("tls_sessions", ("direction", "version"), dict(counters.tls_sessions))
         yield _counter("logins", ("result",), _single({"ok": 0, "refused": 0, "busy": 0} | dict(counters.logins)))
@@ -94,7 +100,9 @@ class RelayCollector(Collector):
         yield _histogram("dns_seconds", ("type", "result"), dict(counters.dns_seconds))
 
     def _collect_gauges(self) -> Iterator[Metric]:
-        gauges = self._gauges()
+        gauges, counters = self._gauges(), self._counters
+        pending = sum(gauges.queue_messages.values())
+        yield from collect_accounts(dict(counters.recipients), dict(counters.rate_limited), self.accounts(), pending)
         yield _gauge("queue_messages", ("state",), _single(dict.fromkeys(_STATES, 0) | gauges.queue_messages))
         yield _gauge("queue_oldest_seconds", ("state",), _single(dict.fromkeys(_STATES, 0.0) | gauges.queue_oldest))
         sizes: defaultdict[str, float] = defaultdict(float, gauges.site_queue)
