@@ -116,11 +116,9 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 
 NOT_YET = [
-    ("[[listener]]\nprotocol = 'http'", "listener[0].protocol"),
     ("[[listener]]\nproxy_protocol = true", "listener[0].proxy_protocol"),
     ("[[listener]]\ntrusted_proxies = ['10.0.0.0/8']", "listener[0].trusted_proxies"),
     ("[tls]\nclient_ca = '/x'", "tls.client_ca"),
-    ("[http]\ntokens = ['x']", "http.tokens"),
 ]
 
 

@@ -61,6 +61,8 @@ LIBRARIES = MappingProxyType(
         "cryptography": frozenset({"crypto"}),
         "argon2": frozenset({"crypto"}),
         "prometheus_client": frozenset({"report"}),
+        "litestar": frozenset({"reception"}),
+        "uvicorn": frozenset({"reception"}),
         "uvloop": frozenset({"running", "cli", "sink"}),
         # Not a library, but a second SMTP client: only the demo may play the application.
         "smtplib": frozenset({"cli"}),

@@ -9,15 +9,14 @@ import msgspec
 from smarthost.config_automation import read_automation
 from smarthost.config_conversion import read_conversion
 from smarthost.config_delivery import read_delivery
+from smarthost.config_http import HTTP_ADDRESS, read_http
 from smarthost.config_limits import read_limits
 from smarthost.config_read import Findings, Table, read_bool, read_path, read_positive_duration, show
 from smarthost.config_routes import read_routing
 from smarthost.config_sections import (
-    HTTP_ADDRESS,
     read_dkim,
     read_dns,
     read_history,
-    read_http,
     read_listeners,
     read_log,
     read_report,
@@ -47,6 +46,7 @@ from smarthost.policy.admission import Auth, Listener, Submission, User
 from smarthost.policy.automation import AutomationRule
 from smarthost.policy.backoff import Retry
 from smarthost.policy.conversion import Conversions
+from smarthost.policy.http_terms import HttpTerms
 from smarthost.policy.limits import Limit
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import RouteRule, RoutingTable
@@ -109,6 +109,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     history_keep: float = 7 * 86400.0
     dns: Dns = Dns()
     http_address: str = HTTP_ADDRESS
+    http: HttpTerms = HttpTerms()
     log: Log = Log()
     source: Path | None = None
     warnings: tuple[str, ...] = ()
@@ -137,6 +138,7 @@ def load(
     hostname = _read_hostname(top, fqdn)
     listeners = read_listeners(top)
     routing = read_routing(top)
+    http_address, http = read_http(top.table("http"))
     names = [routing.fallback.name, *(rule.route.name for rule in routing.rules)]
     users = read_users(top, names)
     config = Config(
@@ -164,7 +166,8 @@ def load(
         delivery=read_delivery(top.table("delivery")),
         history_keep=read_history(top.table("history")),
         dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),
-        http_address=read_http(top.table("http")),
+        http_address=http_address,
+        http=http,
         log=read_log(top.table("log")),
         source=source.path,
     )

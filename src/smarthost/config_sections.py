@@ -29,7 +29,6 @@ from smarthost.config_words import (
     read_rate,
     read_resolver,
     read_selector,
-    read_tcp_place,
     read_user_name,
     read_word,
 )
@@ -39,8 +38,6 @@ from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, 
 from smarthost.policy.backoff import Retry
 from smarthost.policy.rewriting import Rewrite
 from smarthost.report.maillog import LogFormat, LogLevel
-
-HTTP_ADDRESS = "127.0.0.1:9587"
 
 
 class _Protocol(StrEnum):
@@ -67,35 +64,48 @@ def read_listeners(top: Table) -> tuple[Listener, ...]:
     )
     if not listeners:
         return (Listener(),)
-    if not any(listener.auth is Auth.REQUIRED or is_local_place(listener.address) for listener in listeners):
+    smtp = [listener for listener in listeners if listener.protocol == _Protocol.SMTP]
+    if smtp and not any(listener.auth is Auth.REQUIRED or is_local_place(listener.address) for listener in smtp):
         top.warn("listener", 'auth = "required" stands nowhere: trusted networks relay without a login')
     return tuple(listeners)
 
 
 def _read_listener(table: Table) -> Listener:
     default = Listener()
+    protocol = table.take("protocol", read_choice(_Protocol), _Protocol.SMTP)
+    is_http = protocol is _Protocol.HTTP
     listener = Listener(
         address=table.take("address", read_place, default.address),
-        protocol=table.take("protocol", read_choice(_Protocol), _Protocol.SMTP).value,
-        tls=table.take("tls", read_choice(Tls), default.tls),
+        protocol=protocol.value,
+        tls=table.take("tls", read_choice(Tls), Tls.IMPLICIT if is_http else default.tls),
         auth=table.take("auth", read_choice(Auth), default.auth),
         allow_plaintext_auth=table.take("allow_plaintext_auth", read_bool, default.allow_plaintext_auth),
         proxy_protocol=table.take("proxy_protocol", read_bool, default.proxy_protocol),
         trusted_proxies=table.take_list("trusted_proxies", read_network),
     )
-    if listener.protocol == _Protocol.HTTP:
-        table.refuse("protocol", f'is "http", which {NOT_YET}; allowed is smtp, and [http] address for one address')
+    if is_http:
+        _check_http(table, listener)
     if listener.proxy_protocol:
         table.refuse("proxy_protocol", f"is true, which {NOT_YET}; allowed is false")
     if listener.trusted_proxies:
         table.refuse("trusted_proxies", f"{NOT_YET}; leave it empty")
-    if not is_local_place(listener.address):
+    if not is_local_place(listener.address) and not is_http:
         if listener.allow_plaintext_auth:
             table.warn("allow_plaintext_auth", f"lets passwords cross the network unprotected at {listener.address}")
         elif listener.tls is Tls.NONE and listener.auth is not Auth.NONE:
             table.warn("tls", 'is "none": AUTH is offered to trusted networks only, as it needs TLS')
     table.finish()
     return listener
+
+
+def _check_http(table: Table, listener: Listener) -> None:
+    if listener.tls is Tls.STARTTLS:
+        table.refuse("tls", 'is "starttls", which HTTP does not have; allowed are implicit and none')
+    elif listener.tls is Tls.NONE and not is_local_place(listener.address):
+        table.warn("tls", f'is "none": keys cross the network unprotected at {listener.address}')
+    for key in ("auth", "allow_plaintext_auth"):
+        if table.has(key):
+            table.refuse(key, "is for smtp; by http every request needs a key, or a token of [http] tokens")
 
 
 def read_tls(table: Table, listeners: Iterable[Listener]) -> TlsFiles:
@@ -251,18 +261,6 @@ def read_dns(table: Table, routes: Iterable[Route]) -> Dns:
         table.warn("dnssec", 'is "off", so that the TLS level dane proves nothing')
     table.finish()
     return dns
-
-
-def read_http(table: Table) -> str:
-    """Read [http]; gives the address, "" for none."""
-    address = table.take("address", read_optional(read_tcp_place), HTTP_ADDRESS)
-    if table.values.get("tokens"):
-        table.refuse("tokens", f"{NOT_YET}; leave it []")
-    table.know("tokens", "tokens_file")
-    if table.has("tokens_file"):
-        table.refuse("tokens_file", f"{NOT_YET}; leave it out")
-    table.finish()
-    return address
 
 
 def read_log(table: Table) -> Log:

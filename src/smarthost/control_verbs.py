@@ -39,6 +39,19 @@ class SuppressionOperations(Protocol):
         """Take addresses off the list; give counts of "removed" and "unknown"."""
 
 
+class KeyOperations(Protocol):
+    """What a person may do with the API keys of every tenant. Rows have id, tenant, name, scopes and times."""
+
+    async def add(self, asked: "NewKey") -> Row:
+        """Make a key; its row has the token as "key", which nobody can give again."""
+
+    def rows(self, asked: "Tenant") -> AsyncIterator[Row]:
+        """Give keys, oldest first."""
+
+    async def revoke(self, asked: "KeyName") -> Row:
+        """Revoke a key. Raises Refusal where there is none."""
+
+
 class Operations(Protocol):
     """What the relay does for a person. Rows are plain dictionaries (see `report.rows`); `bytes` become base64.
 
@@ -47,6 +60,7 @@ class Operations(Protocol):
 
     suppression: SuppressionOperations
     suspension: SuspensionOperations
+    keys: KeyOperations
 
     def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival (`entry_row`), at most `limit` of them; 0 is no limit."""
@@ -243,6 +257,28 @@ class Unsuppress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key to be made; `expires` is a Unix time, 0 for never; `tenant` "" is the default one."""
+
+    scopes: tuple[str, ...]
+    tenant: str = ""
+    name: str = ""
+    expires: float = 0.0
+    message_rate: tuple[str, ...] = ()
+
+
+class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose keys are meant; "" is everybody's."""
+
+    tenant: str = ""
+
+
+class KeyName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which key is meant."""
+
+    id: str
+
+
 class Verb(msgspec.Struct, frozen=True):
     """One verb: the type of its arguments, and either `one` answer or `rows`."""
 
@@ -311,6 +347,9 @@ VERBS: Mapping[str, Verb] = {
     "suspend": Verb(Suspend, one=lambda relay, asked: relay.suspension.suspend(asked)),
     "resume": Verb(Resume, one=lambda relay, asked: relay.suspension.resume(asked)),
     "suspensions": Verb(Nothing, rows=lambda relay, asked: relay.suspension.rows()),
+    "key.add": Verb(NewKey, one=lambda relay, asked: relay.keys.add(asked)),
+    "key.list": Verb(Tenant, rows=lambda relay, asked: relay.keys.rows(asked)),
+    "key.revoke": Verb(KeyName, one=lambda relay, asked: relay.keys.revoke(asked)),
     "explain": Verb(Question, one=lambda relay, asked: relay.explain(asked)),
     "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
     "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from smarthost import __version__
-from smarthost.control_verbs import Question, Row, SuppressionOperations, SuspensionOperations
+from smarthost.control_verbs import KeyOperations, Question, Row, SuppressionOperations, SuspensionOperations
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
 from smarthost.queue.operate import Operator, stored_filter
@@ -25,6 +25,7 @@ class RelayOperations:
 
     suppression: SuppressionOperations
     suspension: SuspensionOperations
+    keys: KeyOperations
 
     def __init__(
         self,

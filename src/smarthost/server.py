@@ -10,6 +10,7 @@ from pathlib import Path
 
 from smarthost import __version__
 from smarthost.accounts import Accounts
+from smarthost.api import Api
 from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
@@ -20,16 +21,16 @@ from smarthost.from_config import make_keyring
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
+from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
-from smarthost.report.gauges import GaugeReader, Gauges, LoopLag
+from smarthost.report.gauges import LoopLag
 from smarthost.report.maillog import Line, ProgramLog, encoder, install_program_log, listen_from
-from smarthost.report.metrics import RelayCollector, make_registry
 from smarthost.report.output import Output
-from smarthost.report.status_http import StatusServer
 from smarthost.spool.sqlite import SqliteSpool
+from smarthost.status import Probes, Status
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Server:
         self._watch: asyncio.Task[None] | None = None
         self._ready = False
         self._notifier = Notifier()
-        self._status: StatusServer | None = None
+        self._status: Status | None = None
 
     async def start(self) -> None:
         """Open everything in order; raises SpoolError, KeyUnreadable, TlsFault, OSError, ValueError or ControlBusy."""
@@ -89,14 +90,21 @@ class Server:
         await self.control.start()
         self._lag = LoopLag(loop)
         self._undo.append(self._lag.stop)
+        self.api = Api(self.relay, self._unhealthy, self._unready)
+        self.operations.keys = KeyOperations(self.api.keys)
         with _naming(f"http.address {config.http_address}"):
-            self._start_status(loop, dropped)
+            if config.http_address:
+                probes = Probes(self._unhealthy, self._unready, lambda: self._lag.seconds, dropped)
+                self._status = Status(self.relay, probes, self.api.hand_over, lambda: self.accounts.labels)
+                self.api.pages = self._status.pages
         await self.relay.suppression.follow(config.suppression)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
+        await self.api.keys.start()
         for listener in config.listeners:
+            door = self.relay.door if listener.protocol == "smtp" else self.api
             with _naming(f"listener {listener.address}"):
-                self.listening += await self.relay.door.open(listener, os.environ)
+                self.listening += await door.open(listener, os.environ)
         self.operations.listening = self.listening
         self._watch = asyncio.create_task(self._keep_watch(), name="watch")
         self._ready = True
@@ -154,6 +162,8 @@ class Server:
             relay.intake.close()
             if not self.failed:
                 relay.bookkeeper.stop()
+                if hasattr(self, "api"):
+                    self.api.keys.close()
         if hasattr(self, "spool"):
             await self.spool.close()
         for undo in reversed(self._undo):
@@ -164,7 +174,7 @@ class Server:
         # A spool that failed answers nobody: nothing that runs can end well, so nothing is waited for.
         patience = 0.0 if self.failed else self.config.shutdown_timeout
         deadline = time.monotonic() + patience
-        cut = await relay.door.drain(patience / 2)
+        cut, _ = await asyncio.gather(relay.door.drain(patience / 2), self._drain_api(patience / 2))
         if cut:
             log.warning("%d sessions were cut off at shutdown", cut)
         await self._drain_delivery(relay, deadline)
@@ -172,6 +182,10 @@ class Server:
             self._watch.cancel()
         await relay.scheduler.stop()
         await relay.promoter.stop()
+
+    async def _drain_api(self, patience: float) -> None:
+        if hasattr(self, "api"):
+            await self.api.drain(patience)
 
     async def _drain_delivery(self, relay: Relay, deadline: float) -> None:
         """Let sessions finish what they carry, then end them; what is answered is settled before the spool closes."""
@@ -208,6 +222,7 @@ class Server:
             log.error("the configuration was not reloaded: %s", "; ".join(problems))
             return problems
         self.config = config
+        self.api.follow(config.http)
         self.relay.apply(self.accounts.lay_over(config), keyring)
         await self.relay.suppression.follow(config.suppression)
         await self.relay.scheduler.refresh()
@@ -232,20 +247,6 @@ class Server:
         self._undo += [lambda: output.close(LOG_PATIENCE), undo]
         return lambda: output.dropped
 
-    def _start_status(self, loop: asyncio.AbstractEventLoop, dropped: Callable[[], int]) -> None:
-        if not self.config.http_address:
-            return
-        collector = RelayCollector(
-            self.counters,
-            GaugeReader(self._take_gauges, loop),
-            lambda: self._lag.seconds,
-            dropped,
-            listeners=[listener.address for listener in self.config.listeners],
-            routes=list(self.relay.rules.routing.routes),
-        )
-        collector.accounts = lambda: self.accounts.labels
-        self._status = StatusServer(self.config.http_address, make_registry(collector), self._unhealthy, self._unready)
-
     def _unhealthy(self) -> list[str]:
         reasons = [self.failed] if self.failed else []
         if self._lag.seconds > UNHEALTHY_LAG:
@@ -259,31 +260,6 @@ class Server:
         if not self.relay.has_space:
             reasons.append("the disk is nearly full")
         return reasons
-
-    async def _take_gauges(self) -> Gauges:
-        counts = await self.spool.count()
-        now = self._clock()
-        arrivals = {"active": await self.spool.oldest(), "parked": await self.spool.oldest(parked=True)}
-        connections: dict[tuple[str, str], int] = {}
-        dispatchers, places, questions = self.relay.dispatchers, self.relay.places, self.relay.questions
-        for name, dispatcher in dispatchers.items():
-            connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
-            connections[name, "idle"] = dispatcher.idle_sessions
-            connections[name, "opening"] = dispatcher.opening
-        return Gauges(
-            queue_messages={state: number for state, number in counts.items() if state != "total"},
-            queue_oldest={state: max(now - at, 0.0) for state, at in arrivals.items() if at is not None},
-            site_queue={name: len(each.ready.todo) for name, each in dispatchers.items()},
-            site_connections=connections,
-            site_suspended={
-                name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
-                for name, each in dispatchers.items()
-            },
-            delivery_connections={"taken": places.taken, "allowed": places.most},
-            delivery_sites_waiting=places.waiting,
-            dns_questions={"running": questions.running, "waiting": questions.waiting},
-            disk_free_ratio=self.spool.free_space().ratio,
-        )
 
     async def _keep_watch(self) -> None:
         """Once a second: time-outs, disk space, changed keys and certificates, the watchdog, old history."""
@@ -306,6 +282,7 @@ class Server:
 
     def _look(self, now: float) -> None:
         relay = self.relay
+        self.api.keys.tick(now)
         relay.remedies.tick(now)
         relay.suspender.tick(now)
         for dispatcher in [*relay.dispatchers.values(), *relay.retired]:

@@ -31,6 +31,7 @@ from smarthost.report.timestamp import parse_time
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.spool.store import Filter
+from smarthost.status import take_gauges
 
 ZONE = """
 a.example. 300 IN MX 10 mx.host.example.
@@ -98,12 +99,12 @@ async def test_a_suspension_stops_the_site(house: House) -> None:
         "rule my-rule, suspend, after: 451 4.7.28 too much mail",
         row["until"],
     )
-    assert list((await house.server._take_gauges()).site_suspended.values()) == [1]
+    assert list((await take_gauges(house.server.relay)).site_suspended.values()) == [1]
     assert house.server.relay.scheduler.total == 0
     await operations.queue_flush(Filter(ids=(numbers[1],)))
     await house.until(lambda: len(heard(house, Kind.RELAYED)) == 3)
     assert "asked for by a person" in heard(house, Kind.RESUMED)[0].reply
-    assert list((await house.server._take_gauges()).site_suspended.values()) == [0]
+    assert list((await take_gauges(house.server.relay)).site_suspended.values()) == [0]
     assert Kind.RELAYED not in house.kinds(numbers[0])
 
 

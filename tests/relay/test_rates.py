@@ -11,6 +11,7 @@ from smarthost.crypto.dkim_keys import Keyring
 from smarthost.mail.event import Kind
 from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.report.timestamp import parse_time
+from smarthost.status import take_gauges
 
 
 async def reload(house: House, **limits: object) -> None:
@@ -104,7 +105,7 @@ async def test_a_connection_rate_keeps_a_second_session_back(house: House) -> No
     await asyncio.sleep(0.3)
     assert house.sink.counts.connections == 1
     assert [(await reason_of(house, number))["why"] for number in numbers] == ["site_busy"] * 3
-    gauges = await house.server._take_gauges()
+    gauges = await take_gauges(house.server.relay)
     assert sorted((state, count) for (_, state), count in gauges.site_connections.items()) == [
         ("busy", 1),
         ("idle", 0),

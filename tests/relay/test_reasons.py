@@ -25,6 +25,7 @@ from smarthost.report.timestamp import parse_time
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.spool.store import Filter
+from smarthost.status import take_gauges
 
 BY_MX = (RouteRule(Match(), Route("mx", Deliver.MX, tls=TlsLevel.NONE)),)
 DEAD = Route("relayhost", Deliver.RELAYHOST, (NextHop("127.0.0.1", 1),), TlsLevel.NONE)
@@ -234,7 +235,7 @@ async def test_busy_relay_waits_for_its_turn(house: House) -> None:
     await house.until(lambda: house.server.relay.places.taken == 1)
     row = await waiting(house, Why.RELAY_BUSY, await house.send("250@example.net"))
     assert row["until"] is None and "[delivery] max_connections" in row["text"]
-    gauges = await house.server._take_gauges()
+    gauges = await take_gauges(house.server.relay)
     assert gauges.delivery_connections == {"taken": 1, "allowed": 1} and gauges.delivery_sites_waiting == 1
     await other.stop()
 
@@ -252,7 +253,7 @@ async def test_busy_dns_waits_for_its_turn(house: House) -> None:
         row = await told(house, number)
         assert row["why"] == Why.DNS_BUSY and "each has its turn" in row["text"]
         assert set(await shown(house, Filter(why=Why.DNS_BUSY))) == {Why.DNS_BUSY}
-        assert (await house.server._take_gauges()).dns_questions == {"running": 1, "waiting": 1}
+        assert (await take_gauges(house.server.relay)).dns_questions == {"running": 1, "waiting": 1}
 
 
 async def test_unresolved_names_the_fault_for_all_who_wait(house: House) -> None:

@@ -77,6 +77,7 @@ class Submission(msgspec.Struct, frozen=True):
 class User(msgspec.Struct, frozen=True):
     """Someone who may log in. `password` is an argon2id hash; no `allowed_senders` means any; rates are texts.
 
+    `key` is the id of the API key that was shown instead of the password, or ""; then the name is its tenant's.
     `allowed_routes` are the names of routes that it may have its mail take by a field of the header; "*" is every one.
     """
 
@@ -86,6 +87,7 @@ class User(msgspec.Struct, frozen=True):
     message_rate: tuple[str, ...] = ()
     priority: Priority = Priority.MEDIUM
     allowed_routes: tuple[str, ...] = ()
+    key: str = ""
 
     def may_choose(self, route: str) -> bool:
         """Say whether it may choose a route by its name."""

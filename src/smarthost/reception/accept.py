@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from smarthost.mail.key import Key
 from smarthost.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, TOO_MANY_FAILURES, Reply, make_reply
 from smarthost.network.round import Round
 from smarthost.policy.admission import Listener, Tls
@@ -20,6 +21,7 @@ from smarthost.reception.terms import Terms
 
 TICK = 1.0  # seconds between two looks for idle sessions
 DRAIN_LOOK = 0.02  # seconds between two looks at who is left, at a shutdown
+KEY_ENDED = make_reply(421, "4.7.0", "The API key is not valid any more")
 HOUSE_FULL = make_reply(421, "4.3.2", "Too many connections, try again later")
 
 
@@ -117,6 +119,13 @@ class Door:
         else:
             del self._crowds[block]
         self.parts.counters.open_sessions[dialogue.listener.address] -= 1
+
+    def expel(self, key: Key) -> None:
+        """End the sessions that logged in by a key."""
+        for session in tuple(self.sessions):
+            user = session.dialogue.user
+            if user is not None and user.key == key.id:
+                session.expel(KEY_ENDED)
 
     def tick(self) -> None:
         """Let a second pass: sessions that were idle for too long are ended."""

@@ -236,6 +236,12 @@ class Connection(StockVerbs):
             except OSError:  # the client has gone without a word
                 channel.abort()
 
+    def expel(self, reply: Reply) -> None:
+        """End the session of somebody who may not be here any more; a commit that is under way is answered first."""
+        self.dialogue.user = None
+        if self._mode is not Mode.COMMIT:
+            self.end(reply)
+
     def shut(self) -> None:
         """Write what waits and close."""
         self._drop_work()

@@ -6,12 +6,16 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+
 from smarthost.crypto.password import hash_password, verify_password
+from smarthost.mail.key import Key, Scope, key_id_of
 from smarthost.mail.reply import AUTH_BUSY, BAD_CREDENTIALS, TOO_MANY_FAILURES, Reply
 from smarthost.policy.admission import User
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.rate import Cells, parse_rate
 from smarthost.reception.failures import Failures
+from smarthost.reception.keys import Keys
 
 THREADS = 2  # each hash takes 19 MiB while it is made
 MOST_WAITING = 32
@@ -19,7 +23,7 @@ MOST_REMEMBERED = 1024
 
 
 class Credentials:
-    """The users, their message rates, and the passwords that were right before.
+    """The users, their message rates, and the passwords that were right before; an API key is a password, too.
 
     A right password is remembered as a keyed hash under a random key of this process, until the user's stored hash
     changes: a busy application does not pay 20 ms for each connection. Wrong ones are never remembered.
@@ -35,6 +39,7 @@ class Credentials:
         self._running: dict[bytes, asyncio.Future[bool]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
         self._decoy = ""
+        self.keys: Keys | None = None
         self.failures = Failures(clock)
         self.replace(users)
 
@@ -55,16 +60,26 @@ class Credentials:
         # An unknown user is checked against a known one's hash, so that both take the same time.
         self._decoy = users[0].password if users else hash_password(secrets.token_urlsafe())
 
-    def wait(self, identity: str) -> float:
-        """Give the seconds until a user may send another message; 0.0 when it may now."""
+    def wait(self, identity: str, key: str = "") -> float:
+        """Give the seconds until a user, who may have shown a key, may send another message; 0.0 when it may now."""
         cells = self._rates.get(identity)
-        return cells.wait(self._clock()) if cells is not None else 0.0
+        seconds = cells.wait(self._clock()) if cells is not None else 0.0
+        return max(seconds, self.keys.wait(key)) if key and self.keys is not None else seconds
 
-    def take(self, identity: str) -> None:
-        """Count a message of a user."""
+    def take(self, identity: str, key: str = "") -> None:
+        """Count a message of a user, and of the key that was shown."""
         cells = self._rates.get(identity)
         if cells is not None:
             cells.take(self._clock())
+        if key and self.keys is not None:
+            self.keys.take(key)
+
+    def by_key(self, key: Key) -> User:
+        """Give who a key stands for: the user of its tenant's name, with that one's senders, rate and priority."""
+        user = self._users.get(key.tenant)
+        if user is None:
+            return User(key.tenant, "", key=key.id)
+        return msgspec.structs.replace(user, key=key.id)
 
     async def verify(self, name: str, password: str, address: str) -> User | Reply:
         """Check a login from an IP address ("" is a local socket).
@@ -74,6 +89,11 @@ class Credentials:
         """
         if self.failures.is_blocked(address):
             return TOO_MANY_FAILURES
+        if self.keys is not None and key_id_of(password) is not None:
+            # An API key is itself both name and password: what is said for a name does not count.
+            key = self.keys.verify(password)
+            if key is not None and Scope.SEND in key.scopes:
+                return self.by_key(key)
         user = self._users.get(name)
         seal = hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
         if user is not None and self._remembers(user, seal):

@@ -135,7 +135,7 @@ def _mail_refusal(dialogue: Dialogue, line: MailLine) -> Reply | None:
     if user is None:
         return None
     refusal = check_sender(user, line.path)
-    if refusal is None and parts.credentials.wait(user.name) > 0.0:
+    if refusal is None and parts.credentials.wait(user.name, user.key) > 0.0:
         refusal = SENDS_TOO_FAST
     return refusal
 
@@ -212,14 +212,14 @@ def data(dialogue: Dialogue, argument: bytes) -> Content | Reply:
         return NO_VALID_RECIPIENTS if dialogue.rcpt_refused else BAD_SEQUENCE
     parts, user = dialogue.parts, dialogue.user
     # Asked again: many sessions of one user may have passed MAIL together.
-    if user is not None and parts.credentials.wait(user.name) > 0.0:
+    if user is not None and parts.credentials.wait(user.name, user.key) > 0.0:
         return dialogue.reject(Stage.DATA, SENDS_TOO_FAST)
     if parts.limits.active:
         refusal = parts.limits.take(dialogue.identity, dialogue.reverse_path, dialogue.recipients.values())
         if refusal is not None:
             return dialogue.reject(Stage.DATA, refusal)
     if user is not None:
-        parts.credentials.take(user.name)
+        parts.credentials.take(user.name, user.key)
     draft = parts.intake.begin(dialogue.arrival(), dialogue.envelope(mail_command))
     return Content(draft, dialogue.terms.submission)
 

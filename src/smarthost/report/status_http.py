@@ -1,7 +1,8 @@
-"""Status over HTTP: /metrics, /healthz and /readyz, in threads, so that no scrape runs on the event loop."""
+"""Status over HTTP: /metrics, /healthz and /readyz, in threads: they answer even when the event loop does not."""
 
 import io
 import logging
+import re
 import socket
 import threading
 import time
@@ -17,32 +18,53 @@ from prometheus_client.exposition import choose_encoder
 REQUEST_TIME = 10.0  # seconds in which a request must be complete
 REQUEST_SIZE = 16 * 1024  # octets of request line and header fields
 MAX_REQUESTS = 16  # at the same time; more are refused
+API_BACKLOG = 1024  # connections that wait to be accepted where the API is behind the address
 
+PAGES = ("/metrics", "/healthz", "/readyz")
+_STATUS = re.compile(rb"(?:GET|HEAD) (?:/metrics|/healthz|/readyz)[? ]")
+_LONGEST_START = len(b"HEAD /metrics ")
 _PROBLEM = "application/problem+json"  # RFC 9457
 _log = logging.getLogger(__name__)
 
 # Gives the reasons why the relay is not well, or not ready; none means that it is. Called from other threads.
 Probe = Callable[[], Sequence[str]]
+# Takes a connection that asks for something else than a status page, with nothing read from it. Called from a thread.
+HandOver = Callable[[socket.socket], None]
 
 
 class StatusServer:
-    """Answers GET and HEAD on one TCP address. All else is a problem document (RFC 9457)."""
+    """Answers GET and HEAD of its pages on one TCP address.
 
-    def __init__(self, address: str, registry: CollectorRegistry, healthy: Probe, ready: Probe) -> None:
+    A connection that begins with anything else is handed over to whoever serves the API there; where nobody does, the
+    answer is a problem document (RFC 9457). `answer` gives a page for a connection that the API has already.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        registry: CollectorRegistry,
+        healthy: Probe,
+        ready: Probe,
+        hand_over: HandOver | None = None,
+    ) -> None:
         """Bind to "host:port" or "[v6]:port" (port 0: any) and answer from now on; raises OSError or ValueError."""
         host, separator, port = address.rpartition(":")
         if not separator or not port.isdigit():
             raise ValueError(f"{address!r} is not host:port")
         host = host.strip("[]")
-        pages: dict[str, Callable[[str], _Answer]] = {
+        self._pages: dict[str, Callable[[str], Answer]] = {
             "/metrics": lambda accept: _metrics(registry, accept),
             "/healthz": lambda _: _probe(healthy, "The relay is not well"),
             "/readyz": lambda _: _probe(ready, "The relay is not ready"),
         }
-        self._server = _Server((host, int(port)), pages)
+        self._server = _Server((host, int(port)), self._pages, hand_over)
         self.address: tuple[str, int] = self._server.socket.getsockname()[:2]
         self._thread = threading.Thread(target=self._server.serve_forever, name="smarthost-http", daemon=True)
         self._thread.start()
+
+    def answer(self, path: str, accept: str) -> "Answer":
+        """Give a page of `PAGES` for an Accept field; may take as long as a scrape, so it is for a thread."""
+        return self._pages[path](accept)
 
     def close(self) -> None:
         """Stop answering; requests under way are left to end by themselves."""
@@ -51,35 +73,40 @@ class StatusServer:
         self._thread.join(2)
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
+    """One answer: its status, content type and content."""
+
     status: HTTPStatus
     content_type: str
     body: bytes
 
 
-def _metrics(registry: CollectorRegistry, accept: str) -> _Answer:
+def _metrics(registry: CollectorRegistry, accept: str) -> Answer:
     encode, content_type = choose_encoder(accept)
-    return _Answer(HTTPStatus.OK, content_type, encode(registry))
+    return Answer(HTTPStatus.OK, content_type, encode(registry))
 
 
-def _probe(probe: Probe, title: str) -> _Answer:
+def _probe(probe: Probe, title: str) -> Answer:
     reasons = list(probe())
     if reasons:
         return _problem(HTTPStatus.SERVICE_UNAVAILABLE, title, "; ".join(reasons), {"reasons": reasons})
-    return _Answer(HTTPStatus.OK, "application/json", b'{"status":"ok","reasons":[]}\n')
+    return Answer(HTTPStatus.OK, "application/json", b'{"status":"ok","reasons":[]}\n')
 
 
-def _problem(status: HTTPStatus, title: str, detail: str, more: Mapping[str, Any] | None = None) -> _Answer:
+def _problem(status: HTTPStatus, title: str, detail: str, more: Mapping[str, Any] | None = None) -> Answer:
     document = {"type": "about:blank", "title": title, "status": int(status), "detail": detail} | dict(more or {})
-    return _Answer(status, _PROBLEM, msgspec.json.encode(document) + b"\n")
+    return Answer(status, _PROBLEM, msgspec.json.encode(document) + b"\n")
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 16
 
-    def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[str], _Answer]]) -> None:
+    def __init__(
+        self, address: tuple[str, int], pages: Mapping[str, Callable[[str], Answer]], hand_over: HandOver | None
+    ) -> None:
         self.pages = pages
+        self.hand_over = hand_over
         self._places = threading.BoundedSemaphore(MAX_REQUESTS)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -88,19 +115,31 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without the library's look-up of our own name, which may wait for DNS."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self.hand_over is not None:
+            # A connection comes with what it asks first, so that it can be handed over without a thread of its own.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(REQUEST_TIME))
+            self.request_queue_size = API_BACKLOG
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a request to a thread, or refuse it when too many are under way."""
+        """Hand a request over or give it to a thread; or refuse it when too many are under way."""
+        if self.hand_over is not None and _is_for_api(request, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            self.hand_over(request)
+            return
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer one request and give its place back."""
+        """Answer one request, or hand over one that was slow to come, and give its place back."""
         try:
+            if self.hand_over is not None:
+                request.settimeout(REQUEST_TIME)
+                if _is_for_api(request, socket.MSG_PEEK | socket.MSG_WAITALL):
+                    self.hand_over(request)
+                    return
             super().process_request_thread(request, client_address)
         finally:
             self._places.release()
@@ -108,6 +147,16 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong; a client that went away is no news."""
         _log.debug("a status request failed", exc_info=True)
+
+
+def _is_for_api(request: socket.socket, flags: int) -> bool:
+    """Say by its first octets whether a connection asks for something else than a status page; False if none came."""
+    try:
+        start = request.recv(_LONGEST_START, flags)
+    except OSError:
+        return False
+    is_whole = len(start) == _LONGEST_START or b"\n" in start
+    return is_whole and _STATUS.match(start) is None
 
 
 class _Received(io.RawIOBase):
@@ -189,7 +238,7 @@ class _Request(BaseHTTPRequestHandler):
                 answer = _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error", "the log has the reason")
         self._send(answer, with_body)
 
-    def _send(self, answer: _Answer, with_body: bool) -> None:
+    def _send(self, answer: Answer, with_body: bool) -> None:
         self.connection.settimeout(REQUEST_TIME)
         self.send_response(answer.status)
         if answer.status is HTTPStatus.METHOD_NOT_ALLOWED:

@@ -1,0 +1,131 @@
+"""Api: the HTTP door of the relay, loaded when it is first needed, so that a relay without it is as small as ever."""
+
+import asyncio
+import importlib
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from smarthost import __version__
+from smarthost.assembly import Relay
+from smarthost.policy.admission import Listener
+from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.http.front import Page
+from smarthost.reception.http.parts import HttpParts, Probe
+from smarthost.reception.keys import Keys
+
+# The one import that is not at the top of a file: Litestar and uvicorn take 0.4 s and 8 MB, which a relay that nobody
+# asks over HTTP does not pay.
+DOOR = "smarthost.reception.http.door"
+
+log = logging.getLogger(__name__)
+
+
+class HttpDoor(Protocol):
+    """The HTTP door (`reception.http.door.HttpDoor`), before it is loaded."""
+
+    async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
+        """Listen; gives the addresses that were bound."""
+
+    async def open_handed(self, pages: Mapping[str, Callable[[str], Page]]) -> None:
+        """Serve connections that the status server accepts."""
+
+    def take(self, accepted: socket.socket) -> None:
+        """Serve a connection."""
+
+    def follow(self, terms: HttpTerms) -> None:
+        """Follow other settings."""
+
+    async def drain(self, patience: float) -> None:
+        """Let requests end within some seconds."""
+
+
+class Api:
+    """The API of one relay, and the keys to it, which open the SMTP door too."""
+
+    def __init__(self, relay: Relay, healthy: Probe, ready: Probe) -> None:
+        """Join the parts; nothing is loaded yet."""
+        self._relay = relay
+        self._healthy, self._ready = healthy, ready
+        self.keys = Keys(relay.spool.records, relay.clock, relay.bookkeeper.ledger)
+        self.keys.ended.append(relay.door.expel)
+        relay.credentials.keys = self.keys
+        self._door: HttpDoor | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._waiting: list[socket.socket] = []
+        self._is_over = False
+        self.pages: Mapping[str, Callable[[str], Page]] = {}
+
+    async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
+        """Listen; gives the addresses that were bound. Raises OSError and ValueError as the SMTP door does."""
+        await self._load()
+        assert self._door is not None
+        return await self._door.open(listener, environment)
+
+    def hand_over(self, accepted: socket.socket) -> None:
+        """Take a connection of the status server that asks for the API. Called from its threads."""
+        try:
+            self._relay.loop.call_soon_threadsafe(self._take, accepted)
+        except RuntimeError:  # the loop is closed
+            accepted.close()
+
+    def _take(self, accepted: socket.socket) -> None:
+        if self._is_over:
+            accepted.close()
+        elif self._door is not None and self._loading is None:
+            self._door.take(accepted)
+        else:
+            self._waiting.append(accepted)
+            if self._loading is None:
+                self._loading = self._relay.loop.create_task(self._load_late(), name="http load")
+
+    async def _load_late(self) -> None:
+        try:
+            await self._load()
+        except Exception:
+            log.exception("the HTTP door could not be opened")
+        waiting, self._waiting = self._waiting, []
+        self._loading = None
+        for accepted in waiting:
+            if self._door is not None:
+                self._door.take(accepted)
+            else:
+                accepted.close()
+
+    async def _load(self) -> None:
+        async with self._turn:
+            if self._door is None:
+                module = await asyncio.to_thread(importlib.import_module, DOOR)
+                door: HttpDoor = module.HttpDoor(self._make_parts(), self._relay.loop)
+                await door.open_handed(self.pages)
+                self._door = door
+
+    def _make_parts(self) -> HttpParts:
+        relay = self._relay
+        return HttpParts(
+            door=relay.door.parts,
+            reception_terms=lambda: relay.door.terms,
+            terms=relay.config.http,
+            keys=self.keys,
+            spool=relay.spool,
+            operator=relay.operator,
+            clock=relay.clock,
+            healthy=self._healthy,
+            ready=self._ready,
+            version=__version__,
+        )
+
+    def follow(self, terms: HttpTerms) -> None:
+        """Follow other settings, as after a reload."""
+        if self._door is not None:
+            self._door.follow(terms)
+
+    async def drain(self, patience: float) -> None:
+        """Take no more requests, and let those that are under way end within some seconds."""
+        self._is_over = True
+        if self._loading is not None:
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._door is not None:
+            await self._door.drain(patience)

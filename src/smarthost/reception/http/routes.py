@@ -1,0 +1,85 @@
+"""Routes: everything behind the front, as one Litestar application with its OpenAPI document."""
+
+from collections.abc import Sequence
+
+from litestar import Litestar, Response, Router
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, Reference, SecurityScheme
+from litestar.types import ControllerRouterHandler
+
+from smarthost.mail.key import Scope
+from smarthost.reception.http.asking import Asking
+from smarthost.reception.http.callers import Caller
+from smarthost.reception.http.parts import HttpParts
+from smarthost.reception.http.problem import CONTENT_TYPE, Refused, no_caller
+
+NEEDS = "needs"  # what a route's `opt` says of the scope that it needs; None is everybody, and nothing is nobody
+
+_PROBLEM = CONTENT_TYPE.decode()
+
+
+def make_routes(parts: HttpParts, handlers: Sequence[ControllerRouterHandler]) -> Litestar:
+    """Give the application. Each handler's `opt` says by NEEDS which scope it wants; else nobody may use it."""
+    return Litestar(
+        route_handlers=handlers,
+        state=State({"parts": parts}),
+        guards=[check_scope],
+        exception_handlers={Refused: _say_refused, HTTPException: _say_fault},
+        openapi_config=_openapi(parts.version),
+        request_max_body_size=parts.terms.max_request_size,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def check_scope(connection: ASGIConnection, route: BaseRouteHandler) -> None:  # type: ignore[type-arg]
+    """Let a caller in whose key has the scope that the route needs; raises Refused (401, 403)."""
+    needs = route.opt.get(NEEDS, Scope.ADMIN)
+    if needs is None:
+        return
+    caller: Caller | None = connection.scope["state"].get("caller")
+    if caller is None:
+        raise no_caller()
+    if needs not in caller.scopes:
+        raise Refused(403, f"this needs a key with the scope {needs}")
+
+
+def _openapi(version: str) -> OpenAPIConfig:
+    schemes: dict[str, SecurityScheme | Reference] = {
+        "bearer": SecurityScheme(type="http", scheme="bearer", description="An API key, or a token of the operator."),
+        "token": SecurityScheme(type="apiKey", name="X-API-Token", security_scheme_in="header"),
+    }
+    return OpenAPIConfig(
+        title="smarthost",
+        version=version,
+        description="Mail in over HTTP, on the same queue and with the same promises as over SMTP.",
+        components=Components(security_schemes=schemes),
+        security=[{"bearer": []}, {"token": []}],
+        use_handler_docstrings=True,
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        openapi_router=Router(path="/api/v1", route_handlers=[], opt={NEEDS: None}),
+    )
+
+
+def _say_refused(_: Asking, refused: Refused) -> Response[bytes]:
+    return Response(refused.encode(), status_code=refused.status, media_type=_PROBLEM, headers=dict(refused.headers))
+
+
+def _say_fault(request: Asking, fault: HTTPException) -> Response[bytes]:
+    """Give what Litestar found wrong with a request as a problem document."""
+    extra = fault.extra if isinstance(fault.extra, list) else []
+    errors = [(str(each.get("key", "")), str(each.get("message", ""))) for each in extra if isinstance(each, dict)]
+    status = 422 if errors and fault.status_code == 400 else fault.status_code
+    if status >= 500:
+        detail = "the log has the reason"
+    elif errors:
+        detail = "; ".join(f"{field}: {message}" if field else message for field, message in errors)
+    else:
+        detail = fault.detail or ""
+    headers = {name: value for name, value in (fault.headers or {}).items() if name.lower() != "content-type"}
+    return _say_refused(request, Refused(status, detail, errors=errors, headers=headers))
