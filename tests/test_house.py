@@ -54,6 +54,7 @@ LIBRARIES = MappingProxyType(
         "aiosmtpd": frozenset({"reception"}),
         "aiosmtplib": frozenset({"network"}),
         "aiohttp": frozenset({"network"}),
+        "yarl": frozenset({"network"}),
         "dns": frozenset({"network"}),
         "spf": frozenset({"network"}),
         "dkim": frozenset({"crypto"}),

@@ -2,7 +2,8 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import DnsFault
@@ -18,6 +20,7 @@ from smarthost.policy.public_address import is_public
 
 MOST_OCTETS = 64 * 1024  # of an answer that are read
 _LOCAL = "localhost"
+_BLOCK = 64 * 1024
 
 
 class HttpFaultKind(StrEnum):
@@ -54,7 +57,10 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What is asked, within `timeout` seconds in all. Its representation hides all but the method."""
+    """What is asked, within `timeout` seconds in all. Its representation hides all but the method.
+
+    `encoded` says that the URL is asked for as it is written, since a signature covers its octets.
+    """
 
     method: str
     url: str
@@ -62,10 +68,29 @@ class HttpRequest(msgspec.Struct, frozen=True):
     body: bytes = b""
     timeout: float = 20.0
     most_octets: int = MOST_OCTETS
+    encoded: bool = False
 
     def __repr__(self) -> str:
         """Write it without what may be secret."""
         return f"HttpRequest({self.method})"
+
+
+class HttpStream:
+    """An answer whose body is read block by block; names of `headers` are in lower case."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        """Take what was answered, of which nothing but the header was read."""
+        self.status, self.headers = response.status, headers_of(response)
+        self.length = response.content_length
+        self._response = response
+
+    async def blocks(self) -> AsyncGenerator[bytes | HttpFault, None]:
+        """Give the body as it comes; a fault is the last thing, where there is one."""
+        try:
+            async for block in self._response.content.iter_chunked(_BLOCK):
+                yield block
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            yield fault_of(error)
 
 
 class _PrivateAddress(OSError):
@@ -138,10 +163,23 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return fault_of(error)
 
+    @asynccontextmanager
+    async def open(self, request: HttpRequest) -> AsyncIterator[HttpStream | HttpFault]:
+        """Put one question whose answer may be large; `most_octets` is not looked at. What goes wrong is a value."""
+        try:
+            response = await self._send(request)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            yield fault_of(error)
+            return
+        try:
+            yield HttpStream(response)
+        finally:
+            response.close()
+
     def _send(self, request: HttpRequest) -> Any:
         return self._session.request(
             request.method,
-            request.url,
+            URL(request.url, encoded=True) if request.encoded else request.url,
             headers={"Accept-Encoding": "identity", "User-Agent": "smarthost", **request.headers},
             data=request.body or None,
             timeout=aiohttp.ClientTimeout(total=request.timeout),

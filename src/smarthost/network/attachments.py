@@ -1,0 +1,97 @@
+"""Gives a composed message block by block, its attachments pulled from wherever they are: never one whole in memory."""
+
+from contextlib import aclosing
+
+from smarthost.compose.attaching import too_large_together
+from smarthost.compose.bodies import Radix64Lines
+from smarthost.compose.letter import Letter
+from smarthost.compose.mime import Composed
+from smarthost.compose.submission import Attachment
+from smarthost.network.attachment_cache import AttachmentCache, read_cached
+from smarthost.network.fetch_url import Pieces, fetch_url
+from smarthost.network.http_client import HttpClient
+from smarthost.network.s3 import S3Reader
+from smarthost.network.source_fault import SourceFault
+from smarthost.network.stored_file import read_stored
+from smarthost.policy.attachments import AttachmentSettings
+
+_BLOCK = 57 * 4096  # octets of a content in memory that are encoded at a time; whole lines of base64
+
+
+class AttachmentSources:
+    """Where attachments come from: the request itself, URLs, a store, folders, and the cache in front of them."""
+
+    def __init__(
+        self,
+        settings: AttachmentSettings,
+        client: HttpClient,
+        s3: S3Reader | None = None,
+        cache: AttachmentCache | None = None,
+    ) -> None:
+        """Take the ways there are; `client` is for URLs, and refuses what may not be spoken to."""
+        self._settings, self._client, self._s3, self._cache = settings, client, s3, cache
+
+    async def message(self, composed: Composed, letter: Letter, tenant: str) -> Pieces:
+        """Give the octets of a message in order; a fault is the last piece, and the message is then to be abandoned.
+
+        Who stops before the end closes the iterator, so that what is open is let go.
+        """
+        room = self._settings.together
+        for piece in composed.pieces:
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            place = piece.attachment
+            attachment = letter.attachments[place]
+            if attachment.content is not None:
+                for block in _encoded(attachment.content):
+                    yield block
+                room -= len(attachment.content)
+                continue
+            lines = Radix64Lines()
+            async with aclosing(self.open(attachment, tenant, f"attachments[{place}]")) as blocks:
+                async for each in blocks:
+                    if isinstance(each, SourceFault):
+                        yield each
+                        return
+                    room -= len(each)
+                    if room < 0:
+                        yield SourceFault("attachments", too_large_together(self._settings.together))
+                        return
+                    yield lines.feed(each)
+            yield lines.end()
+
+    async def open(self, attachment: Attachment, tenant: str, path: str) -> Pieces:
+        """Give the octets of one attachment from the cache, or from its source; `path` names it in faults."""
+        cache, md5 = self._cache, attachment.content_md5
+        if cache is None or not md5:
+            source = self._from_source(attachment, path)
+        elif (file := await cache.open(tenant, md5)) is not None:
+            source = read_cached(file)
+        else:
+            source = cache.keep(tenant, self._from_source(attachment, path))
+        async with aclosing(source) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _from_source(self, attachment: Attachment, path: str) -> Pieces:
+        largest = self._settings.largest
+        if attachment.url is not None:
+            return fetch_url(self._client, attachment.url, self._settings.url, largest, f"{path}.url")
+        if attachment.storage_path is not None:
+            return read_stored(self._settings.roots, attachment.storage_path, largest, f"{path}.storage_path")
+        if attachment.s3 is None:
+            return _nothing(path, "has no content")
+        if self._s3 is None:
+            return _nothing(f"{path}.s3", "no store is configured that attachments may be read from")
+        return self._s3.read(attachment.s3, largest, f"{path}.s3")
+
+
+async def _nothing(field: str, why: str) -> Pieces:
+    yield SourceFault(field, why)
+
+
+def _encoded(content: bytes) -> list[bytes]:
+    """Give the base64 of a content that is in memory already."""
+    lines = Radix64Lines()
+    return [*(lines.feed(content[at : at + _BLOCK]) for at in range(0, len(content), _BLOCK)), lines.end()]
