@@ -11,6 +11,7 @@ from smarthost.config_conversion import read_conversion
 from smarthost.config_delivery import read_delivery
 from smarthost.config_http import HTTP_ADDRESS, read_http
 from smarthost.config_limits import read_limits
+from smarthost.config_outreach import read_outreach
 from smarthost.config_read import Findings, Table, read_bool, read_path, read_positive_duration, show
 from smarthost.config_routes import read_routing
 from smarthost.config_sections import (
@@ -45,6 +46,7 @@ from smarthost.mail.route import Deliver, Route
 from smarthost.policy.admission import Auth, Listener, Submission, User
 from smarthost.policy.automation import AutomationRule
 from smarthost.policy.backoff import Retry
+from smarthost.policy.client_sync import OutreachTerms
 from smarthost.policy.conversion import Conversions
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.policy.limits import Limit
@@ -105,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     report: ReportSettings = ReportSettings()
     suppression: SuppressionRules = SuppressionRules()
     conversion: Conversions = Conversions()
+    outreach: OutreachTerms = OutreachTerms()
     delivery: DeliverySettings = DeliverySettings()
     history_keep: float = 7 * 86400.0
     dns: Dns = Dns()
@@ -163,6 +166,7 @@ def load(
         report=read_report(top.table("report"), names),
         suppression=read_suppression(top.table("suppression")),
         conversion=read_conversion(top.table("conversion")),
+        outreach=read_outreach(top.table("outreach")),
         delivery=read_delivery(top.table("delivery")),
         history_keep=read_history(top.table("history")),
         dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),

@@ -11,6 +11,7 @@ from pathlib import Path
 from smarthost import __version__
 from smarthost.accounts import Accounts
 from smarthost.api import Api
+from smarthost.applications import make_outreach
 from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
@@ -98,6 +99,8 @@ class Server:
                 self._status = Status(self.relay, probes, self.api.hand_over, lambda: self.accounts.labels)
                 self.api.pages = self._status.pages
         await self.relay.suppression.follow(config.suppression)
+        self.outreach = make_outreach(self.relay, config.data_directory)
+        await self.outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         await self.api.keys.start()
@@ -164,6 +167,8 @@ class Server:
                 relay.bookkeeper.stop()
                 if hasattr(self, "api"):
                     self.api.keys.close()
+        if hasattr(self, "outreach"):
+            await self.outreach.stop()
         if hasattr(self, "spool"):
             await self.spool.close()
         for undo in reversed(self._undo):
@@ -225,6 +230,7 @@ class Server:
         self.api.follow(config.http)
         self.relay.apply(self.accounts.lay_over(config), keyring)
         await self.relay.suppression.follow(config.suppression)
+        self.outreach.follow(config.outreach)
         await self.relay.scheduler.refresh()
         log.info("the configuration was reloaded")
         return []

@@ -4,6 +4,9 @@ import math
 
 import msgspec
 
+DEFAULT_TENANT = "default"
+"""Whose mail is that came without a login."""
+
 RecordKey = tuple[str, str, str]
 """Kind, tenant and id. The tenant stands in every key, so that no question is asked without one."""
 

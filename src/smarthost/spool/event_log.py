@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from smarthost.mail.event import Event
+from smarthost.mail.record import DEFAULT_TENANT
 from smarthost.spool.cursor import PLACES, cursor_at, number_at
 from smarthost.spool.reader import Reader
 from smarthost.spool.record import read_event, read_refs
@@ -79,12 +80,12 @@ class StoredEventLog:
         found: list[LoggedEvent] = []
         for number, blob in rows:
             for place, (message, sequence, owner) in enumerate(read_refs(blob)):
-                at = number * PLACES + place
+                at, owner = number * PLACES + place, owner or DEFAULT_TENANT
                 if at <= cursor or (tenant is not None and owner != tenant):
                     continue
                 event = self._event(message, sequence)
                 if event is not None:
-                    found.append(LoggedEvent(at, owner, sequence, event))
+                    found.append(LoggedEvent(at, owner, event))
                     if len(found) == limit:
                         return EventPage(found, at)
         last = rows[-1][0] if len(rows) == _ROWS else end
@@ -129,8 +130,7 @@ class MemoryEventLog:
             return
         self._number = max(self._number + 1, number_at(events[-1].time))
         for place, event in enumerate(events):
-            sequence = int(event.time * 1_000_000) + place
-            self._events.append(LoggedEvent(self._number * PLACES + place, event.user, sequence, event))
+            self._events.append(LoggedEvent(self._number * PLACES + place, event.user or DEFAULT_TENANT, event))
         self._signals.tell()
 
     def forget(self, before: float) -> None:

@@ -193,11 +193,10 @@ class RecordStore(Protocol):
 
 
 class LoggedEvent(NamedTuple):
-    """An event of the log: its cursor, its tenant (who brought the message) and its place in the message's history."""
+    """An event of the log, with its cursor and its tenant: who brought the message, "default" for nobody known."""
 
     cursor: int
     tenant: str
-    sequence: int
     event: Event
 
 

@@ -1,0 +1,1 @@
+"""Word goes out: what applications hear of their mail."""
