@@ -1,6 +1,8 @@
 """Gives a composed message block by block, its attachments pulled from wherever they are: never one whole in memory."""
 
+from collections.abc import Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 
 from smarthost.compose.attaching import too_large_together
 from smarthost.compose.bodies import Radix64Lines
@@ -9,12 +11,14 @@ from smarthost.compose.mime import Composed
 from smarthost.compose.submission import Attachment
 from smarthost.network.attachment_cache import AttachmentCache, read_cached
 from smarthost.network.fetch_url import Pieces, fetch_url
+from smarthost.network.held_file import HeldFile
 from smarthost.network.http_client import HttpClient
 from smarthost.network.s3 import S3Reader
 from smarthost.network.source_fault import SourceFault
 from smarthost.network.stored_file import read_stored
 from smarthost.policy.attachments import AttachmentSettings
 
+_NONE: Mapping[int, HeldFile] = MappingProxyType({})
 _BLOCK = 57 * 4096  # octets of a content in memory that are encoded at a time; whole lines of base64
 
 
@@ -31,10 +35,23 @@ class AttachmentSources:
         """Take the ways there are; `client` is for URLs, and refuses what may not be spoken to."""
         self._settings, self._client, self._s3, self._cache = settings, client, s3, cache
 
-    async def message(self, composed: Composed, letter: Letter, tenant: str) -> Pieces:
+    @property
+    def largest(self) -> int:
+        """The octets that one attachment may have."""
+        return self._settings.largest
+
+    @property
+    def together(self) -> int:
+        """The octets that all attachments of a message may have."""
+        return self._settings.together
+
+    async def message(
+        self, composed: Composed, letter: Letter, tenant: str, held: Mapping[int, HeldFile] = _NONE
+    ) -> Pieces:
         """Give the octets of a message in order; a fault is the last piece, and the message is then to be abandoned.
 
-        Who stops before the end closes the iterator, so that what is open is let go.
+        `held` are contents that are on the disk already, by the places of their attachments. Who stops before the end
+        closes the iterator, so that what is open is let go.
         """
         room = self._settings.together
         for piece in composed.pieces:
@@ -42,14 +59,15 @@ class AttachmentSources:
                 yield piece
                 continue
             place = piece.attachment
-            attachment = letter.attachments[place]
-            if attachment.content is not None:
+            attachment, file = letter.attachments[place], held.get(place)
+            if attachment.content is not None and file is None:
                 for block in _encoded(attachment.content):
                     yield block
                 room -= len(attachment.content)
                 continue
             lines = Radix64Lines()
-            async with aclosing(self.open(attachment, tenant, f"attachments[{place}]")) as blocks:
+            source = self.open(attachment, tenant, f"attachments[{place}]") if file is None else read_cached(file)
+            async with aclosing(source) as blocks:
                 async for each in blocks:
                     if isinstance(each, SourceFault):
                         yield each

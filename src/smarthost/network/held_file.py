@@ -36,6 +36,11 @@ class HeldFile:
             while view and not self._is_closed:
                 view = view[os.write(self._opened(), view) :]
 
+    def rewind(self) -> None:
+        """Go back to the start."""
+        with self._lock:
+            os.lseek(self._opened(), 0, os.SEEK_SET)
+
     def sync(self) -> None:
         """Bring it to the disk."""
         with self._lock:

@@ -42,6 +42,14 @@ class CacheSettings(msgspec.Struct, frozen=True):
     age: float = 7 * _DAY
 
 
+class DownloadSettings(msgspec.Struct, frozen=True):
+    """Attachments over `above` octets become links below `public_url`, which are good for `lifetime` seconds."""
+
+    public_url: str
+    above: int = 10 * _MIB
+    lifetime: float = 30 * _DAY
+
+
 class AttachmentSettings(msgspec.Struct, frozen=True):
     """Where attachments may come from. `roots` are folders that `storage_path` may lie below; () allows none."""
 
