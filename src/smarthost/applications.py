@@ -1,4 +1,4 @@
-"""Joins what tells applications of their mail: webhooks, with an HTTP client of their own."""
+"""Joins what tells applications of their mail: webhooks and report push, each with an HTTP client of its own."""
 
 import ssl
 from collections.abc import Callable
@@ -11,11 +11,13 @@ from smarthost.crypto.sealing import Sealer, load_master_key
 from smarthost.mail.route import TlsLevel
 from smarthost.network.dns import Resolver
 from smarthost.network.http_client import HttpClient
+from smarthost.outreach.report_push import ReportPush
 from smarthost.outreach.webhooks import Webhooks
 from smarthost.policy.client_sync import OutreachTerms
 from smarthost.spool.store import Spool
 
 CONNECTIONS = 64  # to all receivers together: those that hang hold one or two each
+SYNC_CONNECTIONS = 16
 
 
 class Outreach:
@@ -35,15 +37,19 @@ class Outreach:
         self._sealer: Sealer | None = None
         self.client = HttpClient(resolver, context, connections=CONNECTIONS)
         self.webhooks = Webhooks(spool, self.client.ask, self._box, clock, rng)
+        # Whom the configuration names may be anywhere: whoever writes it has the machine.
+        self.sync_client = HttpClient(resolver, context, connections=SYNC_CONNECTIONS, allow_private=True)
+        self.report_push = ReportPush(spool, self.sync_client.ask, clock)
 
     async def start(self, terms: OutreachTerms) -> None:
         """Begin to tell."""
-        self.follow(terms)
+        await self.follow(terms)
         await self.webhooks.start()
 
-    def follow(self, terms: OutreachTerms) -> None:
+    async def follow(self, terms: OutreachTerms) -> None:
         """Follow a new configuration."""
         self.client.allow_private = terms.allow_private_urls
+        await self.report_push.follow(terms)
 
     def _box(self) -> Sealer:
         if self._sealer is None:
@@ -52,8 +58,10 @@ class Outreach:
 
     async def stop(self) -> None:
         """End, with the progress written."""
+        await self.report_push.stop()
         await self.webhooks.stop()
         await self.client.close()
+        await self.sync_client.close()
 
 
 def make_outreach(relay: Relay, data_directory: Path) -> Outreach:

@@ -230,7 +230,7 @@ class Server:
         self.api.follow(config.http)
         self.relay.apply(self.accounts.lay_over(config), keyring)
         await self.relay.suppression.follow(config.suppression)
-        self.outreach.follow(config.outreach)
+        await self.outreach.follow(config.outreach)
         await self.relay.scheduler.refresh()
         log.info("the configuration was reloaded")
         return []
