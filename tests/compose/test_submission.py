@@ -86,6 +86,15 @@ def test_all_faults_are_given_at_once() -> None:
     }
 
 
+def test_an_answer_to_faults_is_bounded() -> None:
+    """A request of nothing but faults, or with a name without end, gets an answer that can be read."""
+    many = read_submission(msgspec.json.encode({f"x{place}": 1 for place in range(10_000)}))
+    members = read_submission(msgspec.json.encode({"to": [1] * 10_000}))
+    long = read_submission(msgspec.json.encode({"x" * 10_000: 1}))
+    assert isinstance(many, tuple) and isinstance(members, tuple) and isinstance(long, tuple)
+    assert len(many) == len(members) == 50 and len(long[0].field) < 100
+
+
 @pytest.mark.parametrize("content", ["aGVs\r\nbG8=\r\n", "aGVs bG8=", "aGVsbG8="])
 def test_base64_may_be_broken_into_lines(content: str) -> None:
     """What an encoder for mail wrote is the same as what one for the web wrote."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, field
 
-from smarthost.compose.fault import FieldFault
+from smarthost.compose.fault import FieldFault, excerpt
 from smarthost.mail.envelope import RANKS, Priority
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -18,6 +18,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 _BY_RANK = MappingProxyType({rank: priority for priority, rank in RANKS.items()})
 _WHERE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _BLANK = re.compile(r"[\t\n\r ]+")
+_MOST_FAULTS = 50  # that are told: a request may be made of nothing else
+_LONGEST_NAME = 60
 _NOT_BASE64 = "is not base64 (RFC 4648 4): the standard alphabet with padding is allowed"
 
 
@@ -127,9 +129,12 @@ def convert_fields(value: object, form: type[T]) -> T | tuple[FieldFault, ...]:
     faults: list[FieldFault] = []
     types = {each.encode_name: each.type for each in msgspec.structs.fields(form)}
     for name, given in value.items():
+        if len(faults) >= _MOST_FAULTS:
+            break
         if name not in types:
             known = ", ".join(types)
-            faults.append(FieldFault(name, f"is not a field; the fields are {known}"))
+            field = name if len(name) <= _LONGEST_NAME else excerpt(name)
+            faults.append(FieldFault(field, f"is not a field; the fields are {known}"))
             continue
         try:
             msgspec.convert(given, types[name])
@@ -147,8 +152,10 @@ def _inner_faults(name: str, given: object, form: Any, error: msgspec.Validation
     """Give the faults of one field: of a list, those of each of its members."""
     if not isinstance(given, list) or len(given) < 2:
         return [_fault_of(name, error)]
-    faults = []
+    faults: list[FieldFault] = []
     for place, member in enumerate(given):
+        if len(faults) >= _MOST_FAULTS:
+            break
         try:
             msgspec.convert([member], form)
         except msgspec.ValidationError as inner:

@@ -1,5 +1,6 @@
 """Gives a composed message block by block, its attachments pulled from wherever they are: never one whole in memory."""
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from smarthost.network.stored_file import read_stored
 from smarthost.policy.attachments import AttachmentSettings
 
 _NONE: Mapping[int, HeldFile] = MappingProxyType({})
-_BLOCK = 57 * 4096  # octets of a content in memory that are encoded at a time; whole lines of base64
+_BLOCK = 57 * 2048  # octets of a content in memory that are encoded at a time; whole lines of base64
 
 
 class AttachmentSources:
@@ -61,12 +62,12 @@ class AttachmentSources:
             place = piece.attachment
             attachment, file = letter.attachments[place], held.get(place)
             if attachment.content is not None and file is None:
-                for block in _encoded(attachment.content):
-                    yield block
-                room -= len(attachment.content)
-                continue
+                source = _in_blocks(attachment.content)
+            elif file is not None:
+                source = read_cached(file)
+            else:
+                source = self.open(attachment, tenant, f"attachments[{place}]")
             lines = Radix64Lines()
-            source = self.open(attachment, tenant, f"attachments[{place}]") if file is None else read_cached(file)
             async with aclosing(source) as blocks:
                 async for each in blocks:
                     if isinstance(each, SourceFault):
@@ -109,7 +110,8 @@ async def _nothing(field: str, why: str) -> Pieces:
     yield SourceFault(field, why)
 
 
-def _encoded(content: bytes) -> list[bytes]:
-    """Give the base64 of a content that is in memory already."""
-    lines = Radix64Lines()
-    return [*(lines.feed(content[at : at + _BLOCK]) for at in range(0, len(content), _BLOCK)), lines.end()]
+async def _in_blocks(content: bytes) -> Pieces:
+    """Give a content that is in memory already; the loop has its turn after each block."""
+    for at in range(0, len(content), _BLOCK):
+        yield content[at : at + _BLOCK]
+        await asyncio.sleep(0)
