@@ -102,7 +102,9 @@ class Settler:
             return False
         for outcome in outcomes:
             reply = outcome.reply
-            if outcome.scope is not Scope.TRANSACTION or reply is None or not 400 <= reply.code < 500:
+            if outcome.action is not Action.DELAYED or outcome.scope is not Scope.TRANSACTION:
+                return False
+            if reply is None or not 400 <= reply.code < 500:
                 return False
         last = outcomes[-1]
         entry.due, entry.why, entry.hosts_tried = now, Why.NEXT_HOST, (last.host,)
