@@ -32,7 +32,8 @@ class Reason(NamedTuple):
 class Reasons:
     """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
 
-    `source_of` names the limit of the configuration that sets a key for a site; the assembly sets it.
+    `source_of` names the limit of the configuration that sets a key for a site, and `awaits_dns` says whether a queue's
+    look-up waits for its turn; the assembly sets them.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Reasons:
         self._scheduler, self._connector = scheduler, connector
         self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
+        self.awaits_dns: Callable[[str], bool] = lambda queue: False
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -89,6 +91,8 @@ class Reasons:
             return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due == NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
+        if entry.due <= now and self.awaits_dns(entry.queue):
+            return Reason(Why.DNS_BUSY, SENTENCES[Why.DNS_BUSY], max(entry.message.arrival.at, entry.due), None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)
@@ -99,6 +103,8 @@ class Reasons:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, self._which_rate(dispatcher, now), since, now + wait)
+        if dispatcher.ready.todo and dispatcher.opener.waits_for_place:
+            return Reason(Why.RELAY_BUSY, _with_rule(SENTENCES[Why.RELAY_BUSY], dispatcher), since, None)
         wait = dispatcher.ready.opening_cells.wait(now)
         if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
             rates = ", ".join(map(str, dispatcher.ready.limits.max_connection_rate))
