@@ -34,6 +34,8 @@ class Measures:
 
     def heard(self, event: Event) -> None:
         """Take an event of the feed: a measure begins or ends."""
+        if event.event is Kind.FAILED and event.reply != SUPPRESSED_ON_SEND:
+            self.refused.add(event.recipient)
         found = re.match(r"rule (.+?), (\w+)", event.reply)
         if event.event not in (Kind.SUSPENDED, Kind.SLOWED, Kind.SWITCHED, Kind.RESUMED) or not found:
             return
@@ -85,7 +87,6 @@ class Measures:
             self.withheld[person] = None
             return
         self._look_at_verdict(event)
-        self.refused.add(person)
         if self._plan.suppression.enabled and event.status in ("5.1.1", "5.1.2"):
             self.suppressed[person] = self._clock()
 

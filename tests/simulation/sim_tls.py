@@ -84,7 +84,7 @@ class Tls:
     def look_at_recipient(self, site: Site, address: str, wire: Wire, recipient: str) -> None:
         """See whether a recipient's domain allows this host, by its MTA-STS policy."""
         mode, pattern = self._plan.sts.get(recipient.rpartition("@")[2], ("none", ""))
-        if mode != "enforce":
+        if mode != "enforce" or site.name == self._plan.aside:
             return
         names = [name for name, addresses in self._plan.addresses.items() if address in addresses]
         if not any(name == pattern or f"*.{name.partition('.')[2]}" == pattern for name in names):

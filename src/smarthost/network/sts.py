@@ -80,7 +80,7 @@ class StsPolicies:
         announced = read_record((await self._resolver.records(f"_mta-sts.{domain}", "TXT")).texts)
         now = self._clock()
         holds = known.policy is not None and now < known.fetched + known.policy.max_age
-        if announced and now >= known.again:
+        if announced and (now >= known.again or domain in self._fetching):
             age = now - known.fetched
             is_stale = not holds or announced != known.id
             if is_stale or age >= min(REFRESH, known.policy.max_age / 2 if known.policy else 0.0):
