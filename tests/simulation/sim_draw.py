@@ -160,5 +160,3 @@ def _draw_users_limits(rng: Random, plan: Plan) -> None:
             number=len(plan.limits) + 1,
         )
     )
-
-

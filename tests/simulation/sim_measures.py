@@ -60,7 +60,9 @@ class Measures:
         """See whether each measure ends in its time."""
         for (site, action), (rule, since) in self.in_force.items():
             if self._clock() > since + rule.duration + LATE:
-                self._blame(f"{site} is still {action} by rule {rule.name}, {self._clock() - since:.0f} s after it began")
+                self._blame(
+                    f"{site} is still {action} by rule {rule.name}, {self._clock() - since:.0f} s after it began"
+                )
 
     def tried(self, message: int, arrived: float, recipient: str, site: str) -> None:
         """Take a recipient of a transaction that begins."""
@@ -69,7 +71,9 @@ class Measures:
         if rule is not None and now < since + rule.duration:
             self._blame(f"{site} is given mail, though rule {rule.name} suspends it")
         if now < self.hints.get((message, recipient), 0.0):
-            self._blame(f"{recipient} is tried {self.hints[message, recipient] - now:.1f} s before the time that was named")
+            self._blame(
+                f"{recipient} is tried {self.hints[message, recipient] - now:.1f} s before the time that was named"
+            )
         if arrived > self.suppressed.get(recipient, float("inf")):
             self._blame(f"{recipient} is on the suppression list, and is tried")
 
@@ -103,6 +107,6 @@ class Measures:
         if 400 <= event.code < 500 and not any(rule.action is Remedy.FAIL for rule in self._plan.rules):
             self._blame(f"{event.recipient} failed by {event.reply}, and no rule says so")
         first = rules[0] if rules else None
-        if event.code >= 500 and first is not None and first.action is Remedy.DEFER and not first.threshold:
-            if not first.match.site:
-                self._blame(f"{event.recipient} failed by {event.reply}, which rule {first.name} puts off")
+        is_put_off = first is not None and first.action is Remedy.DEFER and not (first.threshold or first.match.site)
+        if event.code >= 500 and is_put_off:
+            self._blame(f"{event.recipient} failed by {event.reply}, which a rule puts off")

@@ -47,9 +47,7 @@ def _patience_of_pool(plan: Plan) -> float:
     promised where that can happen.
     """
     sites = [site for name in plan.relayhosts for site in plan.sites if site.name == name]
-    safe = [
-        site for site in sites if _is_plain(site) and not _limits_of(plan, site) and _may_have_mail(plan, site)
-    ]
+    safe = [site for site in sites if _is_plain(site) and not _limits_of(plan, site) and _may_have_mail(plan, site)]
     if plan.token_outages or plan.rules:
         return 0.0
     free = {name for name, (_, _, quota) in zip(plan.relayhosts, plan.pool, strict=False) if not quota}

@@ -45,7 +45,9 @@ class Mail:
         line = b"..dots and words, " * 3 + b"\r\n.x\r\n"
         if self.script:
             field = "To: J\u00fcrg <x@home.example>\r\n" if self.script == "header" else ""
-            field += "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
+            field += (
+                "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
+            )
             header, line = f"{field}{header}", "..Gr\u00fc\u00dfe \u4f60\u597d\r\n.x\r\n".encode()
         return header.encode() + line * max(1, self.size // len(line))
 
@@ -84,8 +86,8 @@ class Plan:
     revocations: list[float] = field(default_factory=list)  # when all tokens are taken back
     rules: list[AutomationRule] = field(default_factory=list)
     aside: str = ""  # the site that mail is led to by rules that switch routes
-    suppression: SuppressionRules = SuppressionRules()
-    conversion: Conversions = Conversions()
+    suppression: SuppressionRules = field(default_factory=SuppressionRules)
+    conversion: Conversions = field(default_factory=Conversions)
 
 
 def draw(seed: int) -> Plan:

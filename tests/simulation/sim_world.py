@@ -199,5 +199,10 @@ class World:
             return Records(addresses=("10.99.0.1",), ttl=plan.ttl)
         if rdtype == "A" and name in plan.addresses:
             return Records(addresses=plan.addresses[name], ttl=plan.ttl)
-        known = name.removeprefix("mta-sts.") in plan.sts or name in plan.addresses or name in plan.exchangers or name == NULL
+        known = (
+            name.removeprefix("mta-sts.") in plan.sts
+            or name in plan.addresses
+            or name in plan.exchangers
+            or name == NULL
+        )
         return Records(fault=DnsFault.NO_RECORDS if known and name != GONE else DnsFault.NO_NAME)

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class Suspender:
     """What is suspended, and its effect. Nothing is asked of mail while nothing is suspended.
 
-    `dispatchers` gives those of all sites; `put_off` writes that an entry waits until a time; `withdraw` takes one out of
-    wherever it waits in memory; the assembly sets them, and `changed`, which is called when another set of users is
+    `dispatchers` gives those of all sites; `put_off` writes that an entry waits until a time; `withdraw` takes one out
+    of wherever it waits in memory; the assembly sets them, and `changed`, which is called when another set of users is
     suspended.
     """
 
