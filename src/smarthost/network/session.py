@@ -30,8 +30,9 @@ class Session:
 
     `tls` is as "TLSv1.3 TLS_AES_256_GCM_SHA384 verified=ca", "" in plain text, and `proof` how the peer was verified;
     `opened_at` is a Unix time and `opening` the seconds that opening took. `plain_because` says which handshake failed
-    before a session in plain text; `trial_fault` what an MTA-STS policy in mode testing would have refused. `is_named`
-    is false where nothing but DNS without proof says that this host is the right one, whatever its certificate proves.
+    before a session in plain text, `plain_fault` in a word; `trial_fault` what an MTA-STS policy in mode testing would
+    have refused. `is_named` is false where nothing but DNS without proof says that this host is the right one, whatever
+    its certificate proves.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Session:
         "opened_at",
         "opening",
         "plain_because",
+        "plain_fault",
         "proof",
         "tls",
         "transport",
@@ -66,6 +68,7 @@ class Session:
         self.tls = describe_tls(transport, proof)
         self.proof = proof if self.tls else Proof.NONE
         self.plain_because = self.trial_fault = ""
+        self.plain_fault: NetFault | None = None
         self.is_named = True
         self.opened_at = 0.0
         self.opening = 0.0
@@ -195,15 +198,17 @@ class _Opening:
         self._token = token
         tls = plan(self._policy, self._host)
         trial_fault = plain_because = ""
+        plain_fault: NetFault | None = None
         if self._policy.on_trial:
             opened = await self._run(TRIAL)
             if not (trial_fault := _trial_fault(opened)):
                 return opened
         opened = await self._run(tls)
-        if tls.retry_plain and (plain_because := _tls_fault(opened)):
+        if tls.retry_plain and isinstance(opened, OpenFault) and (plain_because := _tls_fault(opened)):
+            plain_fault = opened.fault
             opened = await self._run(PLAIN)
         if isinstance(opened, Session):
-            opened.trial_fault, opened.plain_because = trial_fault, plain_because
+            opened.trial_fault, opened.plain_because, opened.plain_fault = trial_fault, plain_because, plain_fault
         return opened
 
     async def _run(self, tls: TlsPlan) -> Session | OpenFault:
@@ -317,10 +322,9 @@ class _Opening:
         return self._policy.server_name or self._host.name.rstrip(".") or self._address
 
 
-def _tls_fault(opened: Session | OpenFault) -> str:
+def _tls_fault(opened: OpenFault) -> str:
     """Give the reason where TLS was what failed, by our own finding; else ""."""
-    is_ours = isinstance(opened, OpenFault) and opened.stage is Stage.STARTTLS and opened.fault is not None
-    return opened.reason if isinstance(opened, OpenFault) and is_ours else ""
+    return opened.reason if opened.stage is Stage.STARTTLS and opened.fault is not None else ""
 
 
 def _trial_fault(opened: Session | OpenFault) -> str:
