@@ -32,7 +32,8 @@ class Reason(NamedTuple):
 class Reasons:
     """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
 
-    `source_of` names the limit of the configuration that sets a key for a site; the assembly sets it.
+    `source_of` names the limit of the configuration that sets a key for a site, and `looking_up` says what is looked up
+    for an entry, as a sentence; the assembly sets both.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Reasons:
         self._scheduler, self._connector = scheduler, connector
         self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
+        self.looking_up: Callable[[Entry], str] = lambda entry: ""
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -89,6 +91,8 @@ class Reasons:
             return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due == NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
+        if dispatcher is None and entry.due <= now and (text := self.looking_up(entry)):
+            return Reason(entry.why, _with_last(f"{SENTENCES[entry.why]} {text}", entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)

@@ -13,6 +13,7 @@ from smarthost.mail.entry import Why
 from smarthost.mail.outcome import Action
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, StsMode, TlsLevel
 from smarthost.network.dns import Dnssec, Resolver
+from smarthost.policy.security import decide
 from smarthost.wire.sts_policy import StsPolicy
 
 ZONE = """
@@ -314,6 +315,25 @@ async def test_mail_waits_where_mta_sts_lists_none_of_the_hosts(server: DnsServe
     assert "MTA-STS policy of example" in nothing.reason and "mail1.example" in nothing.reason
 
 
+async def test_a_policy_that_is_in_the_way_may_be_the_one_of_before(server: DnsServer, clock: Clock) -> None:
+    """Where the policy that is kept lists none of the hosts, the new one that is being fetched is waited for."""
+    policies = Policies({"example": StsPolicy(StsMode.ENFORCE, ("*.elsewhere.example",), 1000)})
+    policies.renewals["example"] = StsPolicy(StsMode.ENFORCE, ("*.example",), 1000)
+    sites = Sites(Resolver([server.address], clock, lambda *_: None), ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    site = await found(sites, BY_STS, "example")
+    assert site.sts is StsMode.ENFORCE and {host.name for host in site.hosts} >= {"mail1.example"}
+
+
+async def test_a_policy_that_is_not_to_be_had_is_told(server: DnsServer, clock: Clock) -> None:
+    """The mail goes as without one, and what holds at its hosts says why that is not known."""
+    policies = Policies({})
+    policies.faults["example"] = "mta-sts.example did not answer in time"
+    sites = Sites(Resolver([server.address], clock, lambda *_: None), ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    site = await found(sites, BY_STS, "example")
+    assert "example announces an MTA-STS policy" in decide(site, site.hosts[0]).sentence
+    assert "did not answer in time" in decide(site, site.hosts[0]).sentence
+
+
 async def test_what_dnssec_proves_is_kept_with_the_host(server: DnsServer, clock: Clock) -> None:
     """A host is secure when its MX record and its addresses are; sites with other demands have other names."""
     server.is_validating = True
@@ -340,6 +360,7 @@ class Policies:
     def __init__(self, policies: dict[str, StsPolicy]) -> None:
         """Take the policies by their domain."""
         self.policies, self.asked = policies, list[str]()
+        self.renewals, self.faults = dict[str, StsPolicy](), dict[str, str]()
 
     soon = math.inf
 
@@ -347,10 +368,18 @@ class Policies:
         """Give when a failed fetch is repeated."""
         return self.soon
 
+    def fault(self, domain: str) -> str:
+        """Say why a policy is not known."""
+        return self.faults.get(domain, "")
+
     async def of(self, domain: str) -> StsPolicy | None:
         """Give a domain's policy."""
         self.asked.append(domain)
         return self.policies.get(domain)
+
+    async def renewed(self, domain: str) -> StsPolicy | None:
+        """Give a domain's policy once a fetch that runs is over."""
+        return self.renewals.get(domain, self.policies.get(domain))
 
 
 async def test_a_policy_that_could_not_be_fetched_is_looked_for_soon(server: DnsServer, clock: Clock) -> None:

@@ -15,7 +15,7 @@ from smarthost.mail.outcome import Action, Stage
 from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, StsMode, TlsLevel
 from smarthost.network.dns import Addresses, DnsFault, Resolver
-from smarthost.network.sts import StsPolicies
+from smarthost.network.sts import PATIENCE, StsPolicies
 from smarthost.policy.classify import NetFault, classify_fault
 from smarthost.policy.hosts import order_addresses, order_mx
 
@@ -43,6 +43,7 @@ class _Found(msgspec.Struct, frozen=True):
     hosts: tuple[Host, ...]
     expires: float
     sts: StsMode = StsMode.NONE
+    sts_fault: str = ""
 
 
 class _Nothing(msgspec.Struct, frozen=True):
@@ -101,13 +102,20 @@ class Sites:
             why = Why.TLS_POLICY if fault is NetFault.STS_MISMATCH else Why.UNRESOLVED
             return Unresolved(verdict.action, verdict.status, found.reason, why)
         name = name_by_hosts(found.hosts) + _demand(route, found) if of_domain else _name_by_hops(route)
-        sts_domain = domain if found.sts is not StsMode.NONE else ""
-        site = Site(f"{route.name}/{name}", found.hosts, route, found.expires, found.sts, sts_domain)
+        sts_domain = domain if found.sts is not StsMode.NONE or found.sts_fault else ""
+        name = f"{route.name}/{name}"
+        site = Site(name, found.hosts, route, found.expires, found.sts, sts_domain, found.sts_fault)
         self._known.pop(place, None)
         while len(self._known) >= MAX_SITES:
             del self._known[next(iter(self._known))]
         self._known[place] = site
         return site
+
+    def looking_up(self, domain: str) -> str:
+        """Say what mail for a domain waits for while its site is being found, as a sentence."""
+        if self._sts is not None and self._sts.is_fetching(domain):
+            return f"The MTA-STS policy of {domain} is being fetched; it waits {PATIENCE:.0f} s for that at most."
+        return "Its site is being looked up in DNS."
 
     def clear(self) -> None:
         """Forget every site, as after a reload."""
@@ -149,8 +157,11 @@ class Sites:
             return found
         # What is announced and was not to be had is asked for again soon, and not when DNS next changes.
         found = msgspec.structs.replace(found, expires=min(found.expires, self._sts.again(domain)))
+        if policy is not None and policy.mode is StsMode.ENFORCE and not any(policy.lists(h.name) for h in found.hosts):
+            # The domain may have changed its policy with its hosts, and the new one is on its way.
+            policy = await self._sts.renewed(domain)
         if policy is None or policy.mode is StsMode.NONE:
-            return found
+            return msgspec.structs.replace(found, sts_fault=self._sts.fault(domain))
         listed = tuple(host for host in found.hosts if policy.lists(host.name))
         others = ", ".join(host.name for host in found.hosts if host not in listed)
         if policy.mode is StsMode.TESTING:

@@ -124,7 +124,8 @@ class Site(msgspec.Struct, frozen=True):
 
     `name` is shared by all queues whose hosts are the same set, so that they share limits; `hosts` are in order of
     trial; `expires` is the Unix time until which the finding may be used. `sts` is what the MTA-STS policy of
-    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list.
+    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list. `sts_fault` says
+    why a policy that is announced is not known.
     """
 
     name: str
@@ -133,3 +134,4 @@ class Site(msgspec.Struct, frozen=True):
     expires: float
     sts: StsMode = StsMode.NONE
     sts_domain: str = ""
+    sts_fault: str = ""

@@ -139,6 +139,8 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
     on_trial = site.sts is StsMode.TESTING and level is not TlsLevel.VERIFY
     if site.sts is StsMode.TESTING:
         sentence += f"; the MTA-STS policy of {site.sts_domain} is in mode testing"
+    elif site.sts_fault:
+        sentence += f"; {site.sts_domain} announces an MTA-STS policy that is not known: {site.sts_fault}"
     return TlsPolicy(level, TlsSource.ROUTE, sentence, on_trial=on_trial)
 
 
