@@ -346,12 +346,41 @@ async def test_what_dnssec_proves_is_kept_with_the_host(server: DnsServer, clock
     assert secure == {"mail1.example": True, "mail2.example": True, "backup.example": False}
     assert not any(host.secure for host in (await found(sites, dane, "hosted.example")).hosts)
     [host] = (await found(sites, dane, "proved.example")).hosts
-    assert (host.name, host.secure, host.alias_of) == ("also.example", True, "mail1.example")
+    assert (host.name, host.secure) == ("also.example", True)
+    assert host.tlsa_names == ("mail1.example", "also.example") and host.next_hops == ("proved.example",)
     [host] = (await found(sites, dane, "implicit.example")).hosts
-    assert host.secure
+    assert host.secure and (host.tlsa_names, host.next_hops) == (("implicit.example",), ())
     names = [(await found(sites, dane, name)).name for name in ("twin.example", "hosted.example", "example")]
     assert names[:2] == ["direct/mail1.example,mail2.example+dane", "direct/mail1.example,mail2.example"]
     assert names[2].endswith("+partly-dane")
+
+
+async def test_an_alias_that_leads_out_of_the_signed_zone_may_have_tlsa_records(
+    server: DnsServer, clock: Clock
+) -> None:
+    """They are looked for at its own name alone (RFC 7672 2.2.2); where the MX record is not proved, nowhere."""
+    server.is_validating = True
+    server.load(
+        f"""{ZONE}
+        alias-domain.example. 60 IN CNAME out.example.
+        out.example. 60 IN MX 1 out-mx.example.
+        out-mx.example. 60 IN CNAME cloud.test.
+        cloud.test. 60 IN A 192.0.2.9
+        unsigned.test. 60 IN MX 1 out-mx.example."""
+    )
+    server.insecure |= {"out-mx.example.", "unsigned.test."}
+    sites = Sites(
+        Resolver([server.address], clock, lambda *_: None, dnssec=Dnssec.AUTO), ["relay.example"], Random(7), clock
+    )
+    dane = Route("direct", Deliver.MX, tls=TlsLevel.DANE)
+    site = await found(sites, dane, "out.example")
+    [host] = site.hosts
+    assert (host.secure, host.tlsa_names, host.next_hops) == (False, ("out-mx.example",), ("out.example",))
+    assert site.name.endswith("+dane")
+    [host] = (await found(sites, dane, "alias-domain.example")).hosts
+    assert host.next_hops == ("alias-domain.example", "out.example")
+    [host] = (await found(sites, dane, "unsigned.test")).hosts
+    assert (host.tlsa_names, host.next_hops) == ((), ())
 
 
 class Policies:

@@ -185,7 +185,7 @@ async def test_a_named_next_hop_without_records_is_verified(way: Way) -> None:
 
 async def test_the_name_behind_an_alias_comes_first(way: Way, zone: DnsServer) -> None:
     """Records are looked for at the end of the aliases, then at the host's own name (RFC 7672 2.2.2)."""
-    host = Host("mx.example", ("127.0.0.1",), 25, secure=True, alias_of="real.example")
+    host = Host("mx.example", ("127.0.0.1",), 25, secure=True, tlsa_names=("real.example", "mx.example"))
     site = Site("mx/mx.example", (host,), Route("mx", Deliver.MX, tls=TlsLevel.DANE), 9e9)
     record = f"IN TLSA 3 1 1 {'ab' * 32}"
     zone.load(f"_25._tcp.mx.example. 300 {record}")

@@ -36,7 +36,8 @@ class Way:
 
     def site(self, peer: SmtpPeer, level: TlsLevel, sts: StsMode = StsMode.NONE, *, secure: bool = True) -> Site:
         """Make a site of one host, which is the peer."""
-        host = Host("mx.example", ("127.0.0.1",), peer.port, secure=secure)
+        names = ("mx.example",) if secure else ()
+        host = Host("mx.example", ("127.0.0.1",), peer.port, secure=secure, tlsa_names=names)
         return Site("mx/mx.example", (host,), Route("mx", Deliver.MX, tls=level), 9e9, sts, "to.example")
 
     async def policy(self, site: Site) -> TlsPolicy:

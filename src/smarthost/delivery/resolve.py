@@ -194,14 +194,16 @@ class Sites:
             return _Nothing(ordered, f"{name} takes no mail: null MX (RFC 7505)")
         if isinstance(ordered, NetFault):
             return _Nothing(ordered, f"the best mail host of {name} is this host itself: mail loop")
-        return await self._find_hosts(ordered[:MAX_HOSTS], answer.expires, proved=answer.secure)
+        next_hops = tuple(dict.fromkeys((name.rstrip(".").lower(), answer.name))) if answer.secure else ()
+        return await self._find_hosts(ordered[:MAX_HOSTS], answer.expires, next_hops, proved=answer.secure)
 
     async def _find_hosts(
-        self, names: Sequence[tuple[int, str]], expires: float, *, proved: bool = True
+        self, names: Sequence[tuple[int, str]], expires: float, next_hops: tuple[str, ...] = (), *, proved: bool = True
     ) -> _Found | _Nothing:
         """Look up the addresses of hosts, all at once; hosts without any are left out.
 
-        `proved` says that the names cannot have been forged: DNSSEC proves them, or they are given.
+        `proved` says that the names cannot have been forged: DNSSEC proves them, or they are given. `next_hops` are
+        those whose MX records gave them, where they are proved.
         """
         answers: list[Addresses | DnsFault] = await asyncio.gather(
             *(self._resolver.addresses(name) for _, name in names)
@@ -213,14 +215,28 @@ class Sites:
                 continue
             expires = min(expires, answer.expires)
             addresses, secure = order_addresses(answer.v4, answer.v6), proved and answer.secure
-            alias_of = answer.name if answer.name != name.rstrip(".").lower() and secure else ""
-            hosts.append(Host(name, addresses, SMTP_PORT, preference=preference, secure=secure, alias_of=alias_of))
+            tlsa_names = _tlsa_names(name, answer) if proved else ()
+            hosts.append(
+                Host(name, addresses, SMTP_PORT, False, preference, secure, tlsa_names, next_hops if tlsa_names else ())
+            )
         if hosts:
             return _Found(tuple(hosts), expires)
         if DnsFault.TEMPORARY in answers:
             return _nothing(names[answers.index(DnsFault.TEMPORARY)][1], DnsFault.TEMPORARY)
         # That a mail host does not exist is not to say that the domain does not.
         return _Nothing(NetFault.NO_ADDRESS, f"no address in DNS for {', '.join(name for _, name in names[:3])}")
+
+
+def _tlsa_names(name: str, found: Addresses) -> tuple[str, ...]:
+    """Give the names at which a host's TLSA records are looked for, in their order (RFC 7672 2.2.2).
+
+    Behind a proved alias that is its target, then its own. Where the alias leads out of what DNSSEC proves, its own
+    name may still be in a signed zone; a name without an alias whose addresses are not proved is in none.
+    """
+    own = name.rstrip(".").lower()
+    if found.name == own:
+        return (own,) if found.secure else ()
+    return (found.name, own) if found.secure else (own,)
 
 
 def _known_addresses(host: str) -> tuple[str, ...]:
@@ -260,6 +276,6 @@ def _demand(route: Route, found: _Found) -> str:
     """Set sites apart by what is demanded of them: a session that proved less must not carry what needs more."""
     if found.sts is StsMode.ENFORCE:
         return "+sts"
-    if route.tls is TlsLevel.DANE and any(host.secure for host in found.hosts):
-        return "+dane" if all(host.secure for host in found.hosts) else "+partly-dane"
+    if route.tls is TlsLevel.DANE and any(host.tlsa_names for host in found.hosts):
+        return "+dane" if all(host.tlsa_names for host in found.hosts) else "+partly-dane"
     return ""

@@ -7,7 +7,7 @@ import msgspec
 
 from smarthost.delivery.pauses import Pauses
 from smarthost.mail.outcome import Stage
-from smarthost.mail.route import Host, Site, TlsLevel
+from smarthost.mail.route import Deliver, Host, Site, TlsLevel
 from smarthost.network.dns import Resolver
 from smarthost.network.session import OpenFault, Session
 from smarthost.policy.classify import NetFault
@@ -33,8 +33,11 @@ class TlsPolicies:
         self._trials: Pauses[str] = Pauses()
         self._stalls: Pauses[int] = Pauses()
 
-    async def of(self, site: Site, host: Host) -> TlsPolicy | OpenFault:
+    async def of(self, site: Site, host: Host, domain: str = "") -> TlsPolicy | OpenFault:
         """Give the policy for a host of a site; a fault where DNS does not say whether it has TLSA records.
+
+        `domain` is that of the mail for which a session is opened: of the domains that share a site by MX, the one for
+        which a certificate may be, too.
 
         Such a host must not be used: who can suppress the answer could put a server of his own in its place (RFC 7672
         2.1.3).
@@ -47,6 +50,9 @@ class TlsPolicies:
                 return OpenFault(Stage.CONNECT, NetFault.DNS_FAILURE, None, reason)
             dane = found
         policy = decide(site, host, dane)
+        if policy.tlsa and host.next_hops:
+            is_other = site.route.deliver is Deliver.MX and domain and domain not in host.next_hops
+            policy = msgspec.structs.replace(policy, next_hops=(domain,) if is_other else host.next_hops)
         if policy.source is not TlsSource.ROUTE:
             return policy
         now, place = self._clock(), _place(site, host)
@@ -93,12 +99,12 @@ class TlsPolicies:
         return STALLED
 
     async def _find_tlsa(self, host: Host) -> TlsaFinding | None:
-        """Look for a host's TLSA records, at the name behind an alias first (RFC 7672 2.2.2); None when DNS fails."""
+        """Look for a host's TLSA records at each name that may have some (RFC 7672 2.2.2); None when DNS fails."""
         if not self._resolver.believes_ad:
             return TlsaFinding(host.name, nothing="the resolver is not one whose DNSSEC validation is believed")
-        if not host.secure:
+        if not host.tlsa_names:
             return TlsaFinding(host.name, nothing=f"DNSSEC does not prove the mail host {host.name} and its addresses")
-        for name in filter(None, (host.alias_of, host.name.rstrip("."))):
+        for name in host.tlsa_names:
             place = f"_{host.port}._tcp.{name}"
             answer = await self._resolver.tlsa(place)
             if answer is None:

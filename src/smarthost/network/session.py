@@ -32,7 +32,7 @@ class Session:
     `opened_at` is a Unix time and `opening` the seconds that opening took. `plain_because` says which handshake failed
     before a session in plain text, `plain_fault` in a word; `trial_fault` what an MTA-STS policy in mode testing would
     have refused. `is_named` is false where nothing but DNS without proof says that this host is the right one, whatever
-    its certificate proves.
+    its certificate proves. Where `only_for` has names, the certificate is for these domains and not for the host.
     """
 
     __slots__ = (
@@ -42,6 +42,7 @@ class Session:
         "extensions",
         "host",
         "is_named",
+        "only_for",
         "opened_at",
         "opening",
         "plain_because",
@@ -70,6 +71,7 @@ class Session:
         self.plain_because = self.trial_fault = ""
         self.plain_fault: NetFault | None = None
         self.is_named = True
+        self.only_for: tuple[str, ...] = ()
         self.opened_at = 0.0
         self.opening = 0.0
         self.carried = 0
@@ -189,6 +191,7 @@ class _Opening:
         self._stage = Stage.CONNECT
         self._extensions = Extensions()
         self._token = ""
+        self._only_for: tuple[str, ...] = ()
 
     async def open(self, token: str = "") -> Session | OpenFault:
         """Open it as the policy wants; with `may` a second time, in plain text, after a failed handshake.
@@ -209,6 +212,7 @@ class _Opening:
             opened = await self._run(PLAIN)
         if isinstance(opened, Session):
             opened.trial_fault, opened.plain_because, opened.plain_fault = trial_fault, plain_because, plain_fault
+            opened.only_for = self._only_for
         return opened
 
     async def _run(self, tls: TlsPlan) -> Session | OpenFault:
@@ -296,14 +300,16 @@ class _Opening:
 
     def _check_tlsa(self, client: aiosmtplib.SMTP) -> None:
         """Demand that a TLSA record vouches for the peer, where the policy has some; before anything secret is said."""
-        records = self._policy.tlsa
+        records, next_hops = self._policy.tlsa, self._policy.next_hops
         if not records:
             return
         self._stage = Stage.STARTTLS
         assert client.transport is not None
-        names = dict.fromkeys((self._tls_name(), self._host.name.rstrip(".")))
-        wrong = self._contexts.check_tlsa(shown_chain(client.transport), records, tuple(names), self._clock())
-        if wrong:
+        chain, now, name = shown_chain(client.transport), self._clock(), self._tls_name()
+        wrong = self._contexts.check_tlsa(chain, records, (name,), now)
+        if wrong and next_hops and not self._contexts.check_tlsa(chain, records, next_hops, now):
+            self._only_for = next_hops
+        elif wrong:
             raise Refusal(fault_at(self._stage, NetFault.CERTIFICATE, f"DANE does not verify the host: {wrong}"))
 
     async def _log_in(self, client: aiosmtplib.SMTP, credentials: Credentials) -> None:
