@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smarthost.automation_presets import automation_rules, read_presets
-from smarthost.config import Config, ConfigError, DkimKey, Login, Mechanism, TlsFiles, load
+from smarthost.config import Config, ConfigError, DeliverySettings, DkimKey, Login, Mechanism, TlsFiles, load
 from smarthost.mail.envelope import Priority, Recipient
 from smarthost.mail.outcome import Stage
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, Source, TlsLevel
@@ -180,6 +180,9 @@ EVERY_KEY = """
     report_lifetime = "12h"
     delay_warning = []
 
+    [delivery]
+    max_connections = 300
+
     [conversion]
     eight_bit = "fail"
     smtputf8 = "fail"
@@ -256,6 +259,7 @@ def test_every_key_of_the_contract_is_read(tmp_path: Path) -> None:
     assert automation_rules(config) == config.automation
     assert config.retry == Retry((60.0, 120.0), True, 86400.0, 43200.0, ())
     assert config.conversion == Conversions(Conversion.FAIL, Conversion.FAIL)
+    assert config.delivery == DeliverySettings(300)
     assert config.suppression == SuppressionRules(
         True, SuppressionScope.USER, SuppressionPoint.SEND, 10 * 86400.0, 5, ("5.7.1", "5.2")
     )

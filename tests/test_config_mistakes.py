@@ -399,6 +399,14 @@ def test_mistakes_in_the_suppression_list(tmp_path: Path) -> None:
     ]
 
 
+def test_mistakes_in_delivery(tmp_path: Path) -> None:
+    """Each key of [delivery] says what is allowed."""
+    assert mistakes(tmp_path, "[delivery]\nmax_connections = 0\nmax_connection = 1\n") == [
+        "smarthost.toml:2: delivery.max_connections: is 0, but must be a whole number of 1 or more",
+        "smarthost.toml:3: delivery.max_connection: is not known; did you mean 'max_connections'?",
+    ]
+
+
 def test_mistakes_in_conversion(tmp_path: Path) -> None:
     """Each key of [conversion] says what is allowed."""
     assert mistakes(tmp_path, "[conversion]\neight_bit = true\nsmtputf8 = 'drop'\nutf8 = 'fail'\n") == [

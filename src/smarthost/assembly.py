@@ -1,9 +1,8 @@
 """Joins the parts of the relay from a configuration; the only place where they all meet."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import msgspec
@@ -11,54 +10,59 @@ import msgspec
 from smarthost.automation_presets import automation_rules
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
-from smarthost.crypto.tls import ServerTls, TlsContexts, certificate_expiry, ensure_self_signed
+from smarthost.crypto.tls import TlsContexts, certificate_expiry
 from smarthost.delivery import settle
 from smarthost.delivery.adapt import Adapter
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.hall import Hall
+from smarthost.delivery.places import Places
 from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
-from smarthost.delivery.reporting import Reporter, ReportTerms
+from smarthost.delivery.reporting import Reporter
 from smarthost.delivery.resolve import Sites
 from smarthost.delivery.suspending import Suspender
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Terms, Transfer
+from smarthost.from_config import (
+    hello_name,
+    make_keyring,
+    make_report_terms,
+    make_rules,
+    make_sts,
+    make_terms,
+    make_tls,
+)
 from smarthost.logins import Logins
-from smarthost.mail.address import to_literal
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.message import MessageIds
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, Route, Site, TlsLevel
+from smarthost.mail.route import Deliver, Site
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import Ask, ask
+from smarthost.network.dns_turns import Questions
 from smarthost.network.peer_certificate import shown_certificate
 from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
-from smarthost.network.sts import StsPolicies
-from smarthost.policy.admission import Tls
+from smarthost.open_files import connections_within
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.limits import LimitTable, OnLimit
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.restraints import Restraints
-from smarthost.policy.rewriting import Rewriter
 from smarthost.policy.suppression import SUPPRESSED
 from smarthost.queue.bookkeeper import Bookkeeper
 from smarthost.queue.contents import Contents
-from smarthost.queue.edit import EditRules
 from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
-from smarthost.queue.rules import Rules
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import Key
 from smarthost.reasons import Reasons
 from smarthost.reception import credentials as reception_logins
-from smarthost.reception import terms as reception_terms
 from smarthost.reception.accept import Door
 from smarthost.reception.door_limits import DoorLimits
 from smarthost.reception.parts import Parts
@@ -116,15 +120,7 @@ class Relay:
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
-        dnssec = config.dns.dnssec
-        self.resolver = Resolver(config.dns.servers, clock, counters.observe_dns, dnssec=dnssec, ask=outside.ask)
-        self.contexts = TlsContexts()
-        self.sts = make_sts(config, self.resolver, self.contexts, clock)
-        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
-        self.tls_policies = TlsPolicies(self.resolver, clock)
-        self.logins = Logins(config, self.contexts, clock, self.rng)
-        self.timeouts = Timeouts()
-        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
+        self._build_outward(outside)
         self.limits = LimitTable(config.limits)
         self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
@@ -134,6 +130,7 @@ class Relay:
         self.round = Round(loop)
         self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
         self.gates.follow(self.rules.restraints)
+        self.places = Places(connections_within(config.delivery.max_connections), loop)
         self.hall = self._make_hall()
         self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
@@ -145,9 +142,23 @@ class Relay:
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
+    def _build_outward(self, outside: Outside) -> None:
+        """Build what asks name servers and opens sessions."""
+        config, clock, dnssec = self.config, self.clock, self.config.dns.dnssec
+        observe = self.counters.observe_dns
+        self.questions = Questions(outside.ask)
+        self.resolver = Resolver(config.dns.servers, clock, observe, dnssec=dnssec, ask=self.questions.ask)
+        self.contexts = TlsContexts()
+        self.sts = make_sts(config, self.resolver, self.contexts, clock)
+        self.sites = Sites(self.resolver, (config.hostname,), self.rng, clock, self.sts)
+        self.tls_policies = TlsPolicies(self.resolver, clock)
+        self.logins = Logins(config, self.contexts, clock, self.rng)
+        self.timeouts = Timeouts()
+        self.connector = Connector(self.settings_for, self.contexts, clock, self.rng, self.timeouts, self.tls_policies)
+
     def _make_hall(self) -> Hall:
         parts = (self.scheduler, self.spool, self.settler, self.remedies, self.connector)
-        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates)
+        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates, self.places)
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
@@ -160,6 +171,7 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.reasons.source_of, self.reasons.looking_up = self._limit_source, self.promoter.looking_up
+        self.reasons.awaits_dns = lambda queue: self.questions.waiting > 0 and self.promoter.looks_up(queue)
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
@@ -193,6 +205,7 @@ class Relay:
         self.settler.retry = self.operator.retry = config.retry
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
+        self.places.most = connections_within(config.delivery.max_connections)
         self.adapter.follow(config.conversion)
         self.promoter.rules = self.rules
         self.promoter.forget()
@@ -332,64 +345,3 @@ class Relay:
             for dispatcher in self.promoter.dispatchers_of(queue):
                 dispatcher.ready.window.until = 0.0
             self.scheduler.unblock(queue)
-
-
-def make_rules(config: Config, keyring: Keyring) -> Rules:
-    """Give what intake follows."""
-    edit = EditRules(
-        hostname=config.hostname,
-        default_domain=config.default_domain,
-        submission=config.submission,
-        rewriter=Rewriter(config.rewrites),
-        users={user.name: user for user in config.users},
-    )
-    routing = config.routes()
-    report = _report_route(config, routing.routes)
-    return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits))
-
-
-def _report_route(config: Config, routes: Mapping[str, Route]) -> Route | None:
-    return routes.get(config.report.route) if config.report.route else None
-
-
-def make_keyring(config: Config) -> Keyring:
-    """Read the DKIM keys; raises KeyUnreadable."""
-    return Keyring([(key.domain, key.selector, key.key) for key in config.dkim])
-
-
-def make_tls(config: Config, clock: Callable[[], float]) -> ServerTls | None:
-    """Read what the listeners show, or make a self-signed certificate; None when no listener uses TLS."""
-    if all(listener.tls is Tls.NONE for listener in config.listeners):
-        return None
-    certificate, key = config.tls.certificate, config.tls.key
-    if certificate is None or key is None:
-        certificate, key = ensure_self_signed(Path(config.data_directory) / "tls", config.hostname, clock())
-    return ServerTls(certificate, key)
-
-
-def make_sts(config: Config, resolver: Resolver, contexts: TlsContexts, clock: Callable[[], float]) -> StsPolicies:
-    """Give where the MTA-STS policies of domains come from; they are kept in the data directory."""
-    folder = Path(config.data_directory) / "mta-sts"
-    return StsPolicies(resolver, folder, lambda: contexts.for_level(TlsLevel.VERIFY), clock)
-
-
-def make_terms(config: Config) -> reception_terms.Terms:
-    """Give what sessions follow."""
-    return reception_terms.Terms(config.hostname, config.default_domain, config.submission)
-
-
-def make_report_terms(config: Config) -> ReportTerms:
-    """Give how reports are written."""
-    report = config.report
-    return ReportTerms(
-        config.hostname,
-        config.postmaster,
-        report.reverse_path,
-        report.max_returned_size,
-        config.submission.hide_client,
-    )
-
-
-def hello_name(config: Config) -> str:
-    """Give our name in EHLO: an address literal when the hostname is none (RFC 5321 4.1.4)."""
-    return config.hostname if "." in config.hostname else to_literal("127.0.0.1")

@@ -8,6 +8,7 @@ import msgspec
 
 from smarthost.config_automation import read_automation
 from smarthost.config_conversion import read_conversion
+from smarthost.config_delivery import read_delivery
 from smarthost.config_limits import read_limits
 from smarthost.config_read import Findings, Table, read_bool, read_path, read_positive_duration, show
 from smarthost.config_routes import read_routing
@@ -29,6 +30,7 @@ from smarthost.config_sections import (
 from smarthost.config_source import ConfigError, Problem, read_source
 from smarthost.config_suppression import read_suppression
 from smarthost.config_types import (
+    DeliverySettings,
     DkimKey,
     Dns,
     Dnssec,
@@ -54,6 +56,7 @@ from smarthost.report.maillog import LogFormat, LogLevel
 __all__ = [
     "Config",
     "ConfigError",
+    "DeliverySettings",
     "DkimKey",
     "Dns",
     "Dnssec",
@@ -100,6 +103,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     report: ReportSettings = ReportSettings()
     suppression: SuppressionRules = SuppressionRules()
     conversion: Conversions = Conversions()
+    delivery: DeliverySettings = DeliverySettings()
     history_keep: float = 7 * 86400.0
     dns: Dns = Dns()
     http_address: str = HTTP_ADDRESS
@@ -155,6 +159,7 @@ def load(
         report=read_report(top.table("report"), names),
         suppression=read_suppression(top.table("suppression")),
         conversion=read_conversion(top.table("conversion")),
+        delivery=read_delivery(top.table("delivery")),
         history_keep=read_history(top.table("history")),
         dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),
         http_address=read_http(top.table("http")),

@@ -59,6 +59,12 @@ class ReportSettings(msgspec.Struct, frozen=True):
     max_returned_size: int = 1024 * 1024
 
 
+class DeliverySettings(msgspec.Struct, frozen=True):
+    """What holds for all sites together: the connections that they may have, those that are being opened included."""
+
+    max_connections: int = 10_000
+
+
 class Dns(msgspec.Struct, frozen=True):
     """Which resolvers are asked, as "IP" or "IP:port"; none means the system's."""
 

@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 
-from smarthost.assembly import Relay, hello_name, make_keyring, make_rules, make_sts
+from smarthost.assembly import Relay
 from smarthost.config import Config
 from smarthost.control_verbs import Question, Refusal, Row
 from smarthost.crypto.tls import TlsContexts
@@ -14,6 +14,7 @@ from smarthost.delivery.resolve import Sites, Unresolved
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.explain_author import AUTHENTICATED_FOR, PRIVATE, Sending, explain_author
 from smarthost.explain_site import explain_hosts, explain_limits, explain_restraints, explain_state, explain_upstreams
+from smarthost.from_config import hello_name, make_keyring, make_rules, make_sts
 from smarthost.mail.address import domain_of, split_mailbox, to_a_label
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope, Recipient

@@ -32,8 +32,8 @@ class Reason(NamedTuple):
 class Reasons:
     """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
 
-    `source_of` names the limit of the configuration that sets a key for a site, and `looking_up` says what is looked up
-    for an entry, as a sentence; the assembly sets both.
+    `source_of` names the limit of the configuration that sets a key for a site, `awaits_dns` says whether a queue's
+    look-up waits for its turn, and `looking_up` what is looked up for an entry, as a sentence; the assembly sets them.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Reasons:
         self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
         self.looking_up: Callable[[Entry], str] = lambda entry: ""
+        self.awaits_dns: Callable[[str], bool] = lambda queue: False
 
     def why(self, entry: Entry) -> Why:
         """Give the word alone."""
@@ -91,6 +92,8 @@ class Reasons:
             return Reason(Why.RATE_LIMITED, text, since, until, gate.restraint.label)
         if entry.due == NEVER:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
+        if entry.due <= now and self.awaits_dns(entry.queue):
+            return Reason(Why.DNS_BUSY, SENTENCES[Why.DNS_BUSY], max(entry.message.arrival.at, entry.due), None)
         if dispatcher is None and entry.due <= now and (text := self.looking_up(entry)):
             return Reason(entry.why, _with_last(f"{SENTENCES[entry.why]} {text}", entry), None, None)
         if entry.due > now or dispatcher is None:
@@ -103,6 +106,8 @@ class Reasons:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, self._which_rate(dispatcher, now), since, now + wait)
+        if dispatcher.ready.todo and dispatcher.opener.waits_for_place:
+            return Reason(Why.RELAY_BUSY, _with_rule(SENTENCES[Why.RELAY_BUSY], dispatcher), since, None)
         wait = dispatcher.ready.opening_cells.wait(now)
         if dispatcher.ready.todo and wait > 0.0 and not dispatcher.transfers and not dispatcher.opening:
             rates = ", ".join(map(str, dispatcher.ready.limits.max_connection_rate))

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from smarthost import __version__
-from smarthost.assembly import Relay, make_keyring
+from smarthost.assembly import Relay
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
 from smarthost.control_socket import ControlBusy
@@ -22,6 +22,7 @@ from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.crypto.tls import TlsFault
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
+from smarthost.from_config import make_keyring
 from smarthost.mail.message import format_id
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
@@ -251,7 +252,7 @@ class Server:
         now = self._clock()
         arrivals = {"active": await self.spool.oldest(), "parked": await self.spool.oldest(parked=True)}
         connections: dict[tuple[str, str], int] = {}
-        dispatchers = self.relay.dispatchers
+        dispatchers, places, questions = self.relay.dispatchers, self.relay.places, self.relay.questions
         for name, dispatcher in dispatchers.items():
             connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
             connections[name, "idle"] = dispatcher.idle_sessions
@@ -265,6 +266,9 @@ class Server:
                 name: int(max(each.ready.window.until, each.ready.suspended_until) > now)
                 for name, each in dispatchers.items()
             },
+            delivery_connections={"taken": places.taken, "allowed": places.most},
+            delivery_sites_waiting=places.waiting,
+            dns_questions={"running": questions.running, "waiting": questions.waiting},
             disk_free_ratio=self.spool.free_space().ratio,
         )
 

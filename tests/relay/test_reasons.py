@@ -13,7 +13,7 @@ import pytest
 from dns_server import dns_server
 from relay_house import SLOW, House
 
-from smarthost.config_types import Dns, Login
+from smarthost.config_types import DeliverySettings, Dns, Login
 from smarthost.control_verbs import Question, Suspend
 from smarthost.mail.entry import PARKED, Why
 from smarthost.mail.event import Kind
@@ -241,6 +241,39 @@ async def test_busy_waits_for_a_connection(house: House) -> None:
     assert row["until"] is None and "connections" in row["text"]
     explained = await house.server.operations.explain(Question("250-2@example.net"))
     assert explained["earliest"]["why"] == Why.SITE_BUSY and explained["earliest"]["at"] is None
+
+
+async def test_busy_relay_waits_for_its_turn(house: House) -> None:
+    """RELAY_BUSY: the one connection that all sites may have carries another site's message."""
+    await house.sink.start()
+    other = Sink(SinkSettings())
+    await other.start()
+    route = Route("other", Deliver.RELAYHOST, (NextHop("127.0.0.1", other.address[1]),), TlsLevel.NONE)
+    rules = (RouteRule(Match(recipient=("*@other.example",)), route),)
+    await house.open(retry=SLOW, route_rules=rules, delivery=DeliverySettings(1))
+    await house.send("hang@other.example")
+    await house.until(lambda: house.server.relay.places.taken == 1)
+    row = await waiting(house, Why.RELAY_BUSY, await house.send("250@example.net"))
+    assert row["until"] is None and "[delivery] max_connections" in row["text"]
+    gauges = await house.server._take_gauges()
+    assert gauges.delivery_connections == {"taken": 1, "allowed": 1} and gauges.delivery_sites_waiting == 1
+    await other.stop()
+
+
+async def test_busy_dns_waits_for_its_turn(house: House) -> None:
+    """DNS_BUSY: while look-ups wait for their turn, who is being looked up says so."""
+    async with dns_server("") as server:
+        await house.open(route_rules=BY_MX, dns=Dns((server.address,)))
+        relay = house.server.relay
+        relay.questions._turns = asyncio.Semaphore(1)
+        await house.send("you@silent.example")
+        await house.until(lambda: relay.questions.running == 1)
+        number = await house.send("you@silent2.example")
+        await house.until(lambda: relay.questions.waiting == 1)
+        row = await told(house, number)
+        assert row["why"] == Why.DNS_BUSY and "each has its turn" in row["text"]
+        assert set(await shown(house, Filter(why=Why.DNS_BUSY))) == {Why.DNS_BUSY}
+        assert (await house.server._take_gauges()).dns_questions == {"running": 1, "waiting": 1}
 
 
 async def test_unresolved_names_the_fault_for_all_who_wait(house: House) -> None:

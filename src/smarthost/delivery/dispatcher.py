@@ -42,8 +42,8 @@ class Dispatcher:
         self.transfers: dict[Transfer, None] = {}  # a set that keeps their order
         self._idle: dict[Transfer, None] = {}  # a set that keeps their order: who rested last is woken first
         self._partial: dict[tuple[int, int], list[Outcome]] = {}
-        self._opener = Opener(ready, hall, self._start, self._unreached)
-        self._sticking = Sticking(ready, hall, self._opener, self.transfers)
+        self.opener = Opener(ready, hall, self.transfers, self._start, self._unreached, self.work)
+        self._sticking = Sticking(ready, hall, self.opener, self.transfers)
         self._front = Front(ready, hall.loop, self.work)
         self._loader = Loader(ready, hall, self._take_out, self.work)
         self._timer: asyncio.TimerHandle | None = None
@@ -84,13 +84,14 @@ class Dispatcher:
             if not ready.window.may_open(now):
                 self.hold(now)
                 return
-            self._opener.open(now, ready.todo[0])
+            if not self.opener.open(now, ready.todo[0]):
+                return
 
     def probe(self) -> None:
         """Open a session with no mail for it, if the window allows: does the site answer again?"""
         now = self._hall.clock()
-        if not self.stopping and not self.opening and self._opener.may_open(now):
-            self._opener.open(now)
+        if not self.stopping and not self.opening and self.opener.may_open(now):
+            self.opener.open(now)
 
     def next_job(self, transfer: Transfer) -> Job | None:
         """Give a session its next transaction; None when there is nothing to carry just now."""
@@ -167,7 +168,7 @@ class Dispatcher:
             ready.window.failed(now)
             if ending.pause:
                 self._hall.connector.leave_alone(ready.site, transfer.session, ending)
-        ready.window.closed()
+        self.opener.closed(transfer.session)
         for job in reversed(ending.untouched):
             ready.push_back(job.entry)
         if self.stopping:
@@ -225,7 +226,7 @@ class Dispatcher:
 
     def cut(self) -> None:
         """End every session at once, at the end of the shutdown's patience."""
-        self._opener.cut()
+        self.opener.cut()
         self._loader.cut()
         for transfer in tuple(self.transfers):
             transfer.abort()
@@ -235,7 +236,7 @@ class Dispatcher:
     @property
     def opening(self) -> int:
         """Count the sessions that are being opened."""
-        return self._opener.opening
+        return self.opener.opening
 
     @property
     def idle_sessions(self) -> int:

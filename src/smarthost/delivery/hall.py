@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from smarthost.delivery.connect import Connector
+from smarthost.delivery.places import Places
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.settle import Settler
 from smarthost.delivery.transfer import Transfer
@@ -38,3 +39,4 @@ class Hall(msgspec.Struct):
     clock: Callable[[], float]
     loop: asyncio.AbstractEventLoop
     gates: Gates
+    places: Places

@@ -81,6 +81,13 @@ class Pipeline:
             return self._depth.is_usable and 1 + len(self.behind) < self._depth.depth
         return self.step is DOT and not self.behind
 
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether something is in flight, and none of it has been sent to its end."""
+        if self.step is IDLE or self.step is DOT or self.current is None or self.behind:
+            return False
+        return not self.current.is_chunked
+
     def stop(self) -> tuple[Step, list[Transaction]]:
         """Expect nothing any more; give the step and the transactions that were in flight, the current one first."""
         step, current = self.step, self.current

@@ -145,6 +145,10 @@ class Promoter:
         found = [] if known is None else known[0].dispatchers if isinstance(known[0], Pool) else [known[0]]
         return [*found, *self._former[queue]] if queue in self._former else found
 
+    def looks_up(self, queue: str) -> bool:
+        """Whether entries of a queue wait until it is known where they go."""
+        return queue in self._waiting or site_queue(queue) in self._waiting
+
     def pool_of(self, queue: str) -> Pool | None:
         """Give the pool that serves a queue, if one does."""
         known = self.known.get(queue)

@@ -114,6 +114,10 @@ class Transfer(asyncio.Protocol):
         """Whether more may follow what is in flight, to a peer that was heard or written to less than a second ago."""
         return now - self._since < BRISK and self._pipeline.has_room
 
+    def is_stalled(self, since: float) -> bool:
+        """Whether the peer is waited for since before a Unix time, and has no content that it might have whole."""
+        return self._since < since and self._pipeline.may_be_cut
+
     def start(self) -> None:
         """Take the session over and begin with the first job.
 

@@ -15,6 +15,8 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
         Why.SITE_THROTTLED: "The site could not be reached or refused us, so all its mail is paused; "
         "one probe goes first, and no attempt is spent.",
         Why.SITE_BUSY: "All the connections that the site may have are in use; it goes as soon as one is free.",
+        Why.RELAY_BUSY: "All the connections that the relay may have ([delivery] max_connections) are in use; "
+        "it goes when its site's turn comes.",
         Why.RATE_LIMITED: "A rate limit of the configuration has been reached; it goes when the limit allows.",
         Why.LOGIN_PAUSED: "Our login was refused, or there is no token for it; that login is paused for some minutes.",
         Why.QUOTA_USED: "The upstreams of its pool that are well have used up their quotas; "
@@ -25,6 +27,8 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
         "no attempt is spent, and `smarthost queue flush` ends it early.",
         Why.SUSPENDED: "A person has suspended its site, its route or its user; no attempt is spent, "
         "and `smarthost resume` ends it.",
+        Why.DNS_BUSY: "Where it goes is being looked up in DNS, and as many names are as may be at a time: "
+        "each has its turn.",
         Why.UNRESOLVED: "DNS gave no answer about where to deliver; it is asked again on the retry schedule.",
         Why.TLS_POLICY: "The MTA-STS policy of its domain allows none of the mail hosts that DNS names: somebody is in "
         "the way, or the domain's own records do not agree; both are asked for again on the retry schedule.",

@@ -19,6 +19,8 @@ LIVE = frozenset(
     {
         Why.SITE_THROTTLED,
         Why.SITE_BUSY,
+        Why.RELAY_BUSY,
+        Why.DNS_BUSY,
         Why.RATE_LIMITED,
         Why.LOGIN_PAUSED,
         Why.QUOTA_USED,

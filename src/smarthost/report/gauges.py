@@ -18,7 +18,9 @@ class Gauges(msgspec.Struct, frozen=True):
 
     `queue_messages` are entries by state ("active", "parked"); `queue_oldest` is the age in seconds of the oldest by
     state; `site_connections` are by (site, state: "busy", "idle", "opening"); `site_suspended` names sites that get
-    nothing at present, 1 for each; `disk_free_ratio` is of the data directory, 0 to 1.
+    nothing at present, 1 for each; `delivery_connections` are those of all sites by state ("taken", "allowed"),
+    `delivery_sites_waiting` the sites that wait for one, `dns_questions` are by state ("running", "waiting");
+    `disk_free_ratio` is of the data directory, 0 to 1.
     """
 
     queue_messages: dict[str, int] = {}
@@ -26,6 +28,9 @@ class Gauges(msgspec.Struct, frozen=True):
     site_queue: dict[str, int] = {}
     site_connections: dict[tuple[str, str], int] = {}
     site_suspended: dict[str, int] = {}
+    delivery_connections: dict[str, int] = {}
+    delivery_sites_waiting: int = 0
+    dns_questions: dict[str, int] = {}
     disk_free_ratio: float = 0.0
 
 

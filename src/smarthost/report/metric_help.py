@@ -57,7 +57,7 @@ HELP: Mapping[str, str] = {
         "0.1 s: the processor is full."
     ),
     "dns_seconds": (
-        "Seconds a DNS question takes on the wire, by type and result. Alert when result timeout or failure "
+        "Seconds a DNS question takes, its turn and the wire, by type and result. Alert when result timeout or failure "
         "is more than 5 %."
     ),
     "queue_messages": (
@@ -68,6 +68,17 @@ HELP: Mapping[str, str] = {
     "site_queue": "Entries that are ready for a site and wait for a connection. Alert when it grows for 30 min.",
     "site_connections": (
         "Connections to a site, by state (opening, busy, idle). No alert: compare with the site's limit."
+    ),
+    "delivery_connections": (
+        "Connections to all sites: taken, and allowed ([delivery] max_connections, or what RLIMIT_NOFILE leaves). "
+        "Alert when taken is at allowed for 15 min."
+    ),
+    "delivery_sites_waiting": (
+        "Sites whose mail waits for a connection that other sites have. Alert when it is above 0 for 15 min."
+    ),
+    "dns_questions": (
+        "Questions to name servers: running, and waiting for their turn. Alert when waiting is above 0 for 5 min: name "
+        "servers do not answer."
     ),
     "site_suspended": (
         "1 for a site that gets nothing at present: throttled after failures, or suspended by a rule of "

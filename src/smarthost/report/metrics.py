@@ -113,6 +113,9 @@ class RelayCollector(Collector):
         for site, suspended in gauges.site_suspended.items():
             suspensions[(fold(site, sites),)] += suspended
         yield _gauge("site_suspended", ("site",), suspensions)
+        yield _gauge("delivery_connections", ("state",), _single(gauges.delivery_connections))
+        yield _gauge("delivery_sites_waiting", (), {(): gauges.delivery_sites_waiting})
+        yield _gauge("dns_questions", ("state",), _single(gauges.dns_questions))
         expiry = dict(self._counters.certificate_expiry)
         yield _gauge("upstream_certificate_expiry_timestamp_seconds", ("site", "host"), expiry)
         yield _gauge("disk_free_ratio", (), {(): gauges.disk_free_ratio})
