@@ -247,7 +247,7 @@ class Dispatcher:
     def is_unused(self) -> bool:
         """Whether nothing would be lost with it: no session, no entry, no pause."""
         ready = self.ready
-        is_paused = max(ready.window.until, ready.suspended_until, ready.capacity.until) > self._hall.clock()
+        is_paused = max(ready.window.until, ready.suspended_until) > self._hall.clock()
         return not (self.transfers or self.opening or ready.todo or ready.busy or is_paused)
 
     @property
