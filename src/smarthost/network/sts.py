@@ -94,7 +94,7 @@ class StsPolicies:
         holds = known.holds(now)
         if not announced:
             known.fault = ""
-        if announced and (now >= known.again or domain in self._fetching):
+        if announced and now >= known.again:
             age = now - known.fetched
             is_stale = not holds or announced != known.id
             if is_stale or age >= min(REFRESH, known.policy.max_age / 2 if known.policy else 0.0):
