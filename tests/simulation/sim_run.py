@@ -326,7 +326,7 @@ class Life:
         self._claimed.add(entry.key)
         return self._claim(entry)
 
-    async def _count_connect(self, site: Site, tried: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> object:
+    async def _count_connect(self, site: Site, *rest: Any, **more: Any) -> object:
         limits = self.relay.limits.for_site(site)
         owners = {self.world.plan.owner[address]: None for host in site.hosts for address in host.addresses}
         self.oracle.sites[site.name] = tuple(owners)
@@ -334,4 +334,4 @@ class Life:
         for host in site.hosts:
             for address in host.addresses:
                 self.world.plan.owner[address].limits = limits
-        return await self._connect(site, tried, first)
+        return await self._connect(site, *rest, **more)
