@@ -194,7 +194,7 @@ class Life:
         self.relay = relay = assembly.Relay(
             run.config, self._spool, Feed((self.counters,)), self.counters, self.clock, outside
         )
-        relay.intake.threads = relay.intake.files = Inline(self._loop)  # type: ignore[assignment]
+        relay.intake.threads = relay.intake.files = relay.adapter.workers = Inline(self._loop)  # type: ignore[assignment]
         relay.hall.make_transfer = self._make_transfer  # type: ignore[assignment]
         self._connect, relay.hall.connector.connect = relay.connector.connect, self._count_connect  # type: ignore
         self._claim, relay.scheduler.claim = relay.scheduler.claim, self._note_claim  # type: ignore[method-assign]
