@@ -182,7 +182,8 @@ class Life:
             run.config, self._spool, Feed((self.counters, self.oracle.heard)), self.counters, self.clock, outside
         )
         relay.sts.keeps = False
-        relay.intake.threads = relay.intake.files = Inline(self._loop)  # type: ignore[assignment]
+        inline = Inline(self._loop)
+        relay.intake.threads = relay.intake.files = relay.adapter.workers = inline  # type: ignore[assignment]
         relay.hall.make_transfer = self._make_transfer  # type: ignore[assignment]
         self._connect, relay.hall.connector.connect = relay.connector.connect, self._count_connect  # type: ignore
         self._claim, relay.scheduler.claim = relay.scheduler.claim, self._note_claim  # type: ignore[method-assign]

@@ -281,7 +281,7 @@ class Promoter:
     async def _find_pool(self, queue: str, route: Route, entries: list[Entry]) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
         pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
-        pool.renew = self._renew
+        pool.renew, pool.lead = self._renew, self._settler.detours.lead
         self._finding.add(pool)
         try:
             await asyncio.wait(self._renew(pool), timeout=POOL_PATIENCE)
