@@ -3,9 +3,10 @@
 from dataclasses import replace
 from random import Random
 
-from sim_plan import ARRIVING, HOME, WELL, Plan, _add_site, _spans, draw
+from sim_plan import ARRIVING, HOME, WELL, Mail, Plan, _add_site, _spans, draw
 from sim_site import Temper
 
+from smarthost.mail.envelope import Priority
 from smarthost.mail.outcome import Stage
 from smarthost.mail.route import TlsLevel
 from smarthost.policy.automation import AutomationRule, Remedy, ReplyMatch
@@ -19,6 +20,9 @@ ASIDE = "aside.example"
 
 def draw_world(seed: int) -> Plan:
     """Draw a run. What each part draws does not depend on the others, so that a new one leaves the old ones alone."""
+    rng = Random(f"binding {seed}")
+    if rng.random() < 0.1:
+        return _draw_binding(rng)
     plan = draw(seed)
     for chance, part in (
         (0.35, _draw_tls),
@@ -32,6 +36,43 @@ def draw_world(seed: int) -> Plan:
         rng = Random(f"{part.__name__} {seed}")
         if rng.random() < chance:
             part(rng, plan)
+    return plan
+
+
+def _draw_binding(rng: Random) -> Plan:
+    """Draw a calm world in which there is more mail for healthy sites than their limits let go (`sim_use.py`)."""
+    plan = Plan()
+    _add_site(plan, HOME, [HOME], [1], Temper())
+    domains = []
+    for number in range(rng.randint(1, 2)):
+        temper = Temper()
+        temper.latency, temper.think = rng.choice((0.0005, 0.01, 0.05)), rng.choice((0.0001, 0.01))
+        temper.pipelining, temper.chunking = rng.random() < 0.7, rng.choice(("", "reads", "keeps"))
+        name = f"s{number}.example"
+        hosted = [name, *(f"also{n}.{name}" for n in range(rng.choice((0, 1, 2))))]
+        _add_site(plan, name, hosted, [rng.randint(1, 2)], temper)
+        domains += hosted
+        rate = rng.choice((None, ("30/min",), ("2/s,max_burst=3",), ("1/s", "120/h"), ("40/h",)))
+        people = rng.choice((None, None, ("90/min",), ("1/s,max_burst=4",)))
+        if rate or people:
+            match = LimitMatch(site=f"mx0.{name}")
+            most = rng.choice((None, 2, 5))
+            plan.limits.append(Limit(match, message_rate=rate, recipient_rate=people, max_connections=most))
+        if rng.random() < 0.5:
+            match = LimitMatch(destination=rng.choice((hosted[-1], f"*{name}")))
+            plan.limits.append(
+                Limit(match, message_rate=rng.choice((("20/min",), ("1/s,max_burst=3", "60/h"), ("90/h",))), number=9)
+            )
+    for number in range(rng.choice((100, 200, 300))):
+        at = rng.uniform(0.0, rng.choice((1.0, 60.0, 300.0)))
+        people = rng.sample(("ann", "bob", "cat", "dan"), rng.choice((1, 1, 1, 2)))
+        domain = rng.choice(domains)
+        recipients = tuple(f"{person}@{domain}" for person in people)
+        priority = rng.choice((Priority.MEDIUM, Priority.MEDIUM, Priority.LOW, Priority.HIGH))
+        plan.mails.append(Mail(number, at, f"ann@{HOME}", recipients, 0, 100, rng.choice(("app1", "app2")), priority))
+    plan.mails = [replace(each, number=number) for number, each in enumerate(sorted(plan.mails, key=lambda m: m.at))]
+    if rng.random() < 0.3:
+        plan.bounds = {"QUEUE_BOUND": 6, "CROWDED_BOUND": 2, "TOTAL_BOUND": 60}
     return plan
 
 

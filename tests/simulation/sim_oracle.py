@@ -7,6 +7,7 @@ from email import message_from_bytes
 from sim_loop import Clock
 from sim_measures import Measures
 from sim_plan import Mail, Plan
+from sim_use import Use
 
 from smarthost.delivery.transaction import Job
 from smarthost.mail.envelope import Notify
@@ -88,6 +89,7 @@ class Oracle:
         """Begin with no message."""
         self.measures = Measures(clock, plan, self.blame)
         self.sites = self.measures.sites
+        self.use = Use(plan)
         self.heard, self.look_at_measures, self.reloaded = self.measures.heard, self.measures.look, self.measures.ended
         self._clock, self._say, self._patience = clock, say, patience
         self.faults: list[str] = []
@@ -115,6 +117,7 @@ class Oracle:
         if event.event is Kind.ACCEPTED:
             mail = self.mails[event.envid]
             self._begin(event.message, Tale(event.envid, self._clock(), mail.recipients, mail))
+            self.use.came(mail, self._clock())
         elif event.event is Kind.REPORTED:
             key = f"r{format_id(event.message)}"
             self._begin(event.message, Tale(key, self._clock(), (event.recipient,), None))
@@ -144,6 +147,7 @@ class Oracle:
         if recipient in tale.final:
             self.blame(f"{tale.key} to {recipient} ends twice: {tale.final[recipient]}, then {kind}")
         tale.final[recipient] = kind
+        self.use.ended(tale.key, recipient, self._clock())
         passed = tale.passed.get(recipient, [])
         was_read = any(each.read and not each.excused for each in passed)
         if kind is Kind.RELAYED and not was_read:
@@ -213,6 +217,7 @@ class Oracle:
         for since, until, name in self.stopped:
             if since < now < until and name in names:
                 self.blame(f"{self.tales[message.id].key} goes by {site.name}, though {name} is suspended")
+        self.use.went(self.tales[message.id].key, [r.address for r in job.recipients], now)
         for recipient in job.recipients:
             self.measures.tried(message.id, self.tales[message.id].at, recipient.address, site.name)
             times = self._tries.setdefault((job.entry.message.id, recipient.address), deque(maxlen=MOST_TRIES))
@@ -254,6 +259,8 @@ class Oracle:
     def finish(self) -> None:
         """Look at the whole, when everything has had its time."""
         self.measures.finish()
+        for fault in self.use.unused():
+            self.blame(fault)
         untold: dict[str, str] = {}
         for tale in self.tales.values():
             for recipient in tale.recipients:

@@ -88,7 +88,8 @@ def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
     if limits is None and not rates:
         return seconds
     if limits is not None:
-        rates += [*(limits.message_rate or ()), *([limits.max_connection_rate] if limits.max_connection_rate else [])]
+        rates += [*(limits.message_rate or ()), *(limits.recipient_rate or ())]
+        rates += [*([limits.max_connection_rate] if limits.max_connection_rate else [])]
     for text in rates:
         rate = parse_rate(text)
         if rate.is_quota and count > rate.count / 2:
