@@ -80,6 +80,11 @@ class Promoter:
             known[0].push(entry)
             return
         route = self._route_of(entry)
+        if self.rules.queue_for(entry.message, route, entry.recipients[0].domain) != entry.queue:
+            # A detour has ended since it was routed: its queue is not to be taken for one of the route that it has now.
+            self._scheduler.contents.drop(entry.message.id)
+            self.reoffer(entry)
+            return
         place = site_queue(entry.queue) if route.pool else entry.queue
         waiting = self._waiting.get(place)
         if waiting is not None:
