@@ -1,4 +1,4 @@
-"""Whether limits are used: mail that only limits hold back waits because one of them is used up, not for its own sake."""
+"""Whether limits are used: mail that nothing but limits holds back waits because one of them is used up."""
 
 from collections import deque
 
