@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 
 from smarthost.automation_presets import automation_rules
-from smarthost.config import Config
+from smarthost.config import Config, Login
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.crypto.tls import TlsContexts, certificate_expiry
 from smarthost.delivery import settle
@@ -66,6 +66,7 @@ from smarthost.reception import credentials as reception_logins
 from smarthost.reception.accept import Door
 from smarthost.reception.door_limits import DoorLimits
 from smarthost.reception.parts import Parts
+from smarthost.remembering import Memory
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool
@@ -123,6 +124,7 @@ class Relay:
         self._build_outward(outside)
         self.limits = LimitTable(config.limits)
         self.bookkeeper = Bookkeeper(Ledger(), spool, clock)
+        self.memory = Memory(self.bookkeeper, self.remedies, self.connector, self._login_of, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
         # By site: queues of the configurations before, for their sessions, and until when those matter.
@@ -138,7 +140,6 @@ class Relay:
         self.has_space = True
         self.credentials = reception_logins.Credentials(config.users, clock, self.bookkeeper.ledger)
         self.door_limits = DoorLimits(self.bookkeeper.ledger, clock)
-        self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door = Door(make_terms(config), self._make_parts(), loop)
         self._join()
 
@@ -162,6 +163,8 @@ class Relay:
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
+        self.bookkeeper.damaged = partial(self.counters.found_damaged, "memory")
+        self.door_limits.follow(Restraints(self.config.limits, OnLimit.ERROR))
         self.intake.on_accepted = self.scheduler.admit
         self.scheduler.offer = self.promoter.offer
         self.scheduler.reoffer = self.promoter.reoffer
@@ -178,6 +181,9 @@ class Relay:
         self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
+
+    def _login_of(self, name: str) -> Login | None:
+        return self.config.credentials.get(name)
 
     def _limit_source(self, site: Site, key: str) -> str:
         return self.limits.sources(site).get(key, "the configuration")
@@ -215,13 +221,14 @@ class Relay:
         self.counters.certificate_expiry.clear()
         self.logins.follow(config)
         self.connector.clear()
+        self.memory.forget_logins()
         self.credentials.replace(config.users)
         self.door_limits.follow(Restraints(config.limits, OnLimit.ERROR))
         self.door.terms = make_terms(config)
         for name, dispatcher in self.dispatchers.items():
             dispatcher.retire()
             self.retired.append(dispatcher)
-            if dispatcher.ready.window.taken or dispatcher.ready.capacity.most:
+            if dispatcher.ready.window.taken:
                 self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
         self.dispatchers = {}
         self.gates.follow(self.rules.restraints)
@@ -232,6 +239,7 @@ class Relay:
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
         self.bookkeeper.ledger.tidy(self.clock())
+        self.memory.tidy()
         self.gates.tidy()
         named = self.promoter.tidy()
         self.scheduler.tidy()
@@ -264,6 +272,9 @@ class Relay:
         if dispatcher is None:
             former, _ = self.former.pop(site.name, (None, 0.0))
             ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
+            ready.capacity = self.memory.capacities.of(site.name)
+            if site.route.login and (paused := self.connector.login_pause(site)) is not None:
+                ready.window.pause(paused[0])
             dispatcher = self.dispatchers[site.name] = Dispatcher(ready, self.hall)
             self.remedies.apply_to(dispatcher)
             self.suspender.apply_to(dispatcher)
@@ -336,6 +347,7 @@ class Relay:
     def _awake(self, queues: set[str]) -> None:
         """Let queues be tried at once: a pause or a suspension of their site ends, as a person asked for it."""
         self.connector.clear()
+        self.memory.forget_logins()
         self.logins.forget_faults()
         for suspended in [each for each in self.dispatchers.values() if each.ready.suspended_until]:
             if not queues.isdisjoint(suspended.queues):

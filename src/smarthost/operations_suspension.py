@@ -15,6 +15,8 @@ from smarthost.spool.suspension_file import read_suspensions, write_suspensions
 log = logging.getLogger(__name__)
 
 FILE = "suspensions.json"
+DAMAGED = "suspensions.json.damaged"
+_WAY_OUT = f"suspend anew what shall wait ({DAMAGED} may tell), then: smarthost resume site '*'"
 
 
 class PauseOperations:
@@ -27,11 +29,26 @@ class PauseOperations:
         self._turn = asyncio.Lock()
 
     def restore(self) -> None:
-        """Take what a life before has kept; a damaged file is an error in the log, and nothing is suspended then."""
+        """Take what a life before has kept. With a damaged file every site is suspended until a person resumes it.
+
+        Mail that must not leave does not leave then, and all other mail is accepted and waits; the file is set aside.
+        """
         try:
-            self._relay.suspender.restore(read_suspensions(self._path))
+            known = read_suspensions(self._path)
         except (ValueError, OSError) as fault:
-            log.error("what was suspended is not known any more: %s", fault)
+            log.error("what was suspended is not known any more, so nothing is sent: %s; %s", fault, _WAY_OUT)
+            self._relay.counters.found_damaged("suspensions")
+            known = [Suspension(SuspensionKind.SITE, "*", self._relay.clock(), None, f"{FILE} is damaged; {_WAY_OUT}")]
+            self._set_aside(known)
+        self._relay.suspender.restore(known)
+
+    def _set_aside(self, known: list[Suspension]) -> None:
+        """Keep the damaged file under another name, and write what holds now, so that it outlives this life, too."""
+        try:
+            self._path.replace(self._path.with_name(DAMAGED))
+            write_suspensions(self._path, known)
+        except OSError as fault:
+            log.error("%s cannot be written: %s", self._path, fault.strerror or fault)
 
     async def rows(self) -> AsyncIterator[Row]:
         """Give all suspensions."""
@@ -66,6 +83,9 @@ class PauseOperations:
         async with self._turn:
             others = [each for each in relay.suspender.suspensions.all if (each.kind, each.name) != (kind, asked.name)]
             if len(others) == len(relay.suspender.suspensions.all):
+                if kind is SuspensionKind.USER and (await relay.operator.resume(Filter(user=asked.name)))["entries"]:
+                    # Its mail was put off by a suspension that the file, lost or taken away, does not tell of any more.
+                    return _row(Suspension(kind, asked.name, relay.clock()))
                 raise Refusal(404, "Not suspended", f"{kind} {asked.name!r} is not suspended")
             await self._write(others)
             suspension = relay.suspender.resume(kind, asked.name)

@@ -135,14 +135,15 @@ class Reasons:
 
     def _blocked(self, entry: Entry, queue: Waiting, dispatcher: Dispatcher | None) -> Reason:
         """Nothing of the queue is tried: the login was refused, the site cannot be reached, or a rule suspends it."""
-        why = queue.blocked_why
+        why, reason = queue.blocked_why, queue.blocked_by
         if why is Why.SITE_THROTTLED and dispatcher is not None:
             paused = self._connector.login_pause(dispatcher.ready.site)
-            why = Why.SITE_THROTTLED if paused is None else Why.LOGIN_PAUSED
-        text = f"{SENTENCES[why]} Reason: {queue.blocked_by}."
+            if paused is not None:
+                why, reason = Why.LOGIN_PAUSED, paused[1].reason
+        text = f"{SENTENCES[why]} Reason: {reason}."
         since = max(entry.message.arrival.at, queue.blocked_since)
         until = max(queue.blocked_until, entry.due)
-        return Reason(why, text, since, None if until == NEVER else until, queue.blocked_by)
+        return Reason(why, text, since, None if until == NEVER else until, reason)
 
 
 def since_when(entry: Entry, events: Sequence[Event]) -> float:

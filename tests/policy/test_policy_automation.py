@@ -244,6 +244,14 @@ def test_presets_leave_mailboxes_alone(reply: str) -> None:
         assert found is None
 
 
+def test_a_way_does_not_lead_to_itself() -> None:
+    """A rule that switches to a route is not about that route's own sites: its way there would end at once."""
+    rule = AutomationRule("way", ReplyMatch("busy"), Remedy.SWITCH_ROUTE, route="other")
+    automation, reply = Automation([rule]), make_reply(451, "4.7.1", "busy")
+    assert automation.observe(site_of("mx.example.net"), Stage.MAIL, reply, NOW) is not None
+    assert automation.observe(site_of("mx.example.net", route="other"), Stage.MAIL, reply, NOW) is None
+
+
 def test_a_long_reply_is_not_searched_to_its_end() -> None:
     """A peer cannot make a rule search through megabytes."""
     reply = Reply(421, EnhancedStatus(4, 7, 0), ("x" * 100_000, "needle"))

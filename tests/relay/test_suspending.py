@@ -188,6 +188,45 @@ def test_the_file_is_whole_or_as_before(tmp_path: Path) -> None:
         read_suspensions(path)
 
 
+@pytest.mark.parametrize("octets", [b"", b"{", b"\xff", b'[{"kind": "moon", "name": "x", "since": 1}]'])
+async def test_with_a_damaged_file_nothing_leaves(
+    house: House, caplog: pytest.LogCaptureFixture, octets: bytes
+) -> None:
+    """What was suspended must not leave silently: all mail is accepted and waits, over a restart, too, until a person
+    says so; an error and the metric tell of it, and the damaged file is kept.
+    """
+    house.folder.mkdir(parents=True)
+    (house.folder / "suspensions.json").write_bytes(octets)
+    await house.open()
+    assert house.server.counters.state_damaged["suspensions"] == 1
+    assert any(each.levelname == "ERROR" and "nothing is sent" in each.getMessage() for each in caplog.records)
+    assert (house.folder / "suspensions.json.damaged").read_bytes() == octets
+    number = await house.send("250@example.net")
+    await house.until(lambda: house.server.relay.scheduler.total == 0)
+    await house.server.stop()
+    await house.open()
+    assert not house.server.counters.state_damaged["suspensions"]
+    row = await until_suspended(house, number)
+    assert row["attempts"] == 0 and "smarthost resume site '*'" in row["text"]
+    await house.server.operations.suspension.resume(Resume("site", "*"))
+    await house.until(lambda: RELAYED in house.kinds(number))
+
+
+async def test_mail_of_a_user_whose_suspension_is_lost_can_be_resumed(house: House) -> None:
+    """A file that was taken away leaves mail that is put off without end; `resume user` still lets it go."""
+    await house.open(users=(User("app1", "$argon2id$x"),), retry=SLOW)
+    await house.server.operations.suspension.suspend(Suspend("user", "app1"))
+    number = await accepted_from(house, "app1", "250@example.net")
+    await until_suspended(house, number)
+    await house.server.stop()
+    (house.folder / "suspensions.json").unlink()
+    await house.open()
+    assert (await house.server.operations.suspension.resume(Resume("user", "app1")))["name"] == "app1"
+    await house.until(lambda: RELAYED in house.kinds(number))
+    with pytest.raises(Refusal):
+        await house.server.operations.suspension.resume(Resume("user", "app1"))
+
+
 def test_the_longest_suspension_of_a_site_holds() -> None:
     """A site is suspended by its route and by globs and suffixes of its hosts; others are not."""
     route = Route("mx", Deliver.MX)

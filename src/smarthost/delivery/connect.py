@@ -53,7 +53,7 @@ class Connector:
 
     `pauses` are hosts and logins that are left alone after they refused us as a whole, for the seconds that the
     verdict says; `settings_for` says how sessions of a site are opened, and `policies` what TLS must prove at a host
-    (without them: what the settings say).
+    (without them: what the settings say). `login_paused` is called with each site whose login is left alone, and why.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Connector:
         self.pauses: Pauses[Unreached] = Pauses()
         self._troubled: Pauses[None] = Pauses()
         self.egress = Egress(clock, rng)
+        self.login_paused: Callable[[Site, float, Unreached], None] = lambda site, until, cause: None
 
     async def connect(
         self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = (), domain: str = ""
@@ -119,8 +120,11 @@ class Connector:
         fault = OpenFault(ending.stage or Stage.CONTENT, ending.fault, ending.reply, ending.reason)
         status = ending.reply.status if ending.reply is not None else EnhancedStatus(4, 4, 2)
         verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
-        place = _login_place(site) if verdict.scope >= Scope.SITE else _host_place(site, host)
-        self.pauses.pause(place, now + verdict.pause, Unreached(fault, verdict, host.name, session.address), now)
+        self._pause(site, host, Unreached(fault, verdict, host.name, session.address), now)
+
+    def leave_login_alone(self, route: str, login: str, until: float, cause: Unreached) -> None:
+        """Leave a login of a route alone until a time, as a life before has found that it must be."""
+        self.pauses.pause(_login_of(route, login), until, cause, self._clock())
 
     def login_pause(self, site: Site) -> tuple[float, Unreached] | None:
         """Give until when the login of a site is left alone, and why; None when it is not."""
@@ -198,16 +202,23 @@ class Connector:
         verdict = _classify(fault)
         unreached = Unreached(fault, verdict, host.name, address)
         if verdict.pause:
-            is_login = verdict.scope >= Scope.SITE
-            place = _login_place(site) if is_login else _host_place(site, host)
-            if is_login and not self.pauses.is_paused(place, now):
+            if verdict.scope >= Scope.SITE and not self.pauses.is_paused(_login_place(site), now):
                 # Sessions that were opened together are refused together; that is one alert.
                 text = "the login of route %s is left alone for %.0f s: %s"
                 log.error(text, site.route.name, verdict.pause, unreached.reason)
-            self.pauses.pause(place, now + verdict.pause, unreached, now)
+            self._pause(site, host, unreached, now)
         elif fault.reply is None and fault.fault is not NetFault.SOURCE_UNUSABLE:
             self._troubled.pause(address, now + TROUBLE, None, now)
         return unreached
+
+    def _pause(self, site: Site, host: Host, unreached: Unreached, now: float) -> None:
+        """Leave alone what a fault is about: the login, or one host."""
+        until = now + unreached.verdict.pause
+        if unreached.verdict.scope >= Scope.SITE:
+            self.pauses.pause(_login_place(site), until, unreached, now)
+            self.login_paused(site, until, unreached)
+        else:
+            self.pauses.pause(_host_place(site, host), until, unreached, now)
 
     def _left_alone(self, place: str) -> Unreached | None:
         """Give the fault for which a place is left alone now, None when it may be tried."""
@@ -260,4 +271,8 @@ def _host_place(site: Site, host: Host) -> str:
 
 
 def _login_place(site: Site) -> str:
-    return f"login {site.route.name} {site.route.login}"
+    return _login_of(site.route.name, site.route.login)
+
+
+def _login_of(route: str, login: str) -> str:
+    return f"login {route} {login}"

@@ -10,6 +10,7 @@ from smarthost.mail.outcome import Action, Outcome, Stage
 from smarthost.mail.reply import Reply
 from smarthost.mail.route import Route
 from smarthost.policy.automation import Automation, AutomationRule, Measure, Remedy, amend
+from smarthost.policy.notes import NoteKind, Notes
 from smarthost.queue.ready import ReadyQueue
 from smarthost.report.feed import Feed
 
@@ -44,11 +45,12 @@ class Remedies:
     """What rules do to sites. Mutable; `active` is false where no rule can match, so that nothing is asked.
 
     `dispatcher_at` finds the dispatcher of a site by its name; `routes` are all routes by their names. Both are set
-    by the assembly; `follow` takes new rules at the start and at each reload.
+    by the assembly; `follow` takes new rules at the start and at each reload. `notes` keep what is in force.
     """
 
     def __init__(self, detours: Detours, feed: Feed, clock: Callable[[], float]) -> None:
         """Begin without rules."""
+        self.notes = Notes()
         self._automation, self._detours, self._feed, self._clock = Automation(), detours, feed, clock
         self.active = False
         self.dispatcher_at: Callable[[str], Restrained | None] = lambda site: None
@@ -62,6 +64,15 @@ class Remedies:
         for measure in self._automation.replace(rules):
             self._end(measure, "the rule is gone")
         self.active = self._automation.has_rules
+
+    def recall(self) -> None:
+        """Go on with what a life before had put in force, under rules that are still the same; nothing is told of it.
+
+        Sites come back with their first mail, and are then as they were: `apply_to` and `joined`.
+        """
+        kept = self.notes.all_of(NoteKind.MEASURE, Measure)
+        for measure in self._automation.restore(kept.values(), self._clock()):
+            self.notes.drop(NoteKind.MEASURE, _place(measure))
 
     def review(
         self, dispatcher: Restrained, outcomes: Sequence[Outcome], session: Carried | None = None
@@ -101,6 +112,7 @@ class Remedies:
         self._last = session, reply, rule
         if found is not None and found.begun is not None:
             current = self.dispatcher_at(site.name) or dispatcher
+            self.notes.put(NoteKind.MEASURE, _place(found.begun), found.begun)
             self._begin(current, found.begun, now)
             self._tell(found.begun, _BEGUN[found.rule.action], route=site.route.name, stage=stage, reply=reply)
         return rule
@@ -148,6 +160,7 @@ class Remedies:
                 self._detours.lead(queue, self.routes[rule.route], measure.until)
 
     def _end(self, measure: Measure, reason: str) -> None:
+        self.notes.drop(NoteKind.MEASURE, _place(measure))
         dispatcher = self.dispatcher_at(measure.site)
         if dispatcher is not None:
             if measure.rule.action is Remedy.SUSPEND:
@@ -174,6 +187,10 @@ class Remedies:
                 stage=stage,
             )
         )
+
+
+def _place(measure: Measure) -> str:
+    return f"{measure.site} {measure.rule.action}"
 
 
 def _name(measure: Measure) -> str:

@@ -103,6 +103,20 @@ class Automation:
         self._hits = {key: hits for key, hits in self._hits.items() if key[1] in self._periods}
         return self._end(measure for measure in self._measures.values() if measure.rule not in kept)
 
+    def restore(self, measures: Iterable[Measure], now: float) -> list[Measure]:
+        """Go on with measures of a life before; gives those that are not in force: over, or of no rule any more."""
+        left = []
+        rules = [row.rule for row in self._rows]
+        for measure in measures:
+            # A clock that was ahead does not make it longer than its rule says.
+            until = min(measure.until, now + measure.rule.duration)
+            if measure.rule in rules and until > now:
+                key = measure.site, measure.rule.action
+                self._measures[key] = msgspec.structs.replace(measure, until=until)
+            else:
+                left.append(measure)
+        return left
+
     @property
     def has_rules(self) -> bool:
         """Whether any reply can lead to anything."""
@@ -179,6 +193,8 @@ class _Row:
 
     def is_of(self, site: Site) -> bool:
         route = self.rule.match.route
+        if self.rule.action is Remedy.SWITCH_ROUTE and self.rule.route == site.route.name:
+            return False  # its mail is there already, and a way to itself would end all ways that lead there
         return (not route or route == site.route.name) and (self._site is None or is_about(self._site, site))
 
     def is_about(self, stage: Stage, text: str) -> bool:

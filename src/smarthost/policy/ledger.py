@@ -94,6 +94,7 @@ class Ledger:
     def __init__(self) -> None:
         """Begin with nothing to remember."""
         self.ask: Callable[[], None] = lambda: None
+        self.damaged: list[str] = []  # names of rows that could not be read; what they counted is forgotten
         self._started = -inf
         self._restored: dict[str, _State] = {}
         self._known: WeakValueDictionary[str, Account | Cell] = WeakValueDictionary()
@@ -108,7 +109,8 @@ class Ledger:
         for row in rows:
             try:
                 self._restored[row.name] = msgspec.json.decode(row.state, type=_State)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, ValueError):
+                self.damaged.append(row.name)
                 self._gone.add(row.name)
         for name, known in self._known.items():
             self._recall(name, _meter(known))

@@ -77,7 +77,7 @@ class ReadyQueue:
         self.busy = 0
         self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
         self.depth = Depth()
-        self.capacity: Capacity = former.capacity if former is not None else Capacity()
+        self.capacity = Capacity()
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)
         self.recipient_cells = _cells(ledger, site, "recipients", limits.recipient_rate)
         self.counts_recipients = bool(limits.recipient_rate)

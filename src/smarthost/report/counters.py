@@ -73,6 +73,7 @@ class Counters:
         self.messages_unsigned = 0
         self.ambiguous = 0
         self.conversions: defaultdict[str, int] = defaultdict(int)  # form: "ascii_header" or "seven_bit"
+        self.state_damaged: defaultdict[str, int] = defaultdict(int)  # what: "memory" or "suspensions"
         self.internal_errors: defaultdict[str, int] = defaultdict(int)  # part
         self.accept_seconds = Histogram(FAST_SECONDS)
         self._commits: tuple[CommitStats, tuple[float, ...], tuple[float, ...]] | None = None
@@ -116,6 +117,10 @@ class Counters:
         took.counts, took.sum = list(stats.commit_seconds), stats.commit_seconds_sum
         held.counts, held.sum = list(stats.batch_sizes), float(stats.batch_sizes_sum)
         return took, held
+
+    def found_damaged(self, what: str, count: int = 1) -> None:
+        """Count rows or files that a life before has kept and that could not be read."""
+        self.state_damaged[what] += count
 
     def signed(self, seconds: float) -> None:
         """Count a signing and its time."""

@@ -37,6 +37,10 @@ HELP: Mapping[str, str] = {
     "conversions": (
         "Messages converted for hosts that lack 8BITMIME or SMTPUTF8, by form (ascii_header, seven_bit). No alert."
     ),
+    "state_damaged": (
+        "What was kept over a restart and could not be read: counters of limits and things learned (memory), or what "
+        "is suspended (suspensions; then nothing is sent until a person resumes it). Alert on any increase."
+    ),
     "internal_errors": "Errors of our own, by part; the log has a traceback of each. Alert on any increase.",
     "sessions": "Sessions opened by clients, by listener. Alert together with sessions_open.",
     "sessions_open": "Sessions of clients that are open, by listener. Alert at 80 % of max_connections.",

@@ -78,6 +78,8 @@ class RelayCollector(Collector):
         yield _counter("messages_unsigned", (), {(): counters.messages_unsigned})
         yield _counter("ambiguous", (), {(): counters.ambiguous})
         yield _counter("conversions", ("form",), _single({"ascii_header": 0, "seven_bit": 0} | counters.conversions))
+        damaged = {"memory": 0, "suspensions": 0} | counters.state_damaged
+        yield _counter("state_damaged", ("what",), _single(damaged))
         yield _counter("internal_errors", ("part",), _single(dict(counters.internal_errors)))
         yield _counter("log_lines_dropped", (), {(): self._log_dropped()})
 

@@ -18,7 +18,7 @@ def read_suspensions(path: Path) -> list[Suspension]:
         return []
     try:
         return msgspec.json.decode(octets, type=list[Suspension])
-    except msgspec.DecodeError as fault:
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise ValueError(f"{path}: {fault}") from None
 
 
