@@ -122,9 +122,9 @@ class Connector:
         verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
         self._pause(site, host, Unreached(fault, verdict, host.name, session.address), now)
 
-    def leave_login_alone(self, route: str, login: str, until: float, cause: Unreached) -> None:
-        """Leave a login of a route alone until a time, as a life before has found that it must be."""
-        self.pauses.pause(_login_of(route, login), until, cause, self._clock())
+    def leave_login_alone(self, login: tuple[str, str, str], until: float, cause: Unreached) -> None:
+        """Leave a login, by its route, its name and its upstream, alone until a time, as a life before has found."""
+        self.pauses.pause(_login_of(*login), until, cause, self._clock())
 
     def login_pause(self, site: Site) -> tuple[float, Unreached] | None:
         """Give until when the login of a site is left alone, and why; None when it is not."""
@@ -205,7 +205,10 @@ class Connector:
             if verdict.scope >= Scope.SITE and not self.pauses.is_paused(_login_place(site), now):
                 # Sessions that were opened together are refused together; that is one alert.
                 text = "the login of route %s is left alone for %.0f s: %s"
-                log.error(text, site.route.name, verdict.pause, unreached.reason)
+                where = (
+                    f"{site.route.name}, upstream {site.route.upstream}," if site.route.upstream else site.route.name
+                )
+                log.error(text, where, verdict.pause, unreached.reason)
             self._pause(site, host, unreached, now)
         elif fault.reply is None and fault.fault is not NetFault.SOURCE_UNUSABLE:
             self._troubled.pause(address, now + TROUBLE, None, now)
@@ -271,8 +274,9 @@ def _host_place(site: Site, host: Host) -> str:
 
 
 def _login_place(site: Site) -> str:
-    return _login_of(site.route.name, site.route.login)
+    return _login_of(site.route.name, site.route.login, site.route.upstream)
 
 
-def _login_of(route: str, login: str) -> str:
-    return f"login {route} {login}"
+# Nor do the upstreams of a pool that log in alike: who refuses a password says nothing about others.
+def _login_of(route: str, login: str, upstream: str) -> str:
+    return f"login {route} {login} {upstream}"

@@ -81,6 +81,11 @@ class Promoter:
             known[0].push(entry)
             return
         route = self._route_of(entry)
+        if self.rules.queue_for(entry.message, route, entry.recipients[0].domain) != entry.queue:
+            # A detour has ended since it was routed: its queue is not to be taken for one of the route that it has now.
+            self._scheduler.contents.drop(entry.message.id)
+            self.reoffer(entry)
+            return
         place = site_queue(entry.queue) if route.pool else entry.queue
         waiting = self._waiting.get(place)
         if waiting is not None:
@@ -279,7 +284,7 @@ class Promoter:
     async def _find_pool(self, queue: str, route: Route, entries: list[Entry]) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
         pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
-        pool.renew = self._renew
+        pool.renew, pool.lead = self._renew, self._settler.detours.lead
         self._finding.add(pool)
         try:
             await asyncio.wait(self._renew(pool), timeout=POOL_PATIENCE)

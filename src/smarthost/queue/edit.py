@@ -199,7 +199,7 @@ def _read_wishes(fields: list[Field]) -> _Wishes | Reply:
 
 
 def _silence(envelope: Envelope) -> Envelope:
-    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 6.1)."""
+    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 5.2)."""
     recipients = tuple(msgspec.structs.replace(each, notify=int(Notify.NEVER)) for each in envelope.recipients)
     return msgspec.structs.replace(envelope, recipients=recipients)
 
