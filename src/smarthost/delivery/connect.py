@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_ADDRESSES = 5  # tried in one attempt of MX delivery (Postfix: smtp_mx_address_limit)
 MAX_SESSIONS = 2  # that got an answer and led to nothing, in one attempt of MX delivery (smtp_mx_session_limit)
+NO_TLS = EnhancedStatus(5, 7, 10)  # of a message with REQUIRETLS that no host can take safely (RFC 8689 4.2.1)
+_HOPELESS = frozenset({NetFault.TLS_MISSING, NetFault.CERTIFICATE})
 TROUBLE = 60.0  # seconds for which an address that did not answer is tried behind all others
 
 
@@ -89,23 +91,27 @@ class Connector:
         if settings.credentials is not None and (left := self._left_alone(_login_place(site))):
             return left
         last: Unreached | None = None
+        is_hopeless = True
         addresses = sessions = 0
         for host, address in self._candidates(site, hosts_tried, families(sources, settings.source_address), first):
             if left := self._left_alone(_host_place(site, host)):
-                last = last or left
+                last, is_hopeless = last or left, is_hopeless and left.fault.fault in _HOPELESS
                 continue
             attempt = partial(self._open, site, host, domain, address)
             opened = await self.egress.open(address, sources, settings, attempt)
             if isinstance(opened, Session):
                 self._troubled.resume(address)
                 return opened
-            last = self._note(site, host, address, opened)
+            last, is_hopeless = self._note(site, host, address, opened), is_hopeless and opened.fault in _HOPELESS
             addresses += 1
             sessions += opened.stage is not Stage.CONNECT
             if last.verdict.scope >= Scope.SITE:
                 break
             if site.route.deliver is Deliver.MX and (addresses >= MAX_ADDRESSES or sessions >= MAX_SESSIONS):
                 break
+        if last is not None and is_hopeless and site.route.demand:
+            verdict = Verdict(Action.FAILED, last.verdict.scope, NO_TLS, last.verdict.pause)
+            last = msgspec.structs.replace(last, verdict=verdict)
         return last or _no_candidate([*(source.address for source in sources), settings.source_address])
 
     def leave_alone(self, site: Site, session: Session, ending: Ending) -> None:
@@ -260,9 +266,11 @@ def _is_named(site: Site, host: Host) -> bool:
     return host.secure or any(hop.host == host.name and not hop.by_mx for hop in site.route.next_hops)
 
 
-# Routes do not share pauses: what one may not do, with its login and TLS level, another may.
+# Routes do not share pauses: what one may not do, with its login and TLS level, another may; nor do demands.
 def _host_place(site: Site, host: Host) -> str:
-    return f"host {site.route.name} {host.name}:{host.port}"
+    route = site.route
+    demand = f"{route.tls} {site.sts} {route.demand} {bool(host.tlsa_names)}"
+    return f"host {route.name} {host.name}:{host.port} {demand}"
 
 
 def _login_place(site: Site) -> str:

@@ -13,6 +13,7 @@ from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
+from smarthost.policy.security import as_asked
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.rules import Rules, site_queue
 from smarthost.queue.scheduler import Scheduler
@@ -207,7 +208,9 @@ class Promoter:
     def _route(self, entry: Entry, index: int) -> Route:
         recipient = entry.recipients[index]
         route = self.rules.route_for(entry.message, recipient)
-        return self._settler.detours.follow(route, recipient.domain) if self._settler.detours else route
+        if not self._settler.detours:
+            return route
+        return as_asked(self._settler.detours.follow(route, recipient.domain), entry.message.envelope)
 
     def _route_of(self, entry: Entry) -> Route:
         return self._route(entry, 0)
