@@ -11,8 +11,7 @@ from sim_plan import Plan
 from smarthost.network.https import Answer, HttpsFault
 from smarthost.network.oauth_answer import TokenFault, Tokens
 
-SLOWEST = 5.0  # seconds until a token is there
-PROMPTLY = 1.0  # seconds until a policy is: mail does not wait long, and goes as without one then
+SLOWEST = 5.0  # seconds of an answer
 
 
 class TokenServer:
@@ -28,7 +27,7 @@ class TokenServer:
     async def fetch(self, work: Callable[[], object]) -> object:
         """Answer what the relay would have asked in a thread of its own."""
         if isinstance(work, partial):
-            await asyncio.sleep(self._world.rng.uniform(0.01, PROMPTLY))
+            await asyncio.sleep(self._world.rng.uniform(0.01, SLOWEST))
             return self._policy_at(work.args[0])
         if self._asked:
             self._world.blame("a token is fetched while one is being fetched")
