@@ -97,7 +97,8 @@ class StsPolicies:
             known.fault = ""
         if announced and now >= known.again:
             age = now - known.fetched
-            is_stale = not holds or announced != known.id
+            # A time of fetching that is to come is that of a clock which has been set right since.
+            is_stale = not holds or announced != known.id or age < 0.0
             if is_stale or age >= min(REFRESH, known.policy.max_age / 2 if known.policy else 0.0):
                 self._fetch_once(domain, announced, known)
         if not holds:
