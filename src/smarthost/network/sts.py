@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from smarthost.network.dns import Addresses, Resolver
-from smarthost.network.https import Answer, HttpsFault, get_text, in_thread
+from smarthost.network.https import Answer, HttpsFault, get_text
+from smarthost.network.in_thread import in_thread
 from smarthost.wire.sts_policy import StsPolicy, format_policy, read_policy, read_record
 
 log = logging.getLogger(__name__)
