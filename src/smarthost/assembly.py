@@ -173,7 +173,7 @@ class Relay:
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
-        self.reasons.source_of = self._limit_source
+        self.reasons.source_of, self.reasons.looking_up = self._limit_source, self.promoter.looking_up
         self.reasons.awaits_dns = lambda queue: self.questions.waiting > 0 and self.promoter.looks_up(queue)
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression

@@ -103,6 +103,11 @@ class Adapter:
         """Say what becomes of a job that a host cannot take as it is."""
         if obstacle is NetFault.TOO_BIG:
             return Adapted(outcomes=refuse_locally(job, peer, obstacle))
+        if obstacle is NetFault.CERTIFICATE:
+            # A session that is opened for this job shows whether the host may have it.
+            transfer.take_no_more()
+            dispatcher.returned(job)
+            return Adapted(stops=True)
         if self._is_elsewhere(dispatcher, job, obstacle, peer):
             job.entry.hosts_tried = (*job.entry.hosts_tried, peer.host)[-4:]
             transfer.take_no_more()

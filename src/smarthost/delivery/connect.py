@@ -76,9 +76,11 @@ class Connector:
         self.login_paused: Callable[[Site, float, Unreached], None] = lambda site, until, cause: None
 
     async def connect(
-        self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = ()
+        self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = (), domain: str = ""
     ) -> Session | Unreached:
         """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last, `first` go first.
+
+        `domain` is that of the mail for which it is opened, "" where there is none yet.
 
         For MX delivery at most 5 addresses are tried, and 2 that answer. A refused login ends the search at once:
         it would be refused everywhere, and counted.
@@ -92,7 +94,7 @@ class Connector:
             if left := self._left_alone(_host_place(site, host)):
                 last = last or left
                 continue
-            attempt = partial(self._open, site, host, address)
+            attempt = partial(self._open, site, host, domain, address)
             opened = await self.egress.open(address, sources, settings, attempt)
             if isinstance(opened, Session):
                 self._troubled.resume(address)
@@ -146,10 +148,12 @@ class Connector:
         if self._policies is not None:
             self._policies.clear()
 
-    async def _open(self, site: Site, host: Host, address: str, settings: SessionSettings) -> Session | OpenFault:
+    async def _open(
+        self, site: Site, host: Host, domain: str, address: str, settings: SessionSettings
+    ) -> Session | OpenFault:
         """Open a session to one address as the host's TLS policy wants."""
         if self._policies is not None:
-            policy = await self._policies.of(site, host)
+            policy = await self._policies.of(site, host, domain)
             if isinstance(policy, OpenFault):
                 return policy
             settings = msgspec.structs.replace(settings, policy=policy)
@@ -161,6 +165,8 @@ class Connector:
             return OpenFault(Stage.CONNECT, NetFault.PROTOCOL_ERROR, None, "a fault in this program; the log has it")
         if isinstance(opened, Session):
             opened.is_named = opened.proof is not Proof.CA or _is_named(site, host)
+            if site.route.deliver is not Deliver.MX:
+                opened.only_for = ()  # all mail of the route goes to that next hop
             if self._policies is not None:
                 self._policies.learn(site, opened)
         return opened

@@ -132,6 +132,13 @@ class Promoter:
         for entries in waiting.values():
             self._scheduler.unload(entries)
 
+    def looking_up(self, entry: Entry) -> str:
+        """Say what an entry waits for whose site is being looked up, as a sentence; "" for any other."""
+        waiting = self._waiting.get(entry.queue) or self._waiting.get(site_queue(entry.queue)) or ()
+        if not any(each is entry or each.key == entry.key for each in waiting):
+            return ""
+        return self._sites.looking_up(entry.recipients[0].domain)
+
     def dispatchers_of(self, queue: str) -> list[Dispatcher]:
         """Give the dispatchers that may have entries of a queue, first those to which its mail goes now."""
         known = self.known.get(queue)

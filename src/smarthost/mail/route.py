@@ -106,8 +106,9 @@ class Upstream(msgspec.Struct, frozen=True):
 class Host(msgspec.Struct, frozen=True, gc=False):
     """One machine that takes mail for a site, with the addresses to try, in their order.
 
-    `secure` says that DNSSEC proves both how we came to its name and its addresses; `alias_of` is the name behind it
-    where its own is an alias (RFC 7672 2.2.2), else "".
+    `secure` says that DNSSEC proves both how we came to its name and its addresses. `tlsa_names` are the names that may
+    have TLSA records, in the order in which they are asked for (RFC 7672 2.2.2), and `next_hops` those whose MX records
+    led here, proved and with their alias, which a certificate may have as well (RFC 7672 3.2.2).
     """
 
     name: str
@@ -116,7 +117,8 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     implicit_tls: bool = False
     preference: int = 0
     secure: bool = False
-    alias_of: str = ""
+    tlsa_names: tuple[str, ...] = ()
+    next_hops: tuple[str, ...] = ()
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -124,7 +126,8 @@ class Site(msgspec.Struct, frozen=True):
 
     `name` is shared by all queues whose hosts are the same set, so that they share limits; `hosts` are in order of
     trial; `expires` is the Unix time until which the finding may be used. `sts` is what the MTA-STS policy of
-    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list.
+    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list. `sts_fault` says
+    why a policy that is announced is not known.
     """
 
     name: str
@@ -133,3 +136,4 @@ class Site(msgspec.Struct, frozen=True):
     expires: float
     sts: StsMode = StsMode.NONE
     sts_domain: str = ""
+    sts_fault: str = ""

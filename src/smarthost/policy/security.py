@@ -31,8 +31,8 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     """What TLS must prove at one host, who says so, and why, in a sentence for people.
 
     `tlsa` are the records of which one must match, for level DANE; `server_name` is the name to ask for, "" for the
-    host's own. `on_trial` says that an MTA-STS policy in mode testing would ask for more: what it would refuse is
-    told, and mail goes on.
+    host's own. A certificate that a record of usage 2 vouches for must have it, or one of `next_hops`. `on_trial` says
+    that an MTA-STS policy in mode testing would ask for more: what it would refuse is told, and mail goes on.
     """
 
     level: TlsLevel
@@ -41,6 +41,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     tlsa: tuple[Tlsa, ...] = ()
     server_name: str = ""
     on_trial: bool = False
+    next_hops: tuple[str, ...] = ()
 
 
 class TlsaFinding(msgspec.Struct, frozen=True):
@@ -95,18 +96,34 @@ def plan(policy: TlsPolicy, host: Host) -> TlsPlan:
 
 
 def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:
-    """Leave out TLSA records that SMTP cannot use: usages 0 and 1, unknown numbers, digests of a wrong length.
+    """Leave out TLSA records that SMTP cannot use: usages 0 and 1, unknown numbers, data of a wrong form.
 
-    RFC 7672 3.1.3 for the usages, RFC 7671 for the rest.
+    RFC 7672 3.1.3 for the usages. Of records with one usage and selector only those of the best digest count, beside
+    those that hold the whole certificate or key (RFC 7671 9).
     """
     lengths = {1: 32, 2: 64}  # octets of SHA-256 and SHA-512
-    return tuple(
+    found = [
         record
         for record in records
         if record.usage in (2, 3)
         and record.selector in (0, 1)
-        and (len(record.data) > 0 if record.matching == 0 else len(record.data) == lengths.get(record.matching))
-    )
+        and (_is_der(record.data) if record.matching == 0 else len(record.data) == lengths.get(record.matching))
+    ]
+    best: dict[tuple[int, int], int] = {}
+    for record in found:
+        kind = record.usage, record.selector
+        best[kind] = max(record.matching, best.get(kind, 0))
+    return tuple(each for each in found if each.matching in (0, best[each.usage, each.selector]))
+
+
+def _is_der(data: bytes) -> bool:
+    """Whether octets are one whole sequence of DER, as certificates and keys are."""
+    if len(data) < 2 or data[0] != 0x30:
+        return False
+    if data[1] < 0x80:
+        return len(data) == 2 + data[1]
+    count = data[1] - 0x80  # octets of the length
+    return 0 < count <= 4 and len(data) == 2 + count + int.from_bytes(data[2 : 2 + count], "big")
 
 
 def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy:
@@ -139,6 +156,8 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
     on_trial = site.sts is StsMode.TESTING and level is not TlsLevel.VERIFY
     if site.sts is StsMode.TESTING:
         sentence += f"; the MTA-STS policy of {site.sts_domain} is in mode testing"
+    elif site.sts_fault:
+        sentence += f"; {site.sts_domain} announces an MTA-STS policy that is not known: {site.sts_fault}"
     return TlsPolicy(level, TlsSource.ROUTE, sentence, on_trial=on_trial)
 
 
