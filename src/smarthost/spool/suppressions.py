@@ -65,6 +65,11 @@ class StoredSuppressions:
 Rows = Callable[[str, Row], list[Row]]
 
 
+def has_list(ask: Rows) -> bool:
+    """Whether a spool has a suppression list at all: one of schema 1, which no newer relay has opened yet, has none."""
+    return bool(ask("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'suppression'", ()))
+
+
 def read_page(ask: Rows, after: Key, limit: int) -> list[Suppression]:
     """Give at most `limit` rows behind a key, read by a reader's `rows`."""
     return list(map(_read, ask(_PAGE, (*after, limit))))
