@@ -179,6 +179,7 @@ class Relay:
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
         self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
+        self.suspender.withdraw = self.promoter.withdraw
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 

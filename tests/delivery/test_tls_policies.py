@@ -256,3 +256,13 @@ async def test_a_fault_of_ours_at_one_host_leaves_the_others(
         second = Host("backup.example", ("127.0.0.1",), other.port, preference=20)
         session = await opened(way, msgspec.structs.replace(site, hosts=(*site.hosts, second)))
     assert session.host is second and "a fault" in caplog.text
+
+
+async def test_what_one_domain_demands_does_not_keep_others_from_the_host(way: Way, authority: trustme.CA) -> None:
+    """A host that fails an enforced policy is left alone for that domain's mail, not for those that demand nothing."""
+    context, _ = server_side(authority, "other.example")
+    async with smtp_peer(SECURED, SECURED + END, context=context, complete=False) as peer:
+        assert isinstance(await way.connector.connect(way.site(peer, TlsLevel.MAY, StsMode.ENFORCE)), Unreached)
+        again = await way.connector.connect(way.site(peer, TlsLevel.MAY, StsMode.ENFORCE))
+        assert isinstance(again, Unreached) and again.is_remembered
+        assert (await opened(way, way.site(peer, TlsLevel.MAY))).tls.endswith("=none")

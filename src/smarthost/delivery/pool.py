@@ -105,7 +105,8 @@ class Pool:
     the lowest order share by weight. What waits at one that cannot be used any more goes to the others at once; where
     there is no other, to the disk, until one may be used.
 
-    `renew` is called when upstreams have to be looked up again; `is_retired` says that another configuration rules.
+    `renew` is called when upstreams have to be looked up again, `lead` to have a queue take another route until a
+    time; `is_retired` says that another configuration rules.
     """
 
     def __init__(self, queue: str, route: Route, scheduler: Scheduler, clock: Callable[[], float], rng: Random) -> None:
@@ -114,6 +115,7 @@ class Pool:
         self.route = route
         self.members = tuple(map(Member, route.pool))
         self.renew: Callable[[Pool], object] = lambda pool: None
+        self.lead: Callable[[str, Route, float], None] = lambda queue, route, until: None
         self.is_retired = False
         self._scheduler, self._clock, self._rng = scheduler, clock, rng
         self._expires = 0.0
@@ -275,10 +277,19 @@ class Pool:
         )
 
     def _put_off(self, entries: Iterable[Entry], now: float) -> None:
-        """Put entries back to disk, and let nothing of the queue be read before an upstream may be used."""
+        """Put entries back to disk, and let nothing of the queue be read before an upstream may be used.
+
+        Where a rule on replies names another route for what one of them had, the mail takes that one meanwhile.
+        """
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
         # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
         self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
+        if (route := self._way_round(now)) is not None:
+            for queue in self.queues:
+                self.lead(queue, route, self._blocked_until)
+                self._scheduler.unblock(queue)
+            self._scheduler.unload(entries)
+            return
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
         suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
         if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
@@ -287,3 +298,12 @@ class Pool:
         for queue in self.queues:
             self._scheduler.block(queue, self._blocked_until, reason, why)
         self._scheduler.unload(entries)
+
+    def _way_round(self, now: float) -> Route | None:
+        """Give the route that a rule on replies names for the mail of an upstream that it has suspended."""
+        for member in self.members:
+            if member.dispatcher is not None and member.dispatcher.ready.ruled_until > now:
+                route = member.dispatcher.ready.switched_to
+                if route is not None and route.name != self.route.name:
+                    return route
+        return None

@@ -102,6 +102,7 @@ class Sites:
             why = Why.TLS_POLICY if fault is NetFault.STS_MISMATCH else Why.UNRESOLVED
             return Unresolved(verdict.action, verdict.status, found.reason, why)
         name = name_by_hosts(found.hosts) + _demand(route, found) if of_domain else _name_by_hops(route)
+        name += f"+{route.demand}" if route.demand else ""
         sts_domain = domain if found.sts is not StsMode.NONE or found.sts_fault else ""
         name = f"{route.name}/{name}"
         site = Site(name, found.hosts, route, found.expires, found.sts, sts_domain, found.sts_fault)

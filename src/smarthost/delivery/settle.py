@@ -314,9 +314,11 @@ class Settler:
 
 
 def _is_put_off(outcome: Outcome) -> bool:
-    """Whether a host has put a transaction or a recipient off by a reply, and nothing else was the matter."""
+    """Whether a host has put a transaction or a recipient off, or what it says is only about itself."""
     reply = outcome.reply
-    return outcome.scope <= Scope.TRANSACTION and reply is not None and 400 <= reply.code < 500
+    if reply is None or outcome.ambiguous:
+        return False
+    return outcome.scope is Scope.HOST or (outcome.scope <= Scope.TRANSACTION and 400 <= reply.code < 500)
 
 
 def _is_about_mailbox(outcome: Outcome) -> bool:

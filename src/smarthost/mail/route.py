@@ -62,7 +62,8 @@ class Route(msgspec.Struct, frozen=True):
     `next_hops` are tried in order (empty unless deliver is relayhost); `login` is a key into the credentials, or "";
     `source_address` are the local addresses to connect from, of which each session has one. `client_certificate` and
     `client_key` are files that we show to next hops which ask for a certificate. `mta_sts` says that the policies of
-    recipients' domains are heeded. A route with a `pool` is not travelled itself: its mail takes the route of one of
+    recipients' domains are heeded. `demand` is "requiretls" where the route was made stricter for messages that ask for
+    it (`policy.security.as_asked`). A route with a `pool` is not travelled itself: its mail takes the route of one of
     the upstreams, each of which carries its name there.
     """
 
@@ -79,6 +80,7 @@ class Route(msgspec.Struct, frozen=True):
     client_certificate: str = ""
     client_key: str = ""
     mta_sts: bool = False
+    demand: str = ""
 
     def queue_for(self, domain: str) -> str:
         """Name the queue of a recipient of this route: one for a relayhost, one a destination for MX delivery."""

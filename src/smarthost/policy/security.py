@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from smarthost.mail.route import Deliver, Host, Site, StsMode, TlsLevel
+from smarthost.mail.envelope import Envelope
+from smarthost.mail.route import Deliver, Host, Route, Site, StsMode, TlsLevel
 from smarthost.mail.tlsa import Tlsa
 
 
@@ -68,6 +69,7 @@ class TlsPlan(msgspec.Struct, frozen=True):
     proof: Proof = Proof.NONE
 
 
+REQUIRETLS = "requiretls"  # what a route demands that was made stricter
 PLAIN = TlsPlan(attempt=False, required=False, verify=False, retry_plain=False)
 TRIAL = TlsPlan(attempt=True, required=True, verify=True, retry_plain=False, proof=Proof.CA)
 _PLANS: Mapping[TlsLevel, TlsPlan] = MappingProxyType(
@@ -93,6 +95,26 @@ def plan(policy: TlsPolicy, host: Host) -> TlsPlan:
     if host.implicit_tls and not found.required:
         return _PLANS[TlsLevel.ENCRYPT]
     return found
+
+
+def as_asked(route: Route, envelope: Envelope) -> Route:
+    """Give the route by which a message goes that asks something of TLS itself (RFC 8689); else the route as it is.
+
+    With REQUIRETLS, which stands above all else, a route that proves nothing has to: where it may or must use TLS,
+    certificates are verified. With "TLS-Required: No" what recipients' domains demand is not heeded, neither MTA-STS
+    nor DANE (RFC 8689 4.2.2); what the configuration demands of a next hop, or of every host, is. Pools go as they are.
+    """
+    if route.pool:
+        return route
+    if envelope.requiretls:
+        if route.tls in (TlsLevel.MAY, TlsLevel.ENCRYPT):
+            return msgspec.structs.replace(route, tls=TlsLevel.VERIFY, demand=REQUIRETLS)
+        return msgspec.structs.replace(route, demand=REQUIRETLS) if route.tls is TlsLevel.DANE else route
+    if envelope.tls_optional and route.deliver is Deliver.MX:
+        level = TlsLevel.MAY if route.tls is TlsLevel.DANE else route.tls
+        if route.mta_sts or level is not route.tls:
+            return msgspec.structs.replace(route, tls=level, mta_sts=False)
+    return route
 
 
 def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:
@@ -140,13 +162,13 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
             count = f"{len(found)} TLSA record{'s' if len(found) > 1 else ''}"
             sentence = f"{count} at {dane.name}, proved by DNSSEC, say which certificate {host.name} has"
             return TlsPolicy(TlsLevel.DANE, TlsSource.DANE, sentence, found, _server_name(dane.name))
-        if site.sts is not StsMode.ENFORCE:
+        if site.sts is not StsMode.ENFORCE and not site.route.demand:
             sentence = f"{dane.name} has TLSA records, but none that SMTP can use: TLS is needed, with any certificate"
             return TlsPolicy(TlsLevel.ENCRYPT, TlsSource.DANE, sentence)
     level = route.tls
     sentence = f"route {route.name} says {level.value}"
     if level is TlsLevel.DANE:
-        level = TlsLevel.MAY if route.deliver is Deliver.MX else TlsLevel.VERIFY
+        level = TlsLevel.MAY if route.deliver is Deliver.MX and not route.demand else TlsLevel.VERIFY
         why = dane.nothing if dane is not None and dane.nothing else "no TLSA record is proved by DNSSEC"
         sentence += f", and {why}: as {level.value}"
     if site.sts is StsMode.ENFORCE:

@@ -31,6 +31,7 @@ _Wishes = tuple[str, Priority | None, float]
 # Removed from every message: RFC 5322 3.6.3 (Bcc), RFC 5321 4.4 (Return-Path is the final server's to write).
 _PRIVATE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 _OURS = b"x-smarthost-"
+_TLS_REQUIRED = b"tls-required"
 _LOOP_MARK = b"x-smarthost-report"  # of reports: one that comes back is never reported on
 _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
@@ -71,7 +72,8 @@ class _Shape(msgspec.Struct, frozen=True, gc=False):
     """What follows from the names of a section's fields alone.
 
     `hops` counts Received fields; `addressed` are the places of the fields whose addresses are completed, and `author`
-    is that of the first From, -1 without; `loses` says that some are taken out, `lacks` that some are to be added.
+    is that of the first From, -1 without; `loses` says that some are taken out, `lacks` that some are to be added,
+    and `is_about_tls` that there is TLS-Required (RFC 8689 3).
     """
 
     hops: int
@@ -79,6 +81,7 @@ class _Shape(msgspec.Struct, frozen=True, gc=False):
     author: int
     loses: bool
     lacks: bool
+    is_about_tls: bool
 
 
 def edit_header(
@@ -105,6 +108,8 @@ def edit_header(
         shape = _find_shape(fields)
     if rewriter.has_rules or wishes[1] is not None:
         envelope = _rewrite_envelope(envelope, wishes[1], rewriter)
+    if shape.is_about_tls and not envelope.requiretls and _makes_tls_optional(fields):
+        envelope = msgspec.structs.replace(envelope, tls_optional=True)
     if wishes[2] > envelope.hold_until:
         envelope = msgspec.structs.replace(envelope, hold_until=wishes[2])
     author, domain = _complete_fields(fields, shape, rules.default_domain)
@@ -148,7 +153,13 @@ def _shape_of(names: tuple[bytes, ...]) -> _Shape:
         names.index(b"from") if b"from" in names else -1,
         any(name in _PRIVATE or name.startswith(_OURS) for name in names),
         not _ADDED.issubset(names),
+        _TLS_REQUIRED in names,
     )
+
+
+def _makes_tls_optional(fields: list[Field]) -> bool:
+    """Whether a message says TLS-Required: No, and nothing else of it (RFC 8689 3)."""
+    return all(field_value(raw).lower() == b"no" for name, raw in fields if name == _TLS_REQUIRED)
 
 
 def _check_authors(user: User, fields: list[Field]) -> Reply | None:
@@ -188,7 +199,7 @@ def _read_wishes(fields: list[Field]) -> _Wishes | Reply:
 
 
 def _silence(envelope: Envelope) -> Envelope:
-    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 6.1)."""
+    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 5.2)."""
     recipients = tuple(msgspec.structs.replace(each, notify=int(Notify.NEVER)) for each in envelope.recipients)
     return msgspec.structs.replace(envelope, recipients=recipients)
 
