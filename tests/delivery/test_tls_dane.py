@@ -101,3 +101,27 @@ async def test_only_the_best_digest_counts(way: Way, zone: DnsServer) -> None:
         zone.load(f"{name} {tlsa_text(chain[0], 3, 1, 1)}\n{name} 3 1 2 {'ab' * 64}")
         unreached = await way.connector.connect(site_for(way, peer))
     assert isinstance(unreached, Unreached) and "none of those in the TLSA records" in unreached.reason
+
+
+@pytest.mark.parametrize("alias", ["proved", "unproved", "unknown", "none"])
+async def test_an_alias_that_leads_out_of_the_signed_zone(way: Way, zone: DnsServer, alias: str) -> None:
+    """Records at its own name count where the alias is signed; elsewhere nobody is asked for any (RFC 7672 2.2.2)."""
+    context, chain = server_side(trustme.CA(), "nobody.invalid")
+    async with smtp_peer(SECURED + END, context=context, complete=False) as peer:
+        name = f"_{peer.port}._tcp.mx.example."
+        text = f"{name} 300 IN TLSA {tlsa_text(chain[0], 3)}\n"
+        zone.load(text + ("mx.example. 300 IN CNAME cloud.test." if alias != "none" else ""))
+        if alias == "unproved":
+            zone.insecure.add("mx.example.")
+        elif alias == "unknown":
+            zone.failing.add(("mx.example.", "CNAME"))
+        site = site_for(way, peer)
+        outside = msgspec.structs.replace(site.hosts[0], secure=False)
+        session = await way.connector.connect(msgspec.structs.replace(site, hosts=(outside,)))
+    assert bool(zone.questions[name, "TLSA"]) is (alias == "proved")
+    if alias == "unknown":
+        assert isinstance(session, Unreached) and "it cannot be known now" in session.reason
+        return
+    assert isinstance(session, Session)
+    assert session.tls.endswith("verified=dane" if alias == "proved" else "verified=none")
+    session.abandon()

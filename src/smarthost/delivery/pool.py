@@ -66,6 +66,10 @@ class Member:
         """Whether a person or a rule has suspended it."""
         return self.dispatcher is not None and self.dispatcher.ready.suspended_until > now
 
+    def is_tried(self, now: float) -> bool:
+        """Whether a session is being opened that may show it to be well again."""
+        return self.dispatcher is not None and self.dispatcher.opening > 0 and not self.is_suspended(now)
+
     def may_probe(self, now: float) -> bool:
         """Whether its pause is over, so that one session may show whether it is well again."""
         dispatcher = self.dispatcher
@@ -179,8 +183,15 @@ class Pool:
         )
 
     def spares(self, dispatcher: Dispatcher) -> bool:
-        """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon."""
-        return self.has_other(dispatcher, SHORT)
+        """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon.
+
+        Or may have it: one that is being tried at this moment is waited for, as it may be well again.
+        """
+        now = self._clock()
+        return self.has_other(dispatcher, SHORT) or any(
+            each.dispatcher is not dispatcher and each.is_tried(now) and each.quota_wait(now) <= SHORT
+            for each in self.members
+        )
 
     def first_usable(self) -> Upstream | None:
         """Give the first upstream to which mail may go at once; None where there is none."""

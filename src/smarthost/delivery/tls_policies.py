@@ -102,7 +102,14 @@ class TlsPolicies:
         """Look for a host's TLSA records at each name that may have some (RFC 7672 2.2.2); None when DNS fails."""
         if not self._resolver.believes_ad:
             return TlsaFinding(host.name, nothing="the resolver is not one whose DNSSEC validation is believed")
-        if not host.tlsa_names:
+        is_proved = host.secure
+        if host.tlsa_names and not host.secure:
+            # Name servers of unsigned zones may fail on TLSA records, so first it is asked whether the alias is signed.
+            found = await self._resolver.is_proved_alias(host.tlsa_names[0])
+            if found is None:
+                return None
+            is_proved = found
+        if not is_proved:
             return TlsaFinding(host.name, nothing=f"DNSSEC does not prove the mail host {host.name} and its addresses")
         for name in host.tlsa_names:
             place = f"_{host.port}._tcp.{name}"

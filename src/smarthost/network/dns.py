@@ -122,6 +122,13 @@ class Resolver:
             return None
         return TlsaAnswer(records.tlsa if records.secure else ())
 
+    async def is_proved_alias(self, name: str) -> bool | None:
+        """Whether DNSSEC proves that a name is an alias, wherever it leads; None where DNS failed."""
+        records, _ = await self._look_up("CNAME", name)
+        if records.fault is DnsFault.TEMPORARY:
+            return None
+        return records.fault is None and records.secure
+
     @property
     def believes_ad(self) -> bool:
         """Whether answers can be secure at all: DANE needs that."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from smarthost.network.dns import Addresses, Resolver
-from smarthost.network.https import Answer, HttpsFault, get_text, in_thread
+from smarthost.network.https import Answer, HttpsFault, get_text
+from smarthost.network.in_thread import in_thread
 from smarthost.wire.sts_policy import StsPolicy, format_policy, read_policy, read_record
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ class StsPolicies:
             known.fault = ""
         if announced and now >= known.again:
             age = now - known.fetched
-            is_stale = not holds or announced != known.id
+            # A time of fetching that is to come is that of a clock which has been set right since.
+            is_stale = not holds or announced != known.id or age < 0.0
             if is_stale or age >= min(REFRESH, known.policy.max_age / 2 if known.policy else 0.0):
                 self._fetch_once(domain, announced, known)
         if not holds:
