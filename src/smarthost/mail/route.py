@@ -1,5 +1,6 @@
 """Route: policy's choice of a next hop; Site and Host: who really answers, which is resolution's finding."""
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -123,6 +124,10 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     next_hops: tuple[str, ...] = ()
 
 
+# How a name ends that stands for one demand or several (`delivery.resolve`).
+_DEMANDS = re.compile(r"(?:\+(?:sts|dane|partly-dane|requiretls))+$")
+
+
 class Site(msgspec.Struct, frozen=True):
     """Who really answers for a queue.
 
@@ -139,3 +144,8 @@ class Site(msgspec.Struct, frozen=True):
     sts: StsMode = StsMode.NONE
     sts_domain: str = ""
     sts_fault: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its name without what is demanded of its sessions: sites of one place share their rates."""
+        return _DEMANDS.sub("", self.name)

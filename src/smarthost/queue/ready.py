@@ -200,4 +200,4 @@ class ReadyQueue:
 
 
 def _cells(ledger: Ledger | None, site: Site, what: str, rates: Sequence[Rate]) -> Cells:
-    return Cells(rates) if ledger is None else ledger.cells(f"site {site.name} {what}", rates)
+    return Cells(rates) if ledger is None else ledger.cells(f"site {site.place} {what}", rates)

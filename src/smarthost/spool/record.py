@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -111,7 +112,7 @@ def read_message(meta: bytes) -> Message:
     return _decode_message(meta)
 
 
-def read_entry(row: Row, message: Message) -> Entry:
+def read_entry(row: Sequence[Any], message: Message) -> Entry:
     """Read an entry back from the columns `schema.ENTRY_COLUMNS`."""
     _, number, queue, due, deadline, why, blob = row
     state = _decode_state(blob)
