@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -18,7 +19,6 @@ from smarthost.outreach.hook_state import (
     LINE,
     STATE,
     WEBHOOK,
-    DeadEvent,
     HookState,
     Line,
     dead_id,
@@ -30,7 +30,15 @@ from smarthost.outreach.hook_state import (
     webhook_of,
 )
 from smarthost.outreach.tail import Tail
-from smarthost.policy.webhook import EVERYTHING, Faults, Webhook, WebhookWish, wish_faults
+from smarthost.policy.webhook import (
+    EVERYTHING,
+    DeadEvent,
+    Faults,
+    Webhook,
+    WebhookStatus,
+    WebhookWish,
+    wish_faults,
+)
 from smarthost.spool.store import Fault, RecordStore, Spool
 
 log = logging.getLogger(__name__)
@@ -41,14 +49,6 @@ MOST = 20  # webhooks of a tenant
 OVERLAP = 86_400.0  # seconds for which a secret that was replaced signs, too
 AGAIN = 10.0  # seconds after which a runner that failed of itself is started again
 _STOP = 1.0  # seconds that requests on their way have at a change or at the end
-
-
-class WebhookStatus(msgspec.Struct, frozen=True):
-    """How a webhook fares: the cursor up to which events were taken or stand in lines, and who waits in how many."""
-
-    cursor: int
-    lines: int = 0
-    last_error: str = ""
 
 
 class Webhooks:
@@ -65,7 +65,7 @@ class Webhooks:
         self.sender = Sender(ask, self._tail, clock, rng, self._gone)
         self._runners: dict[RecordKey, tuple[HookRunner, asyncio.Task[None]]] = {}
         self._changes: set[asyncio.Task[None]] = set()
-        self._locks: dict[RecordKey, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[RecordKey, asyncio.Lock] = WeakValueDictionary()
         self._stopping = False
 
     async def start(self) -> None:
@@ -157,7 +157,6 @@ class Webhooks:
             owned = [*await records_of(self._records, hook, LINE), *await records_of(self._records, hook, DEAD)]
             keys = [hook_key(hook), (STATE, tenant, name), *(record.key for record in owned)]
             await self._write([], keys)
-        self._locks.pop((WEBHOOK, tenant, name), None)
         return True
 
     async def status(self, hook: Webhook) -> WebhookStatus:
