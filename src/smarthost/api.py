@@ -11,6 +11,7 @@ from smarthost import __version__
 from smarthost.assembly import Relay
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.http.desks import BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
@@ -57,6 +58,8 @@ class Api:
         self._waiting: list[socket.socket] = []
         self._is_over = False
         self.pages: Mapping[str, Callable[[str], Page]] = {}
+        self.webhooks: WebhookDesk | None = None
+        self.bounces: BounceDesk | None = None
 
     async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
         """Listen; gives the addresses that were bound. Raises OSError and ValueError as the SMTP door does."""
@@ -115,6 +118,8 @@ class Api:
             healthy=self._healthy,
             ready=self._ready,
             version=__version__,
+            webhooks=self.webhooks,
+            bounces=self.bounces,
         )
 
     def follow(self, terms: HttpTerms) -> None:

@@ -14,6 +14,7 @@ from smarthost.outreach.webhooks import Webhooks
 from smarthost.policy.client_sync import OutreachTerms
 from smarthost.queue.bounces import BounceIntake
 from smarthost.sns_desk import SnsDesk
+from smarthost.wire.report_mail import read_report
 from smarthost.wire.ses_notice import read_ses
 from smarthost.wire.sns import SnsType, read_sns
 
@@ -36,10 +37,10 @@ class Outreach:
             return relay.contexts.for_level(TlsLevel.VERIFY)
 
         self.client = HttpClient(resolver, context, connections=CONNECTIONS)
-        self.webhooks = Webhooks(spool, self.client.ask, self._box, clock, relay.rng)
+        self.webhooks = Webhooks(spool, self.client.ask, self._box, clock, relay.rng, relay.counters.webhooks)
         # Whom the configuration names may be anywhere: whoever writes it has the machine.
         self.sync_client = HttpClient(resolver, context, connections=SYNC_CONNECTIONS, allow_private=True)
-        self.report_push = ReportPush(spool, self.sync_client.ask, clock)
+        self.report_push = ReportPush(spool, self.sync_client.ask, clock, relay.counters.client_syncs)
         self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock)
         self.sns = SnsDesk(self.client.ask, clock)
 
@@ -74,6 +75,10 @@ class Outreach:
         except ValueError:
             return 0  # SNS greets a new topic by a sentence
         return await self.bounces.take(notices, tenant, DEFAULT_TENANT)
+
+    async def take_report(self, content: bytes, tenant: str) -> int:
+        """Take a mail that reports failures or complaints, for which a tenant vouches; gives how many were believed."""
+        return await self.bounces.take(read_report(content), tenant)
 
     def _box(self) -> Sealer:
         if self._sealer is None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from random import Random
 
@@ -32,16 +32,16 @@ GONE = 410
 
 
 class Sender(msgspec.Struct):
-    """What the runners of all webhooks share; `gone` is called with a webhook whose receiver wants no more."""
+    """What the runners of all webhooks share; `gone` is called with a webhook whose receiver wants no more, and `tally`
+    counts what was "taken", "refused" and "dead".
+    """
 
     ask: Ask
     tail: Tail
     clock: Callable[[], float]
     rng: Random
     gone: Callable[[Webhook], None]
-    sent: int = 0
-    failed: int = 0
-    dead: int = 0
+    tally: MutableMapping[str, int]
 
 
 class HookRunner:
@@ -210,7 +210,7 @@ class HookRunner:
             line.due, line.error = now + pause, wrong
             self.state.changed(line)
             return
-        self._sender.dead += 1
+        self._sender.tally["dead"] += 1
         log.error("webhook %s: an event was not taken %d times, and is not sent again", self.hook.id, line.attempts)
         self.state.advance(line, now, DeadEvent(line.cursors[0], now, line.attempts, wrong, body))
 
@@ -232,7 +232,7 @@ class HookRunner:
         return wrong
 
     def _went_well(self) -> None:
-        self._sender.sent += 1
+        self._sender.tally["taken"] += 1
         self._allowed = min(self._allowed + 1, MOST_AT_ONCE)
         if self._failures >= TROUBLE:
             log.info("webhook %s: its receiver takes events again", self.hook.id)
@@ -243,7 +243,7 @@ class HookRunner:
         self._failures, self.last_error = 0, ""
 
     def _went_wrong(self, answer: HttpAnswer | HttpFault, wrong: str) -> None:
-        self._sender.failed += 1
+        self._sender.tally["refused"] += 1
         self._allowed = max(self._allowed // 2, 1)
         self._failures += 1
         self.last_error = wrong

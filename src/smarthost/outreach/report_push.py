@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
 
@@ -52,6 +53,7 @@ class SyncRunner:
         """Tell nothing yet. `name` is a tenant, or `EVERYBODY`, of whom `skips` leaves some out."""
         self.name, self.target = name, target
         self.skips: frozenset[str] = frozenset()
+        self.tally: MutableMapping[str, int] = defaultdict(int)
         self._records, self._tail, self._ask, self._clock = spool.records, tail, ask, clock
         self._state = _State(tail.head)
         self._wake = asyncio.Event()
@@ -155,6 +157,7 @@ class SyncRunner:
         now = self._clock()
         if not isinstance(answer, HttpAnswer) or not 200 <= answer.status < 300:
             self._failures += 1
+            self.tally["failed"] += 1
             self._not_before = now + pause_after(self._failures)
             wrong = f"HTTP {answer.status}" if isinstance(answer, HttpAnswer) else f"it {answer.reason}"
             log.log(
@@ -165,6 +168,7 @@ class SyncRunner:
             )
             return False
         self._failures, self._not_before = 0, 0.0
+        self.tally["taken"] += 1
         said = read_answer(answer.body, now)
         told = {each.cursor for each, _ in reports}
         refused = [each.cursor for each, report in reports if str(report["id"]) in said.refused]
@@ -214,9 +218,12 @@ class SyncRunner:
 class ReportPush:
     """Every target of a configuration. `follow` at the start and at each reload, `stop` at the end."""
 
-    def __init__(self, spool: Spool, ask: Ask, clock: Callable[[], float]) -> None:
-        """Tell nobody yet; `ask` puts an HTTP request."""
+    def __init__(
+        self, spool: Spool, ask: Ask, clock: Callable[[], float], tally: MutableMapping[str, int] | None = None
+    ) -> None:
+        """Tell nobody yet; `ask` puts an HTTP request. `tally` counts calls that were "taken" or "failed"."""
         self._spool, self._ask, self._clock = spool, ask, clock
+        self._tally = defaultdict(int) if tally is None else tally
         self._tail = Tail(spool.event_log)
         self._runners: dict[str, tuple[SyncRunner, asyncio.Task[None]]] = {}
 
@@ -247,7 +254,7 @@ class ReportPush:
 
     def _begin(self, name: str, target: SyncTarget, skips: frozenset[str]) -> None:
         runner = SyncRunner(name, target, self._spool, self._tail, self._ask, self._clock)
-        runner.skips = skips
+        runner.skips, runner.tally = skips, self._tally
         task = asyncio.create_task(self._keep(runner), name=f"delivery reports of {name}")
         self._runners[name] = runner, task
 

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, MutableMapping, Sequence
 from random import Random
 from typing import Any
 from weakref import WeakValueDictionary
@@ -55,14 +56,20 @@ class Webhooks:
     """Every webhook. `start`, then `stop`; in between the rest may be called, by routes as well."""
 
     def __init__(
-        self, spool: Spool, ask: Ask, box: Callable[[], Sealer], clock: Callable[[], float], rng: Random
+        self,
+        spool: Spool,
+        ask: Ask,
+        box: Box,
+        clock: Callable[[], float],
+        rng: Random,
+        tally: MutableMapping[str, int] | None = None,
     ) -> None:
-        """Send nothing yet; `ask` puts an HTTP request, `box` gives what seals the secrets."""
+        """Send nothing yet; `ask` puts an HTTP request, `box` gives what seals the secrets. `tally` counts."""
         self._box = box
         self._records: RecordStore = spool.records
         self._clock = clock
         self._tail = Tail(spool.event_log)
-        self.sender = Sender(ask, self._tail, clock, rng, self._gone)
+        self.sender = Sender(ask, self._tail, clock, rng, self._gone, defaultdict(int) if tally is None else tally)
         self._runners: dict[RecordKey, tuple[HookRunner, asyncio.Task[None]]] = {}
         self._changes: set[asyncio.Task[None]] = set()
         self._locks: WeakValueDictionary[RecordKey, asyncio.Lock] = WeakValueDictionary()

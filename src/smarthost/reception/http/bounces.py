@@ -1,11 +1,11 @@
-"""Bounces and complaints over HTTP: what Amazon SES says, by SNS or by itself."""
+"""Bounces and complaints over HTTP: what Amazon SES says, by SNS or by itself, and mail that reports them."""
 
 import msgspec
 from litestar import post
 from litestar.handlers import HTTPRouteHandler
 
 from smarthost.mail.key import Scope
-from smarthost.reception.http.asking import Asking, parts_of
+from smarthost.reception.http.asking import Asking, caller_of, parts_of
 from smarthost.reception.http.callers import Caller
 from smarthost.reception.http.problem import Refused
 from smarthost.reception.http.routes import NEEDS
@@ -36,4 +36,16 @@ async def take_ses(request: Asking) -> Taken:
     return Taken(taken)
 
 
-BOUNCES: tuple[HTTPRouteHandler, ...] = (take_ses,)
+@post("/api/v1/bounces", opt={NEEDS: Scope.ADMIN}, status_code=200)
+async def take_report(request: Asking) -> Taken:
+    """Take a mail as it is (message/rfc822) that reports a failure (RFC 3464) or a complaint (RFC 5965).
+
+    Other mail, as the answer of a person, says nothing.
+    """
+    desk = parts_of(request).bounces
+    if desk is None:
+        raise Refused(503, "bounces are not taken")
+    return Taken(await desk.take_report(await request.body(), caller_of(request).tenant))
+
+
+BOUNCES: tuple[HTTPRouteHandler, ...] = (take_ses, take_report)

@@ -45,3 +45,6 @@ class BounceDesk(Protocol):
 
         Gives how many notices were believed, or why none of it is. Raises ValueError for what is no JSON.
         """
+
+    async def take_report(self, content: bytes, tenant: str) -> int:
+        """Take a mail that reports failures or complaints, for which a tenant vouches; gives how many were believed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smarthost.policy.admission import Listener, Tls
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
 from smarthost.reception.http.front import Front, Page
 from smarthost.reception.http.health import HEALTH
@@ -15,9 +16,10 @@ from smarthost.reception.http.keys_admin import KEYS
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
+from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-HANDLERS = (*HEALTH, *KEYS)
+HANDLERS = (*HEALTH, *KEYS, *WEBHOOKS, *BOUNCES)
 
 
 class HttpDoor:

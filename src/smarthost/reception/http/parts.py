@@ -6,6 +6,7 @@ import msgspec
 
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.reception.http.desks import BounceDesk, WebhookDesk
 from smarthost.reception.keys import Keys
 from smarthost.reception.parts import Parts
 from smarthost.reception.terms import Terms
@@ -17,7 +18,8 @@ Probe = Callable[[], Sequence[str]]
 class HttpParts(msgspec.Struct, kw_only=True):
     """Everything that the routes need. `terms` and `reception_terms` are replaced at a reload.
 
-    `healthy` and `ready` give the reasons why the relay is not; `version` is its own.
+    `healthy` and `ready` give the reasons why the relay is not; `version` is its own; the desks
+    are None while their parts do not run.
     """
 
     door: Parts
@@ -30,3 +32,5 @@ class HttpParts(msgspec.Struct, kw_only=True):
     healthy: Probe
     ready: Probe
     version: str
+    webhooks: WebhookDesk | None = None
+    bounces: BounceDesk | None = None
