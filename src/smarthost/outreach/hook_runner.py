@@ -114,6 +114,8 @@ class HookRunner:
             for logged in page.events:
                 if logged.tenant == self.hook.tenant and self.hook.wants(event_type(logged.event)):
                     state.take_in(logged)
+            if page.end <= state.read:
+                return
             state.read = page.end
 
     def _start(self) -> None:

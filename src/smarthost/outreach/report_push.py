@@ -122,6 +122,8 @@ class SyncRunner:
                     events.append(logged)
                     if len(events) == self.target.batch:
                         return events, logged.cursor
+            if page.end <= cursor:
+                break
             cursor = page.end
         return events, cursor
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from smarthost.mail.event import Event, Kind
+from smarthost.mail.event import Event, Kind, mend
 
 FIRST, LONGEST = 60.0, 57_600.0  # seconds: a minute, doubling to 16 hours
 MOST_ATTEMPTS = 12  # of one event, which takes some 33 hours
@@ -143,7 +143,7 @@ def event_type(event: Event) -> str:
 def payload(event: Event, data: Mapping[str, Any]) -> bytes:
     """Write an event, with what it says, as a webhook's body: type, timestamp and data; the same octets each time."""
     moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return msgspec.json.encode({"type": event_type(event), "timestamp": moment, "data": data})
+    return msgspec.json.encode({"type": event_type(event), "timestamp": moment, "data": mend(data)})
 
 
 def pause_after(attempts: int, chance: float) -> float | None:
