@@ -5,10 +5,13 @@ import importlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from smarthost import __version__
 from smarthost.assembly import Relay
+from smarthost.compose.limits import SubmissionLimits
+from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.reception.http.desks import BounceDesk, WebhookDesk
@@ -55,11 +58,19 @@ class Api:
         self._door: HttpDoor | None = None
         self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._sources: AttachmentSources | None = None
+        self._started = asyncio.Event()
         self._waiting: list[socket.socket] = []
         self._is_over = False
         self.pages: Mapping[str, Callable[[str], Page]] = {}
         self.webhooks: WebhookDesk | None = None
         self.bounces: BounceDesk | None = None
+
+    async def start(self, sources: AttachmentSources) -> None:
+        """Read the keys, and serve from now on who has asked already."""
+        await self.keys.start()
+        self._sources = sources
+        self._started.set()
 
     async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
         """Listen; gives the addresses that were bound. Raises OSError and ValueError as the SMTP door does."""
@@ -86,6 +97,7 @@ class Api:
 
     async def _load_late(self) -> None:
         try:
+            await self._started.wait()
             await self._load()
         except Exception:
             log.exception("the HTTP door could not be opened")
@@ -100,17 +112,23 @@ class Api:
     async def _load(self) -> None:
         async with self._turn:
             if self._door is None:
-                module = await asyncio.to_thread(importlib.import_module, DOOR)
+                # A thread of its own: those of the loop may all be waiting for just this.
+                with ThreadPoolExecutor(1, thread_name_prefix="http load") as thread:
+                    module = await self._relay.loop.run_in_executor(thread, importlib.import_module, DOOR)
                 door: HttpDoor = module.HttpDoor(self._make_parts(), self._relay.loop)
                 await door.open_handed(self.pages)
                 self._door = door
 
     def _make_parts(self) -> HttpParts:
         relay = self._relay
+        assert self._sources is not None
         return HttpParts(
+            sources=self._sources,
             door=relay.door.parts,
             reception_terms=lambda: relay.door.terms,
             terms=relay.config.http,
+            limits=SubmissionLimits(attachment=self._sources.largest, attachments=self._sources.together),
+            lifetime=lambda: relay.config.retry.lifetime,
             keys=self.keys,
             spool=relay.spool,
             operator=relay.operator,
@@ -131,6 +149,8 @@ class Api:
         """Take no more requests, and let those that are under way end within some seconds."""
         self._is_over = True
         if self._loading is not None:
+            if not self._started.is_set():
+                self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._door is not None:
             await self._door.drain(patience)

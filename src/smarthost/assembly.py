@@ -121,6 +121,7 @@ class Relay:
         self.suspender = Suspender(self.scheduler, feed, clock)
         parts = settle.Parts(spool, self.scheduler, self.reporter, feed, counters, clock, self.rng, detours)
         self.settler = settle.Settler(parts, config.retry)
+        self.settler.dead_letters.keep = config.http.dead_letter_keep
         self.operator = Operator(spool, self.scheduler, feed, config.retry, clock)
         self._build_outward(outside)
         self.limits = LimitTable(config.limits)
@@ -210,6 +211,7 @@ class Relay:
         self.rules = make_rules(config, keyring)
         self.intake.rules = self.rules
         self.settler.retry = self.operator.retry = config.retry
+        self.settler.dead_letters.keep = config.http.dead_letter_keep
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
         self.places.most = connections_within(config.delivery.max_connections)

@@ -2,7 +2,7 @@
 
 import re
 
-from smarthost.config_read import Table, read_path, read_positive_duration, read_positive_size, show
+from smarthost.config_read import Table, read_duration, read_path, read_positive_duration, read_positive_size, show
 from smarthost.config_words import read_optional, read_tcp_place
 from smarthost.policy.http_terms import HttpTerms
 
@@ -20,6 +20,7 @@ def read_http(table: Table) -> tuple[str, HttpTerms]:
         tokens=table.take_list("tokens", _read_token, or_one=True) + _read_file(table),
         max_request_size=table.take("max_request_size", read_positive_size, default.max_request_size),
         message_keep=table.take("message_keep", read_positive_duration, default.message_keep),
+        dead_letter_keep=table.take("dead_letter_keep", read_duration, default.dead_letter_keep),
         idempotency_keep=table.take("idempotency_keep", read_positive_duration, default.idempotency_keep),
     )
     table.finish()

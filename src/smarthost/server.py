@@ -20,11 +20,14 @@ from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
 from smarthost.from_config import make_keyring
 from smarthost.mail.message import format_id
+from smarthost.network.attachments import AttachmentSources
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
+from smarthost.policy.attachments import AttachmentSettings
+from smarthost.queue.burial import bury
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import LoopLag
@@ -104,7 +107,7 @@ class Server:
         await outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
-        await self.api.keys.start()
+        await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
         for listener in config.listeners:
             door = self.relay.door if listener.protocol == "smtp" else self.api
             with _naming(f"listener {listener.address}"):
@@ -280,6 +283,7 @@ class Server:
                     self.relay.tidy()
                     await self.spool.forget_history(now - self.config.history_keep)
                     await self.relay.suppression.forget_expired()
+                    await bury(self.spool, now)
             except Exception:
                 log.exception("the watch failed")
             if self._notifier.watchdog_interval and now >= next_alive:

@@ -10,8 +10,6 @@ from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.settle import Parts, Settler
 from smarthost.delivery.telling import Passage
-from smarthost.mail.entry import Entry
-from smarthost.mail.event import Event
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Route, Site
@@ -24,6 +22,7 @@ from smarthost.queue.scheduler import Scheduler
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool
+from smarthost.spool.store import Settlement
 
 T0 = 1_790_000_000.0
 
@@ -35,9 +34,7 @@ class SlowReporter:
         """Begin with none."""
         self.waiting: list[Callable[[None], None]] = []
 
-    def submit(
-        self, entry: Entry, due: tuple[DueReport, ...], events: tuple[Event, ...], done: Callable[[None], None]
-    ) -> None:
+    def submit(self, settlement: Settlement, due: tuple[DueReport, ...], done: Callable[[None], None]) -> None:
         """Keep what would be called when the report is on disk."""
         self.waiting.append(done)
 

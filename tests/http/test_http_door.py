@@ -7,6 +7,7 @@ import smtplib
 import socket
 import ssl
 import sys
+import threading
 
 import pytest
 from http_house import HttpHouse
@@ -14,6 +15,7 @@ from http_house import HttpHouse
 from smarthost.mail.key import Scope
 from smarthost.policy.admission import Auth, Listener, Tls
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.http import serve
 from smarthost.reception.keys import digest_of
 
 KEYS = "/api/v1/admin/keys"
@@ -178,6 +180,43 @@ async def test_stop_with_an_open_connection(house: HttpHouse) -> None:
         async with asyncio.timeout(10):
             await house.server.stop()
     await house.open_http()
+
+
+async def test_status_answers_while_the_loop_hangs(house: HttpHouse) -> None:
+    """Whoever asks for a status page is answered by a thread, whatever the event loop does."""
+    await house.open_http()
+    await house.ask("GET", "/api/v1/health")
+    said: list[int] = []
+
+    def talk() -> None:
+        connection = http.client.HTTPConnection(*house.http, timeout=20)
+        connection.request("GET", "/healthz")
+        said.append(connection.getresponse().status)
+        connection.close()
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    thread.join(20)  # on the loop, which does nothing else meanwhile
+    assert said == [200]
+
+
+async def test_a_request_that_does_not_come(house: HttpHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection on which a request was begun and never ended is closed."""
+    monkeypatch.setattr(serve, "LOOK", 0.05)
+    monkeypatch.setattr(serve, "FIRST_REQUEST", 0.2)
+    await house.open_http()
+    with socket.create_connection(house.http, 20) as slow:
+        slow.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost:")
+        assert await asyncio.to_thread(slow.recv, 100) == b""
+
+
+async def test_the_page_for_people(house: HttpHouse) -> None:
+    """The documentation is one page that needs nothing from elsewhere."""
+    await house.open_http()
+    said = await house.ask("GET", "/api/v1/docs")
+    assert said.headers["Content-Type"].startswith("text/html")
+    assert b"/api/v1/messages" in said.body
+    assert b"<script" not in said.body and b"https:" not in said.body
 
 
 def _no_check() -> ssl.SSLContext:

@@ -67,7 +67,10 @@ Addresses = str | Named | list[str | Named]
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A message as an application describes it; nothing but the types has been checked."""
+    """A message as an application describes it; nothing but the types has been checked.
+
+    `id` is its own name for the message, under which it is sent once only; with `dry_run` nothing is sent at all.
+    """
 
     author: Address = field(name="from", default="")
     to: Addresses = field(default_factory=list)
@@ -87,6 +90,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     metadata: dict[str, Any] = {}
     return_path: str | None = None
     retry: RetryProfile | None = None
+    id: Annotated[str, Meta(max_length=200)] = ""
+    dry_run: bool = False
 
     @property
     def urgency(self) -> Priority | None:

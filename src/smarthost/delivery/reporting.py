@@ -56,9 +56,9 @@ class Reporter:
         self.terms = terms
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def submit(self, entry: Entry, due: Sequence[DueReport], events: tuple[Event, ...], done: Done) -> None:
+    def submit(self, settlement: Settlement, due: Sequence[DueReport], done: Done) -> None:
         """Settle an entry together with the reports that are due; `done` is called after the commit."""
-        task = asyncio.ensure_future(self._report(entry, due, events, done))
+        task = asyncio.ensure_future(self._report(settlement, due, done))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -72,8 +72,8 @@ class Reporter:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a report could not be made", exc_info=error)
 
-    async def _report(self, entry: Entry, due: Sequence[DueReport], events: tuple[Event, ...], done: Done) -> None:
-        made: list[Accepted] = []
+    async def _report(self, settlement: Settlement, due: Sequence[DueReport], done: Done) -> None:
+        entry, made = settlement.entry, list[Accepted]()
         try:
             content = await self._content_of(entry, any(report.full for report in due))
             past = await self._past_of(entry, due)
@@ -83,8 +83,10 @@ class Reporter:
             # Nobody would be told of the failure, so the recipients stay, for a person to look at.
             log.exception("a report on message %s could not be made", format_id(entry.message.id))
             made.clear()
+            settlement.dead = ()
             _keep_failed(entry, due)
-        self._spool.settle(Settlement(entry, events, tuple(made)), lambda fault: self._settled(made, done, fault))
+        settlement.reports = tuple(made)
+        self._spool.settle(settlement, lambda fault: self._settled(made, done, fault))
 
     def _settled(self, made: Sequence[Accepted], done: Done, fault: Fault | None) -> None:
         done(fault)

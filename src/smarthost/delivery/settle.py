@@ -8,6 +8,7 @@ from random import Random
 
 import msgspec
 
+from smarthost.delivery.dead_letters import DeadLetters
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.reporting import Reporter
 from smarthost.delivery.telling import Passage, Teller
@@ -50,7 +51,8 @@ class Settler:
     """The only place, beside an operator's hand, where an entry changes after it was accepted.
 
     `retry` is replaced at a reload; `pending` counts settles that are not on disk yet; `detours` say which queues'
-    mail shall leave them at once; `teller` tells of what became of attempts.
+    mail shall leave them at once; `teller` tells of what became of attempts. `dead_letters` give what is kept of a
+    message that came by HTTP when recipients fail.
     """
 
     def __init__(self, parts: Parts, retry: Retry) -> None:
@@ -59,6 +61,7 @@ class Settler:
         self._counters, self._clock, self._rng = parts.counters, parts.clock, parts.rng
         self.teller = Teller(parts.feed, parts.counters, parts.clock)
         self.retry, self.detours = retry, parts.detours
+        self.dead_letters = DeadLetters(0.0)
         self.pending = 0
         self._last_number = 0
         # By entry, while a part of its attempt is on its way to disk: what comes behind that part.
@@ -84,13 +87,15 @@ class Settler:
         queue = entry.queue
         events = self.teller.tell(entry, outcomes, passage, now, failed_as)
         reports: Sequence[DueReport] = ()
+        dead: tuple[Entry, ...] = ()
         if not rest and _are_plainly_relayed(outcomes):
             entry.recipients = ()
         else:
+            dead = self.dead_letters.of(entry, outcomes, now, self._mint)
             if rest or passage is None or not passage.may_go_on or not self._goes_on(entry, outcomes, now):
                 self._keep(entry, outcomes, rest, why, now)
             reports = self._reports_due(entry, outcomes, passage)
-        self._commit(entry, queue, events, reports)
+        self._commit(entry, queue, events, reports, dead)
 
     def _goes_on(self, entry: Entry, outcomes: Sequence[Outcome], now: float) -> bool:
         """Have an attempt go on at another host of the site, where one has put the whole transaction off.
@@ -120,8 +125,9 @@ class Settler:
         """Settle an attempt with its last transaction. `earlier` are delays of those before, which have been told."""
         now, queue = self._clock(), entry.queue
         events = self.teller.tell(entry, outcomes, passage, now)
+        dead = self.dead_letters.of(entry, outcomes, now, self._mint)
         self._keep(entry, [*earlier, *outcomes], rest, None, now)
-        self._commit(entry, queue, events, self._reports_due(entry, outcomes, passage))
+        self._commit(entry, queue, events, self._reports_due(entry, outcomes, passage), dead)
 
     def _keep(
         self, entry: Entry, outcomes: Sequence[Outcome], rest: tuple[Recipient, ...], why: Why | None, now: float
@@ -143,7 +149,9 @@ class Settler:
 
         The entry stays in memory and goes on; on disk it keeps its due time, so that a crash tries the rest again.
         """
-        events = self.teller.tell(entry, outcomes, passage, self._clock())
+        now = self._clock()
+        events = self.teller.tell(entry, outcomes, passage, now)
+        dead = self.dead_letters.of(entry, outcomes, now, self._mint)
         finished = {outcome.recipient for outcome in outcomes if outcome.action is not Action.DELAYED}
         entry.recipients = tuple(r for r in entry.recipients if r not in finished)
         reports = self._reports_due(entry, outcomes, passage)
@@ -151,7 +159,7 @@ class Settler:
         row = copy(entry)
 
         def write() -> None:
-            self._submit(row, events, reports, done)
+            self._submit(Settlement(row, events, dead=dead), reports, done)
 
         def done(fault: Fault | None) -> None:
             self.pending -= 1
@@ -277,7 +285,14 @@ class Settler:
             return ()
         return due_reports(entry.message, outcomes, dsn_offered=passage is not None and passage.transfer.offers_dsn)
 
-    def _commit(self, entry: Entry, queue: str, events: tuple[Event, ...], reports: Sequence[DueReport]) -> None:
+    def _commit(
+        self,
+        entry: Entry,
+        queue: str,
+        events: tuple[Event, ...],
+        reports: Sequence[DueReport],
+        dead: tuple[Entry, ...] = (),
+    ) -> None:
         def done(fault: Fault | None) -> None:
             self.pending -= 1
             if fault is None:
@@ -288,15 +303,15 @@ class Settler:
         self.pending += 1
         is_behind = entry.key in self._parts
         if is_behind:
-            self._parts[entry.key].append(lambda: self._submit(entry, events, reports, done))
+            self._parts[entry.key].append(lambda: self._submit(Settlement(entry, events, (), dead), reports, done))
         else:
-            self._submit(entry, events, reports, done)
+            self._submit(Settlement(entry, events, (), dead), reports, done)
 
-    def _submit(self, entry: Entry, events: tuple[Event, ...], reports: Sequence[DueReport], done: Done) -> None:
+    def _submit(self, settlement: Settlement, reports: Sequence[DueReport], done: Done) -> None:
         if reports:
-            self._reporter.submit(entry, reports, events, done)
+            self._reporter.submit(settlement, reports, done)
         else:
-            self._spool.settle(Settlement(entry, events), done)
+            self._spool.settle(settlement, done)
 
     def _go_on(self, key: Key) -> None:
         """Write what has been settled of an entry behind the part that is on disk now.

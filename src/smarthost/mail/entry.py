@@ -33,10 +33,11 @@ class Why(StrEnum):
     REPORT_FAILED = "report_failed"
     INTERNAL_ERROR = "internal_error"
     CONTENT_LOST = "content_lost"
+    DEAD_LETTER = "dead_letter"
 
 
 # An entry in one of these states has no due time: it waits for a person.
-PARKED = frozenset({Why.HELD, Why.REPORT_FAILED, Why.INTERNAL_ERROR, Why.CONTENT_LOST})
+PARKED = frozenset({Why.HELD, Why.REPORT_FAILED, Why.INTERNAL_ERROR, Why.CONTENT_LOST, Why.DEAD_LETTER})
 
 
 _DIGITS = MappingProxyType({priority: str(rank) for priority, rank in RANKS.items()})

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
-DEFAULT_TENANT = "default"
+from smarthost.mail.record import DEFAULT_TENANT as DEFAULT_TENANT
+
 TENANT = re.compile(r"[a-z0-9-]{1,64}")
 _TOKEN = re.compile(r"sh_([0-9a-z]{8})_[A-Za-z0-9_-]{43}")
 

@@ -38,5 +38,7 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
         "so it waits for a person.",
         Why.INTERNAL_ERROR: "An error of ours stopped it, which is in the log; it waits for a person.",
         Why.CONTENT_LOST: "Its content is missing or damaged in the spool; it waits for a person.",
+        Why.DEAD_LETTER: "It has failed, and its sender was told; it is kept for a time ([http] dead_letter_keep), "
+        "so that it can be sent again.",
     }
 )

@@ -12,6 +12,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope
 from smarthost.mail.event import accepted_event
 from smarthost.mail.message import Arrival, Message, MessageIds, format_id
+from smarthost.mail.record import Record
 from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply, make_reply
 from smarthost.policy.admission import LongLines
 from smarthost.queue.edit import Edited, edit_header, join_fields
@@ -54,7 +55,8 @@ class Draft:
 
     `refused` is set as soon as a refusal is known. `backlog` counts octets that were handed over and are not yet on
     disk (large content only); `on_drained` is called when it has fallen below a quarter of a MiB. `is_dotted` is set to
-    false by who certainly knows that no line of what was written begins with a dot.
+    false by who certainly knows that no line of what was written begins with a dot. `remember` gives what the door
+    keeps of the message, in the same transaction; it is called once, from any thread, if there is one to be kept.
     """
 
     __slots__ = (
@@ -77,6 +79,7 @@ class Draft:
         "is_dotted",
         "on_drained",
         "refused",
+        "remember",
     )
 
     def __init__(self, intake: "Way", arrival: Arrival, envelope: Envelope) -> None:
@@ -85,6 +88,7 @@ class Draft:
         self.refused: Reply | None = None
         self.backlog = 0
         self.on_drained: Callable[[], None] | None = None
+        self.remember: Callable[[Message], tuple[Record, ...]] | None = None
         self.is_dotted = True
         self._waiting = b""
         self._edited: Edited | None = None
@@ -360,7 +364,8 @@ class Draft:
             said = f"accepted as {self._name} and discarded, as its route says"
             self._fail(entries if isinstance(entries, Reply) else make_reply(250, "2.0.0", said))
             return
-        accepted = Accepted(message, content, entries, (accepted_event(message),))
+        records = self.remember(message) if self.remember is not None else ()
+        accepted = Accepted(message, content, entries, (accepted_event(message),), records)
         intake.spool.accept(accepted, partial(self._committed, accepted))
 
     def _fail(self, reply: Reply) -> None:

@@ -40,8 +40,21 @@ def _is_any(entry: Entry) -> bool:
     return True
 
 
+def _is_alive(entry: Entry) -> bool:
+    return entry.why is not Why.DEAD_LETTER
+
+
 def _is_parked(entry: Entry) -> bool:
     return entry.why in PARKED
+
+
+def _is_kept(entry: Entry) -> bool:
+    return entry.why in PARKED and entry.why is not Why.DEAD_LETTER
+
+
+def _means_dead(wanted: Filter) -> bool:
+    """Whether dead letters are meant: they have failed, so that nobody sends them again without naming them."""
+    return bool(wanted.ids) or wanted.why == Why.DEAD_LETTER
 
 
 def _is_put_off(entry: Entry) -> bool:
@@ -124,7 +137,7 @@ class Operator:
     async def release(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
         """Let parked entries go on, with the lifetime that is left to them but at least one attempt.
 
-        One whose time of sending has not come waits for that.
+        One whose time of sending has not come waits for that. A dead letter goes if it is named.
         """
 
         def change(entry: Entry) -> None:
@@ -132,16 +145,21 @@ class Operator:
             if entry.message.envelope.hold_until > entry.due:
                 entry.why, entry.due = Why.SCHEDULED, entry.message.envelope.hold_until
 
-        return (await self._change(wanted, dry_run, _is_parked, change, Kind.RELEASED)).as_row()
+        fits = _is_parked if _means_dead(wanted) else _is_kept
+        return (await self._change(wanted, dry_run, fits, change, Kind.RELEASED)).as_row()
 
     async def retry_now(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
-        """Make entries due now, scheduled ones too, and forget which hosts failed; they are routed again by then."""
+        """Make entries due now, scheduled ones too, and forget which hosts failed; they are routed again by then.
+
+        A dead letter goes if it is named.
+        """
 
         def change(entry: Entry) -> None:
             entry.hosts_tried = ()
             self._make_due(entry)
 
-        tally = await self._change(wanted, dry_run, _is_any, change, Kind.RELEASED)
+        fits = _is_any if _means_dead(wanted) else _is_alive
+        tally = await self._change(wanted, dry_run, fits, change, Kind.RELEASED)
         if not dry_run:
             self.awake(tally.queues)
         return tally.as_row()
@@ -161,9 +179,9 @@ class Operator:
         return (await self._change(wanted, False, _is_put_off, self._make_due, None)).as_row()
 
     async def fail(self, wanted: Filter, dry_run: bool) -> dict[str, int]:
-        """Give entries up, with the reports that their senders asked for."""
+        """Give entries up, with the reports that their senders asked for; dead letters have been."""
         tally = Tally()
-        async for entries in self._taken(wanted, dry_run, tally):
+        async for entries in self._taken(wanted, dry_run, tally, _is_alive):
             if not dry_run:
                 for entry in entries:
                     self.fail_entry(entry, "the message was given up by the postmaster")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from smarthost.crypto.password import hash_password, verify_password
-from smarthost.mail.key import Key, Scope, key_id_of
+from smarthost.mail.key import Scope, key_id_of
 from smarthost.mail.reply import AUTH_BUSY, BAD_CREDENTIALS, TOO_MANY_FAILURES, Reply
 from smarthost.policy.admission import User
 from smarthost.policy.ledger import Ledger
@@ -74,12 +74,12 @@ class Credentials:
         if key and self.keys is not None:
             self.keys.take(key)
 
-    def by_key(self, key: Key) -> User:
-        """Give who a key stands for: the user of its tenant's name, with that one's senders, rate and priority."""
-        user = self._users.get(key.tenant)
+    def of_tenant(self, tenant: str, key: str) -> User:
+        """Give who a tenant's key (its id; "" for the operator) stands for: the user of that name, with its rates."""
+        user = self._users.get(tenant)
         if user is None:
-            return User(key.tenant, "", key=key.id)
-        return msgspec.structs.replace(user, key=key.id)
+            return User(tenant, "", key=key)
+        return msgspec.structs.replace(user, key=key) if key else user
 
     async def verify(self, name: str, password: str, address: str) -> User | Reply:
         """Check a login from an IP address ("" is a local socket).
@@ -93,7 +93,7 @@ class Credentials:
             # An API key is itself both name and password: what is said for a name does not count.
             key = self.keys.verify(password)
             if key is not None and Scope.SEND in key.scopes:
-                return self.by_key(key)
+                return self.of_tenant(key.tenant, key.id)
         user = self._users.get(name)
         seal = hmac.digest(self._key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), "sha256")
         if user is not None and self._remembers(user, seal):

@@ -7,7 +7,8 @@ import msgspec
 
 from smarthost.crypto.tls import ServerTls
 from smarthost.mail.envelope import Envelope, Recipient
-from smarthost.mail.message import Arrival
+from smarthost.mail.message import Arrival, Message
+from smarthost.mail.record import Record
 from smarthost.mail.reply import Reply
 from smarthost.reception.credentials import Credentials
 from smarthost.reception.door_limits import DoorLimits
@@ -20,12 +21,15 @@ class Draft(Protocol):
 
     `refused` is set as soon as a refusal is known; `backlog` counts octets that are not yet on disk, and `on_drained`
     is called when it has fallen. `is_dotted` is told at the end: false when no line of the content begins with a dot.
+    `remember` gives what is kept of the message beside it; it may be called from any thread.
     """
 
+    arrival: Arrival
     refused: Reply | None
     backlog: int
     is_dotted: bool
     on_drained: Callable[[], None] | None
+    remember: Callable[[Message], tuple[Record, ...]] | None
 
     def write(self, block: bytes) -> None:
         """Take clean content."""

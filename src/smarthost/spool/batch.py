@@ -57,6 +57,8 @@ class Part:
     def settle(self, settlement: Settlement) -> None:
         """Add what an attempt did to its entry; events and reports are added apart."""
         entry = settlement.entry
+        if settlement.dead:
+            self.splits.extend(map(record.entry_row, settlement.dead))
         if entry.recipients:
             self.updates.append(record.update_row(entry))
         else:

@@ -158,9 +158,13 @@ class MemorySpool:
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Keep an attempt's result."""
         entry = copy.copy(settlement.entry)
+        dead = [copy.copy(each) for each in settlement.dead]
         reports = [(one.message, one.content, [copy.copy(each) for each in one.entries]) for one in settlement.reports]
 
         def act() -> None:
+            for each in dead:
+                if each.message.id in self._messages:
+                    self._add(each)
             self._update(entry)
             self._tell(settlement.events)
             for report in reports:

@@ -64,12 +64,14 @@ class Settlement(msgspec.Struct, gc=False):
     """What one attempt changed; one transaction, with the reports that it causes.
 
     `entry` is written as it now stands (its row replaced), or its row is deleted when it has no recipients left;
-    the message goes with its last entry. `events` go to the history.
+    the message goes with its last entry. `events` go to the history. `dead` are recipients that failed and whose
+    message is kept all the same: entries with new numbers.
     """
 
     entry: Entry
     events: tuple[Event, ...] = ()
     reports: tuple[Accepted, ...] = ()
+    dead: tuple[Entry, ...] = ()
 
 
 class Change(msgspec.Struct, gc=False):

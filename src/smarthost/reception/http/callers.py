@@ -32,6 +32,7 @@ class Callers:
     def __init__(self, keys: Keys, terms: HttpTerms) -> None:
         """Look keys up in `keys`."""
         self.keys, self.terms = keys, terms
+        self._known: dict[str, Caller] = {}  # by key; a key's tenant and scopes never change
 
     def find(self, headers: Mapping[bytes, bytes]) -> Caller | None:
         """Give who asks, None where no token is shown; raises Refused (401) for one that is not good.
@@ -46,11 +47,15 @@ class Callers:
         else:
             return None
         key = self.keys.verify(token)
-        named = headers.get(b"x-smarthost-tenant", b"").decode("latin-1").strip()
+        shown_tenant = headers.get(b"x-smarthost-tenant")
+        named = shown_tenant.decode("latin-1").strip() if shown_tenant is not None else ""
         if key is not None:
             if named and named != key.tenant:
                 raise Refused(403, "this key is another tenant's")
-            return Caller(key.tenant, frozenset(key.scopes), key)
+            caller = self._known.get(key.id)
+            if caller is None:
+                caller = self._known[key.id] = Caller(key.tenant, frozenset(key.scopes), key)
+            return caller
         if not self._is_operator(token):
             raise no_caller()
         if named and TENANT.fullmatch(named) is None:

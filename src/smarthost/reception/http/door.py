@@ -10,16 +10,20 @@ from smarthost.policy.admission import Listener, Tls
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
-from smarthost.reception.http.front import Front, Page
+from smarthost.reception.http.dead_letters import DEAD_LETTERS
+from smarthost.reception.http.events import EVENTS
+from smarthost.reception.http.front import MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
 from smarthost.reception.http.keys_admin import KEYS
+from smarthost.reception.http.listing import LISTING
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
+from smarthost.reception.http.submit import Submit
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-HANDLERS = (*HEALTH, *KEYS, *WEBHOOKS, *BOUNCES)
+ROUTES = (*HEALTH, *KEYS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES)
 
 
 class HttpDoor:
@@ -29,9 +33,11 @@ class HttpDoor:
         """Be ready to open listeners on a loop."""
         self._parts = parts
         self._callers = Callers(parts.keys, parts.terms)
-        self._front = Front(self._callers, make_routes(parts, HANDLERS))
+        self._front = Front(self._callers, make_routes(parts, ROUTES))
+        self._front.lean["POST", MESSAGES] = Submit(parts)
         self._server = HttpServer(self._front, loop, parts.reception_terms().submission.max_connections)
         self._socket_files: list[Path] = []
+        parts.keys.ended.append(parts.streams.expel)
 
     async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
         """Listen; gives the addresses that were bound. Raises OSError and ValueError as the SMTP door does."""
@@ -65,6 +71,7 @@ class HttpDoor:
     async def drain(self, patience: float) -> None:
         """Take no more requests, and let those that are under way end within some seconds."""
         self._front.is_stopping = True
+        self._parts.streams.close()
         await self._server.stop(patience)
         for path in self._socket_files:
             path.unlink(missing_ok=True)

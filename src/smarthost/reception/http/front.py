@@ -1,14 +1,13 @@
 """Front: the one way into the HTTP door; finds who asks, takes messages itself, and gives all else to the routes."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import msgspec
 
 from smarthost.reception.http.callers import Caller, Callers
-from smarthost.reception.http.problem import CONTENT_TYPE, Refused, stopping
+from smarthost.reception.http.problem import CONTENT_TYPE, Refused, crashed, stopping
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -18,7 +17,6 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 MESSAGES = "/api/v1/messages"
 _JSON = b"application/json"
-_log = logging.getLogger(__name__)
 
 
 class Gone(Exception):
@@ -65,7 +63,7 @@ Lean = Callable[[Asked], Awaitable[Answer]]
 
 
 class Front:
-    """An ASGI application. `active` counts requests under way; once `is_stopping`, new ones are refused.
+    """An ASGI application. Once `is_stopping`, new requests are refused.
 
     What is asked most, and where a web framework's own time would be more than ours, stands in `lean`: by method and
     path. `pages` are those of the status server, for connections that the API has already.
@@ -77,25 +75,19 @@ class Front:
         self.lean: dict[tuple[str, str], Lean] = {}
         self.pages: dict[str, Callable[[str], Page]] = {}
         self.is_stopping = False
-        self.active = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        self.active += 1
         try:
             await self._serve(scope, receive, send)
         except Refused as refused:
             await send_refusal(send, refused)
         except Gone:
             pass
-        except Exception:
-            # The text of an error may quote what the client said, so only its place is logged, by the traceback.
-            _log.exception("an HTTP request failed")
-            await send_refusal(send, Refused(500, "the log has the reason"))
-        finally:
-            self.active -= 1
+        except Exception as error:
+            await send_refusal(send, crashed(error))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.is_stopping:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from smarthost.compose.limits import SubmissionLimits
+from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
 from smarthost.reception.http.desks import BounceDesk, WebhookDesk
+from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
 from smarthost.reception.parts import Parts
 from smarthost.reception.terms import Terms
@@ -16,15 +19,18 @@ Probe = Callable[[], Sequence[str]]
 
 
 class HttpParts(msgspec.Struct, kw_only=True):
-    """Everything that the routes need. `terms` and `reception_terms` are replaced at a reload.
+    """Everything that the routes need. `terms` are replaced at a reload.
 
-    `healthy` and `ready` give the reasons why the relay is not; `version` is its own; the desks
-    are None while their parts do not run.
+    `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
+    not; `version` is its own. The desks are None while their parts do not run.
     """
 
     door: Parts
     reception_terms: Callable[[], Terms]
     terms: HttpTerms
+    limits: SubmissionLimits
+    lifetime: Callable[[], float]
+    sources: AttachmentSources
     keys: Keys
     spool: Spool
     operator: Operator
@@ -32,5 +38,6 @@ class HttpParts(msgspec.Struct, kw_only=True):
     healthy: Probe
     ready: Probe
     version: str
+    streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None

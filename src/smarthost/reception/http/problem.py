@@ -1,5 +1,7 @@
 """Problems: every error of the HTTP door as one document (RFC 9457), and what an SMTP refusal is in HTTP."""
 
+import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
@@ -10,6 +12,7 @@ from smarthost.mail.reply import Reply
 
 CONTENT_TYPE = b"application/problem+json"
 DISK_PATIENCE, STOP_PATIENCE = 60, 5  # seconds after which a client may come again
+_log = logging.getLogger(__name__)
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -51,6 +54,13 @@ class Refused(Exception):
     def encode(self) -> bytes:
         """Write the document."""
         return msgspec.json.encode(Problem("about:blank", self.title, self.status, self.detail, self.errors))
+
+
+def crashed(error: Exception) -> Refused:
+    """Log an error of ours, and give what is said of it. Its text is told nobody: it may quote what the client said."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("an HTTP request failed: %s\n%s", type(error).__name__, where)
+    return Refused(500, "the log has the reason")
 
 
 def no_caller() -> Refused:

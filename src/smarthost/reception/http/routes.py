@@ -8,28 +8,28 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Reference, SecurityScheme
 from litestar.types import ControllerRouterHandler
 
 from smarthost.mail.key import Scope
 from smarthost.reception.http.asking import Asking
 from smarthost.reception.http.callers import Caller
+from smarthost.reception.http.document import Document, Page
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import CONTENT_TYPE, Refused, no_caller
+from smarthost.reception.http.problem import CONTENT_TYPE, Refused, crashed, no_caller
 
 NEEDS = "needs"  # what a route's `opt` says of the scope that it needs; None is everybody, and nothing is nobody
 
 _PROBLEM = CONTENT_TYPE.decode()
 
 
-def make_routes(parts: HttpParts, handlers: Sequence[ControllerRouterHandler]) -> Litestar:
-    """Give the application. Each handler's `opt` says by NEEDS which scope it wants; else nobody may use it."""
+def make_routes(parts: HttpParts, routes: Sequence[ControllerRouterHandler]) -> Litestar:
+    """Give the application. Each route's `opt` says by NEEDS which scope it wants; else nobody may use it."""
     return Litestar(
-        route_handlers=handlers,
+        route_handlers=routes,
         state=State({"parts": parts}),
         guards=[check_scope],
-        exception_handlers={Refused: _say_refused, HTTPException: _say_fault},
+        exception_handlers={Refused: _say_refused, HTTPException: _say_fault, Exception: _say_crash},
         openapi_config=_openapi(parts.version),
         request_max_body_size=parts.terms.max_request_size,
         logging_config=None,
@@ -61,13 +61,17 @@ def _openapi(version: str) -> OpenAPIConfig:
         components=Components(security_schemes=schemes),
         security=[{"bearer": []}, {"token": []}],
         use_handler_docstrings=True,
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
-        openapi_router=Router(path="/api/v1", route_handlers=[], opt={NEEDS: None}),
+        render_plugins=[Document(), Page()],
+        openapi_router=Router(path="/api/v1", route_handlers=[], opt={NEEDS: None}, include_in_schema=False),
     )
 
 
 def _say_refused(_: Asking, refused: Refused) -> Response[bytes]:
     return Response(refused.encode(), status_code=refused.status, media_type=_PROBLEM, headers=dict(refused.headers))
+
+
+def _say_crash(request: Asking, error: Exception) -> Response[bytes]:
+    return _say_refused(request, crashed(error))
 
 
 def _say_fault(request: Asking, fault: HTTPException) -> Response[bytes]:

@@ -1,0 +1,211 @@
+"""Submit: POST /api/v1/messages, a message as JSON or as it is (message/rfc822); answered when it is on disk."""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from urllib.parse import parse_qs
+
+from smarthost.compose.fault import FieldFault
+from smarthost.compose.letter import Letter, check_submission
+from smarthost.compose.mime import Stamp, compose
+from smarthost.compose.submission import Submission, read_submission
+from smarthost.mail.envelope import Envelope
+from smarthost.mail.key import Scope
+from smarthost.mail.record import RecordKey
+from smarthost.network.source_fault import SourceFault
+from smarthost.policy.account import route_name
+from smarthost.policy.admission import User
+from smarthost.reception.http.bodies import read_whole
+from smarthost.reception.http.front import Answer, Asked
+from smarthost.reception.http.handing import Handing, Wanted, digest_of, drained
+from smarthost.reception.http.parts import HttpParts
+from smarthost.reception.http.problem import Refused, no_caller
+from smarthost.reception.http.raw import RawMessage
+from smarthost.reception.http.recall import NAMES, Recall, answer_key, repeat
+from smarthost.reception.parts import Draft
+
+_RAW, _JSON = b"message/rfc822", b"application/json"
+_COME_AGAIN = "60"  # seconds after which an attachment may be had that cannot now
+
+
+class Submit:
+    """Takes messages. One object for all requests."""
+
+    def __init__(self, parts: HttpParts) -> None:
+        """Join the parts."""
+        self._parts = parts
+        self._secret, self._count = secrets.token_bytes(32), 0
+        self._recall = Recall(parts.spool.records, parts.clock)
+
+    async def __call__(self, asked: Asked) -> Answer:
+        """Take one message; raises Refused."""
+        user = self._sender(asked)
+        kind = asked.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind == _RAW:
+            return await self._take_raw(asked, user)
+        if kind != _JSON:
+            allowed = f"{_JSON.decode()}, {_RAW.decode()}"
+            raise Refused(415, f"a message comes as {allowed}", headers={"Accept-Post": allowed})
+        return await self._take_json(asked, user)
+
+    def _sender(self, asked: Asked) -> User:
+        caller = asked.caller
+        if caller is None:
+            raise no_caller()
+        if Scope.SEND not in caller.scopes:
+            raise Refused(403, f"this needs a key with the scope {Scope.SEND}")
+        return self._parts.door.credentials.of_tenant(caller.tenant, caller.key.id if caller.key is not None else "")
+
+    async def _take_json(self, asked: Asked, user: User) -> Answer:
+        octets = await read_whole(asked, self._parts.terms.max_request_size)
+        submission = read_submission(octets)
+        if isinstance(submission, tuple):
+            raise _wrong(submission)
+        letter = check_submission(submission, self._parts.limits)
+        if isinstance(letter, tuple):
+            raise _wrong(letter)
+        _refuse_unsupported(submission)
+        envelope = Envelope(
+            letter.reverse_path,
+            letter.recipients,
+            smtputf8=letter.utf8,
+            hold_until=submission.release,
+            priority=submission.urgency or user.priority,
+        )
+        key = self._answer_key(asked, user)
+        digest = digest_of(octets) if key is not None else ""
+        wanted = Wanted(
+            envelope=envelope,
+            subject=letter.subject,
+            client_id=submission.id,
+            dry_run=submission.dry_run,
+            metadata=submission.metadata,
+            answer_key=key,
+            digest=lambda: digest,
+        )
+        wishes = _wishes(submission, user)
+
+        async def write(draft: Draft) -> None:
+            await self._write(draft, letter, wishes)
+
+        handing = Handing(self._parts, asked, user, wanted)
+        if key is None and not submission.id:
+            return await handing.run(write)
+        return await self._once(wanted, user.name, lambda: handing.run(write))
+
+    async def _write(self, draft: Draft, letter: Letter, wishes: bytes) -> None:
+        """Write a letter into a draft, behind the fields that say what is wished of the relay."""
+        # Not a system call for each message; nobody who sees one can tell another.
+        self._count += 1
+        unique = hashlib.blake2b(b"%d" % self._count, digest_size=16, key=self._secret).hexdigest()
+        hostname = self._parts.reception_terms().hostname
+        composed = compose(letter, Stamp(draft.arrival.at, hostname, unique))
+        if wishes:
+            draft.write(wishes)
+        if not letter.attachments:
+            for piece in composed.pieces:
+                draft.write(piece)  # type: ignore[arg-type]  # without attachments there is no slot
+            return
+        async with aclosing(self._parts.sources.message(composed, letter, draft.arrival.identity)) as pieces:
+            async for each in pieces:
+                if isinstance(each, SourceFault):
+                    raise _not_had(each)
+                draft.write(each)
+                await drained(draft)
+
+    async def _take_raw(self, asked: Asked, user: User) -> Answer:
+        query = parse_qs(asked.query.decode("latin-1"))
+        submission = self._parts.reception_terms().submission
+        digest = hashlib.sha256()
+        message = RawMessage(asked, submission, digest.update)
+        await message.begin()
+        client_id = query.get("id", [""])[-1]
+        if len(client_id) > 200:
+            raise Refused(422, "a field is wrong", errors=[("id", "up to 200 characters are allowed")])
+        key = self._answer_key(asked, user)
+        wanted = Wanted(
+            envelope=message.envelope(query, user.priority, self._parts.limits.recipients),
+            subject=message.subject,
+            client_id=client_id,
+            dry_run=query.get("dry_run", [""])[-1] in ("1", "true"),
+            answer_key=key,
+            digest=digest.hexdigest,
+        )
+        handing = Handing(self._parts, asked, user, wanted)
+        if key is None and not client_id:
+            return await handing.run(message.write)
+        return await self._once(wanted, user.name, lambda: handing.run(message.write), message.skip)
+
+    async def _once(
+        self,
+        wanted: Wanted,
+        tenant: str,
+        run: Callable[[], Awaitable[Answer]],
+        read: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
+        """Hand in what was not handed in before under the same key or name; one at a time.
+
+        `read` reads what is left of the content, so that it can be told from the one of before.
+        """
+        name = (NAMES, tenant, wanted.client_id) if wanted.client_id else None
+        mine = [key for key in (wanted.answer_key, name) if key is not None]
+        begun: list[RecordKey] = []
+        try:
+            for key in mine:
+                await self._recall.begin(key)
+                begun.append(key)
+            if wanted.answer_key is not None and (found := await self._recall.find(wanted.answer_key)) is not None:
+                if read is not None:
+                    await read()
+                return repeat(found, wanted.digest())
+            if name is not None and (found := await self._recall.find(name)) is not None:
+                known = found.data.decode()
+                raise Refused(409, f"a message with this id was handed in before: it is {known}")
+            return await run()
+        finally:
+            for key in begun:
+                self._recall.end(key)
+
+    def _answer_key(self, asked: Asked, user: User) -> RecordKey | None:
+        shown = asked.headers.get(b"idempotency-key")
+        return None if shown is None else answer_key(user.name, shown.decode("latin-1"))
+
+
+def _wishes(submission: Submission, user: User) -> bytes:
+    """Write the fields by which a message asks something of the relay; they are taken out before it is signed."""
+    fields = b""
+    if submission.tag:
+        fields = b"X-Smarthost-Tag: %s\r\n" % submission.tag.encode()
+    route = route_name(user.name, submission.account_id) if submission.account_id else submission.route
+    if route:
+        fields += b"X-Smarthost-Route: %s\r\n" % route.encode()
+    return fields
+
+
+def _refuse_unsupported(submission: Submission) -> None:
+    """Say what this release cannot do yet, rather than to do something else."""
+    faults = []
+    if submission.retry is not None:
+        faults.append(FieldFault("retry", "is not supported by this release"))
+    for name in ("route", "account_id"):
+        text = getattr(submission, name)
+        if text and (len(text) > 200 or not text.isascii() or not text.isprintable()):
+            faults.append(FieldFault(name, "is not a name"))
+    if faults:
+        raise _wrong(faults)
+
+
+def _not_had(fault: SourceFault) -> Refused:
+    """Say why an attachment cannot be had, and whether it may be later."""
+    status = 503 if fault.passing else 422
+    headers = {"Retry-After": _COME_AGAIN} if fault.passing else {}
+    return Refused(status, f"{fault.field}: {fault.message}", errors=[(fault.field, fault.message)], headers=headers)
+
+
+def _wrong(faults: Sequence[FieldFault]) -> Refused:
+    """Refuse a submission with all its faults; one that is no JSON at all is 400."""
+    if len(faults) == 1 and not faults[0].field and faults[0].message.startswith("is not JSON"):
+        return Refused(400, f"the content {faults[0].message}")
+    detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults[:5])
+    return Refused(422, detail, errors=[(fault.field, fault.message) for fault in faults])
