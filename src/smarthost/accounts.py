@@ -14,6 +14,7 @@ from smarthost.mail.route import Route
 from smarthost.policy.account import Behavior, UpstreamAccount, limit_of, rates_of, route_name, route_of
 from smarthost.policy.ledger import Ledger
 from smarthost.policy.rate import Cells, parse_rate
+from smarthost.reception.http.desks import Unwritten
 from smarthost.report.account_metrics import label_of
 from smarthost.spool.store import Fault, RecordStore
 
@@ -31,10 +32,6 @@ class _Kept(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"_Kept({self.account!r})"
-
-
-class NotWritten(Exception):
-    """An account could not be made durable: the disk is full or broken; nothing has changed."""
 
 
 class Accounts:
@@ -96,7 +93,7 @@ class Accounts:
     async def upsert(self, tenant: str, account: UpstreamAccount, password: str | None = None) -> bool:
         """Make an account durable and follow it; None keeps the password that there was. Gives whether it is new.
 
-        The account was checked (`policy.account.check_account`). Raises NotWritten, OSError and ValueError.
+        The account was checked (`policy.account.check_account`). Raises Unwritten, OSError and ValueError.
         """
         name = route_name(tenant, account.id)
         async with self._lock:
@@ -111,7 +108,7 @@ class Accounts:
         return former is None
 
     async def remove(self, tenant: str, name: str) -> bool:
-        """Remove an account; mail that waits for it is held. False when there is none; raises NotWritten."""
+        """Remove an account; mail that waits for it is held. False when there is none; raises Unwritten."""
         route = route_name(tenant, name)
         async with self._lock:
             if route not in self._kept:
@@ -166,4 +163,4 @@ class Accounts:
             lambda fault: None if done.done() else done.set_result(fault),
         )
         if await asyncio.shield(done) is not None:
-            raise NotWritten
+            raise Unwritten

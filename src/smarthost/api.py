@@ -14,7 +14,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
-from smarthost.reception.http.desks import BounceDesk, WebhookDesk
+from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
@@ -48,10 +48,10 @@ class HttpDoor(Protocol):
 class Api:
     """The API of one relay, and the keys to it, which open the SMTP door too."""
 
-    def __init__(self, relay: Relay, healthy: Probe, ready: Probe) -> None:
+    def __init__(self, relay: Relay, accounts: AccountDesk, healthy: Probe, ready: Probe) -> None:
         """Join the parts; nothing is loaded yet."""
         self._relay = relay
-        self._healthy, self._ready = healthy, ready
+        self._healthy, self._ready, self.accounts = healthy, ready, accounts
         self.keys = Keys(relay.spool.records, relay.clock, relay.bookkeeper.ledger)
         self.keys.ended.append(relay.door.expel)
         relay.credentials.keys = self.keys
@@ -136,6 +136,7 @@ class Api:
             healthy=self._healthy,
             ready=self._ready,
             version=__version__,
+            accounts=self.accounts,
             webhooks=self.webhooks,
             bounces=self.bounces,
         )

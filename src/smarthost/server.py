@@ -94,7 +94,7 @@ class Server:
         await self.control.start()
         self._lag = LoopLag(loop)
         self._undo.append(self._lag.stop)
-        self.api = Api(self.relay, self._unhealthy, self._unready)
+        self.api = Api(self.relay, self.accounts, self._unhealthy, self._unready)
         self.outreach = outreach = make_outreach(self.relay, config.data_directory)
         self.api.webhooks, self.api.bounces = outreach.webhooks, outreach
         self.operations.keys = KeyOperations(self.api.keys)

@@ -3,7 +3,28 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from smarthost.policy.account import UpstreamAccount
 from smarthost.policy.webhook import DeadEvent, Faults, Webhook, WebhookStatus, WebhookWish
+
+
+class Unwritten(Exception):
+    """An object could not be made durable, as the disk is full or broken; nothing has changed."""
+
+
+class AccountDesk(Protocol):
+    """The upstreams of all tenants (`accounts`)."""
+
+    async def upsert(self, tenant: str, account: UpstreamAccount, password: str | None = None) -> bool:
+        """Keep an account that was checked; None keeps the password that there was. Says whether it is new.
+
+        Raises Unwritten.
+        """
+
+    async def remove(self, tenant: str, name: str) -> bool:
+        """Remove an account; False when there is none. Raises Unwritten."""
+
+    def of(self, tenant: str) -> list[UpstreamAccount]:
+        """Give a tenant's accounts, by id."""
 
 
 class WebhookDesk(Protocol):
