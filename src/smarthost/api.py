@@ -14,6 +14,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.http.desks import BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
@@ -62,6 +63,8 @@ class Api:
         self._waiting: list[socket.socket] = []
         self._is_over = False
         self.pages: Mapping[str, Callable[[str], Page]] = {}
+        self.webhooks: WebhookDesk | None = None
+        self.bounces: BounceDesk | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
         """Read the keys, and serve from now on who has asked already."""
@@ -133,6 +136,8 @@ class Api:
             healthy=self._healthy,
             ready=self._ready,
             version=__version__,
+            webhooks=self.webhooks,
+            bounces=self.bounces,
         )
 
     def follow(self, terms: HttpTerms) -> None:

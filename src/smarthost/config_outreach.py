@@ -1,5 +1,7 @@
 """Reads [outreach]: what applications are told of their mail, and where."""
 
+import re
+
 from smarthost.config_read import Table, read_bool, read_count, read_positive_duration, read_text, show
 from smarthost.config_words import read_optional
 from smarthost.crypto.webhook import secret_fault
@@ -7,11 +9,13 @@ from smarthost.policy.client_sync import BATCH, INTERVAL, OutreachTerms, SyncTar
 from smarthost.policy.webhook import url_fault
 
 MOST_BATCH = 5000
+_TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
 
 
 def read_outreach(table: Table) -> OutreachTerms:
     """Read [outreach] and [[outreach.tenant]]."""
     allow = table.take("allow_private_urls", read_bool, False)
+    topics = table.take_list("sns_topics", _read_topic)
     sync = _read_target(table)
     tenants: dict[str, SyncTarget] = {}
     for each in table.tables("tenant"):
@@ -27,7 +31,7 @@ def read_outreach(table: Table) -> OutreachTerms:
         if target is not None:
             tenants[name] = target
     table.finish()
-    return OutreachTerms(allow, sync, tenants)
+    return OutreachTerms(allow, topics, sync, tenants)
 
 
 def _read_target(table: Table) -> SyncTarget | None:
@@ -52,6 +56,12 @@ def _read_target(table: Table) -> SyncTarget | None:
     if target.password and not target.user:
         table.refuse("client_sync_password", "is given without client_sync_user")
     return target if url else None
+
+
+def _read_topic(value: object) -> str:
+    if not isinstance(value, str) or _TOPIC.fullmatch(value) is None:
+        raise ValueError(f'is {show(value)}, but must be a topic as "arn:aws:sns:eu-west-1:123456789012:bounces"')
+    return value
 
 
 def _read_url(value: object) -> str:

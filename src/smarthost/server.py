@@ -95,6 +95,8 @@ class Server:
         self._lag = LoopLag(loop)
         self._undo.append(self._lag.stop)
         self.api = Api(self.relay, self._unhealthy, self._unready)
+        self.outreach = outreach = make_outreach(self.relay, config.data_directory)
+        self.api.webhooks, self.api.bounces = outreach.webhooks, outreach
         self.operations.keys = KeyOperations(self.api.keys)
         with _naming(f"http.address {config.http_address}"):
             if config.http_address:
@@ -102,8 +104,7 @@ class Server:
                 self._status = Status(self.relay, probes, self.api.hand_over, lambda: self.accounts.labels)
                 self.api.pages = self._status.pages
         await self.relay.suppression.follow(config.suppression)
-        self.outreach = make_outreach(self.relay, config.data_directory)
-        await self.outreach.start(config.outreach)
+        await outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
         await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))

@@ -130,3 +130,15 @@ async def test_connections_are_bounded(peer: HttpPeer) -> None:
     assert all(isinstance(found, HttpAnswer) for found in await asyncio.gather(*requests))
     assert peer.most_open <= 3
     await client.close()
+
+
+async def test_waiting_for_others_is_not_ones_own_time(peer: HttpPeer) -> None:
+    """A question that waits for a connection longer than its own time limit is still put, and answered."""
+    client = make_client(allow_private=True, connections=1)
+    slow = asyncio.ensure_future(client.ask(HttpRequest("GET", f"{peer.url}/hang", timeout=1.5)))
+    async with asyncio.timeout(10):
+        while not peer.asked:
+            await asyncio.sleep(0.01)
+    assert isinstance(await client.ask(HttpRequest("GET", peer.url, timeout=1.0)), HttpAnswer)
+    assert isinstance(await slow, HttpFault)
+    await client.close()

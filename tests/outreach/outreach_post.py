@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 from http_peer import Asked, HttpPeer, answer
 
 from smarthost.crypto.sealing import Sealer
@@ -15,6 +16,7 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Event, Kind, accepted_event
 from smarthost.mail.message import Arrival, Message, format_id
+from smarthost.mail.record import DEFAULT_TENANT, Record
 from smarthost.network.dns import Resolver
 from smarthost.network.http_client import HttpClient
 from smarthost.outreach.webhooks import Webhooks
@@ -63,19 +65,24 @@ class Post:
         self.spool, self.hooks = self.open()
         await self.hooks.start()
 
-    async def accept(self, *tenants: str) -> list[Message]:
-        """Accept a message for each tenant, with its event."""
+    async def accept(self, *tenants: str, client_id: str | None = "", envid: str = "") -> list[Message]:
+        """Accept a message for each tenant, with its event, by HTTP; None for `client_id` is by SMTP."""
         made = []
         answers: list[asyncio.Future[Fault | None]] = []
         for tenant in tenants:
             self._last += 1
             recipients = (Recipient("b@d.example", "d.example"),)
-            arrival, envelope = Arrival(self.clock(), identity=tenant), Envelope("a@b.example", recipients)
+            arrival, envelope = Arrival(self.clock(), identity=tenant), Envelope("a@b.example", recipients, envid=envid)
             message = Message(self._last << 4, arrival, envelope, 3)
             entry = Entry(message, 1, "mx/d.example", recipients, self.clock(), self.clock() + 99, self.clock() + 99)
             answers.append(self.loop.create_future())
             events = (accepted_event(message),)
-            self.spool.accept(Accepted(message, Content(b"x\r\n", "", 3), (entry,), events), answers[-1].set_result)
+            data = msgspec.json.encode({"id": message.id, "client_id": client_id})
+            kept = Record("message", tenant or DEFAULT_TENANT, format_id(message.id), data)
+            records = () if client_id is None else (kept,)
+            self.spool.accept(
+                Accepted(message, Content(b"x\r\n", "", 3), (entry,), events, records), answers[-1].set_result
+            )
             made.append(message)
         assert set(await asyncio.gather(*answers)) == {None}
         return made
@@ -83,7 +90,8 @@ class Post:
     async def tell(self, message: Message, *kinds: Kind) -> None:
         """Add events to a message, each in a commit of its own."""
         for kind in kinds:
-            event = Event(self.clock(), kind, message.id, recipient="b@d.example", user=message.arrival.identity)
+            envid, user = message.envelope.envid, message.arrival.identity
+            event = Event(self.clock(), kind, message.id, envid, recipient="b@d.example", user=user)
             entry = Entry(message, 1, "mx/d.example", message.envelope.recipients, self.clock(), 9e9, 9e9)
             told: asyncio.Future[Fault | None] = self.loop.create_future()
             self.spool.settle(Settlement(entry, (event,)), told.set_result)

@@ -189,3 +189,28 @@ async def test_odd_answers_say_nothing(post: Post, push: ReportPush, application
     pass_time(post, push, 400)
     await until(lambda: application.calls[-1] == [])
     assert len(application.told) == 4
+
+
+async def test_messages_are_told_by_the_name_that_the_application_knows(
+    post: Post, push: ReportPush, application: Application
+) -> None:
+    """The client's own id, else ours, for what came by HTTP; the ENVID for what came by SMTP; no other mail."""
+    await begin(push, application)
+    made = await post.accept("app", client_id="order-7") + await post.accept("app")
+    made += await post.accept("app", client_id=None, envid="env-9") + await post.accept("app", client_id=None)
+    for message in made:
+        await post.tell(message, Kind.RELAYED)
+    await until(lambda: len(application.told) >= 3)
+    pass_time(post, push, 400)
+    await until(lambda: application.calls[-1] == [])
+    assert [each["id"] for each in application.told] == ["order-7", format_id(made[1].id), "env-9"]
+
+
+async def test_bounces_are_told(post: Post, push: ReportPush, application: Application) -> None:
+    """What was said later of a message is told with its type, code and reason."""
+    await begin(push, application)
+    (message,) = await post.accept("app")
+    await post.tell(message, Kind.RELAYED, Kind.BOUNCED, Kind.COMPLAINED)
+    await until(lambda: len(application.told) == 3)
+    assert application.of(message) == ["sent_ts", "bounce_ts", "bounce_ts"]
+    assert [each.get("bounce_type") for each in application.told] == [None, "hard", "complaint"]

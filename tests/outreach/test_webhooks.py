@@ -11,12 +11,15 @@ import msgspec
 from outreach_post import Post, Receiver, until
 
 from smarthost.crypto.sealing import Sealer
-from smarthost.mail.event import Kind
+from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Message, format_id
 from smarthost.outreach import hook_runner
-from smarthost.outreach.hook_state import DeadEvent
+from smarthost.outreach.hook_runner import body_of
 from smarthost.outreach.webhooks import Webhooks
-from smarthost.policy.webhook import MOST_ATTEMPTS, Webhook, WebhookWish
+from smarthost.policy.webhook import MOST_ATTEMPTS, DeadEvent, Webhook, WebhookWish
+from smarthost.spool.store import LoggedEvent
+
+NOW = 1_800_000_000.25
 
 
 async def make(post: Post, receiver: Receiver, tenant: str = "app", **wish: object) -> Webhook:
@@ -29,11 +32,6 @@ async def make(post: Post, receiver: Receiver, tenant: str = "app", **wish: obje
 def has_taken(receiver: Receiver, count: int) -> bool:
     """Whether a receiver has taken so many."""
     return len(receiver.taken) >= count
-
-
-def has_refused(receiver: Receiver, count: int) -> bool:
-    """Whether a receiver has refused so many."""
-    return receiver.refused >= count
 
 
 async def test_events_arrive_signed_and_in_order(post: Post, receiver: Receiver) -> None:
@@ -153,11 +151,10 @@ async def test_what_nobody_takes_is_dead_and_can_be_replayed(post: Post, receive
     receiver.decide = lambda told: 500 if told["type"] == "message.accepted" else 200
     await until(lambda: receiver.refused == 1)
     await post.tell(message, Kind.RELAYED)
-    while receiver.refused < MOST_ATTEMPTS:
-        wanted = receiver.refused + 1
-        post.pass_time(20 * 3600)
-        await until(partial(has_refused, receiver, wanted))
-    await until(lambda: receiver.kinds_of(message) == ["relayed"])
+    async with asyncio.timeout(30):
+        while receiver.kinds_of(message) != ["relayed"]:
+            post.pass_time(20 * 3600)
+            await asyncio.sleep(0.05)
     dead: list[DeadEvent] = []
     async with asyncio.timeout(20):
         while not dead:
@@ -275,3 +272,13 @@ async def test_bad_wishes_are_refused(post: Post, receiver: Receiver) -> None:
         await make(post, receiver, active=False)
     assert not isinstance(await post.hooks.create("app", WebhookWish(url=receiver.peer.url)), Webhook)
     assert isinstance(await post.hooks.create("shop", WebhookWish(url=receiver.peer.url, active=False)), Webhook)
+
+
+def test_the_body_is_type_timestamp_and_data() -> None:
+    """The body has what the specification recommends, without what there is nothing to say of, also for odd octets."""
+    event = Event(NOW, Kind.RELAYED, 1 << 60, recipient="b@example.net", code=250, reply="ok \udc80", user="app")
+    told = msgspec.json.decode(body_of(LoggedEvent(7, "app", event)))
+    assert told["type"] == "message.relayed" and told["timestamp"] == "2027-01-15T08:00:00.250Z"
+    data = told["data"]
+    assert (data["id"], data["recipient"], data["code"]) == (format_id(1 << 60), "b@example.net", 250)
+    assert "tls" not in data and data["reply"].startswith("ok ") and data["cursor"] == 7

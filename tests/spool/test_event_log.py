@@ -178,3 +178,10 @@ async def test_a_full_disk_leaves_nothing_in_the_log(open_sqlite: Opener) -> Non
             if await again.all() == [None]:
                 break
     assert kinds(await read(spool)) == [(1, "accepted"), (10, "accepted")]
+
+
+async def test_an_empty_log_has_no_end_to_wait_for(spool: Spool) -> None:
+    """Whoever reads a log in which nothing is stands at its head at once."""
+    assert spool.event_log.head == 0
+    page = await spool.event_log.after(0, 9)
+    assert page.events == [] and page.end >= spool.event_log.head

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     RESUMED = "resumed"
     SUPPRESSED = "suppressed"
     UNSUPPRESSED = "unsuppressed"
+    BOUNCED = "bounced"  # said later by a host or provider that had taken the message
+    COMPLAINED = "complained"
 
 
 _ACCEPTED = Kind.ACCEPTED  # looked up for each message: an attribute of an enum costs more than a name of the module

@@ -1,5 +1,6 @@
 """Asks HTTP servers on the relay's own loop, with bounds on all: connections, time, octets, whom it speaks to."""
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -147,12 +148,14 @@ class HttpClient:
         """Open nothing yet; `context` gives the TLS context of each question."""
         self.allow_private = allow_private
         self._resolver, self._context, self._connections = resolver, context, connections
+        # Waiting for others' questions is no part of one's own time.
+        self._room = asyncio.Semaphore(connections)
         self._made: aiohttp.ClientSession | None = None
 
     async def ask(self, request: HttpRequest) -> HttpAnswer | HttpFault:
         """Put one question; what goes wrong is a value."""
         try:
-            async with self._send(request) as response:
+            async with self._room, self._send(request) as response:
                 body = await response.content.read(request.most_octets + 1)
                 while len(body) <= request.most_octets and (more := await response.content.readany()):
                     body += more

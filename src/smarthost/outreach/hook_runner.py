@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from random import Random
 
@@ -10,9 +11,10 @@ import msgspec
 
 from smarthost.crypto.webhook import sign
 from smarthost.network.http_client import HttpAnswer, HttpFault, HttpRequest
-from smarthost.outreach.hook_state import DeadEvent, HookState, Line
+from smarthost.outreach.hook_state import HookState, Line
 from smarthost.outreach.tail import Tail
-from smarthost.policy.webhook import Webhook, event_type, pause_after, payload, read_retry_after
+from smarthost.policy.webhook import DeadEvent, Webhook, event_type, pause_after, payload, read_retry_after
+from smarthost.report.rows import event_row
 from smarthost.spool.store import LoggedEvent
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,7 @@ Ask = Callable[[HttpRequest], Awaitable[HttpAnswer | HttpFault]]
 TIMEOUT = 15.0  # seconds of one request
 MOST_AT_ONCE = 32  # requests of one webhook; it begins with two, and each failure halves them
 MOST_OPEN = 512  # events in memory that were not taken
-MOST_LINES = 1000  # messages that wait to be told again; beyond it the log is not read on
+MOST_LINES = 5000  # messages that wait to be told again; beyond it the log is not read on
 MOST_IN_LINE = 5000  # events of one message that wait
 TROUBLE = 5  # failures in a row after which nothing new is tried while anything waits to be tried again
 FLUSH = 1.0  # seconds after which progress is written: what was sent since then is sent again after a crash
@@ -30,16 +32,16 @@ GONE = 410
 
 
 class Sender(msgspec.Struct):
-    """What the runners of all webhooks share; `gone` is called with a webhook whose receiver wants no more."""
+    """What the runners of all webhooks share; `gone` is called with a webhook whose receiver wants no more, and `tally`
+    counts what was "taken", "refused" and "dead".
+    """
 
     ask: Ask
     tail: Tail
     clock: Callable[[], float]
     rng: Random
     gone: Callable[[Webhook], None]
-    sent: int = 0
-    failed: int = 0
-    dead: int = 0
+    tally: MutableMapping[str, int]
 
 
 class HookRunner:
@@ -56,6 +58,7 @@ class HookRunner:
         self._allowed = 2
         self._failures = 0  # in a row
         self._quiet_until = 0.0
+        self._scan_at = 0.0  # before then no line is due
         self._flush_at = 0.0
         self._closing = False
 
@@ -111,6 +114,8 @@ class HookRunner:
             for logged in page.events:
                 if logged.tenant == self.hook.tenant and self.hook.wants(event_type(logged.event)):
                     state.take_in(logged)
+            if page.end <= state.read:
+                return
             state.read = page.end
 
     def _start(self) -> None:
@@ -119,13 +124,15 @@ class HookRunner:
         if now < self._quiet_until or self._closing:
             return
         free = self._allowed - len(self._tasks)
-        if free > 0 and self.state.lines:
-            due = [each for each in self.state.lines.values() if each.due <= now and each.key not in self._busy]
-            due.sort(key=lambda line: (line.due, line.cursors[0]))
-            for line in due[:free]:
+        if free > 0 and self._scan_at <= now:
+            idle = [each for each in self.state.lines.values() if each.key not in self._busy]
+            idle.sort(key=lambda line: (line.due, line.cursors[0]))
+            going = [line for line in idle[:free] if line.due <= now]
+            for line in going:
                 self._busy.add(line.key)
                 self._run(self._tell_line(line))
-                free -= 1
+            free -= len(going)
+            self._scan_at = idle[len(going)].due if len(going) < len(idle) else math.inf
         while free > 0 and self.state.ready and not self.is_troubled:
             self._run(self._tell(self.state.ready.popleft()))
             free -= 1
@@ -149,8 +156,8 @@ class HookRunner:
         now = self._sender.clock()
         times = [self._flush_at] if self._flush_at else []
         if len(self._tasks) < self._allowed:
-            waiting = [line for line in self.state.lines.values() if line.key not in self._busy]
-            times += [max(line.due, self._quiet_until) for line in waiting]
+            if self._scan_at < math.inf:
+                times.append(max(self._scan_at, self._quiet_until))
             if self.state.ready and not self.is_troubled:
                 times.append(self._quiet_until)
         return max(min(times) - now, 0.0) + 0.01 if times else None
@@ -167,13 +174,14 @@ class HookRunner:
 
     async def _tell(self, logged: LoggedEvent) -> None:
         """Send an event for the first time."""
-        wrong = await self._post(logged.cursor, payload(logged.event))
+        wrong = await self._post(logged.cursor, body_of(logged))
         if wrong is None:
             self.state.taken(logged)
         else:
             line = Line(self.state.key_of(logged), [])
             self.state.put_in_line(logged, line)
-            self._put_off(line, wrong, payload(logged.event))
+            self._put_off(line, wrong, body_of(logged))
+            self._scan_at = min(self._scan_at, line.due)
 
     async def _tell_line(self, line: Line) -> None:
         """Send the first event of a line again."""
@@ -185,7 +193,7 @@ class HookRunner:
                     log.warning("webhook %s: the history forgot an event before it was taken", self.hook.id)
                     self.state.advance(line, self._sender.clock())
                     return
-                body = payload(page.events[0].event)
+                body = body_of(page.events[0])
             wrong = await self._post(cursor, body)
             if wrong is None:
                 self.state.advance(line, self._sender.clock())
@@ -193,6 +201,7 @@ class HookRunner:
                 self._put_off(line, wrong, body)
         finally:
             self._busy.discard(line.key)
+            self._scan_at = min(self._scan_at, line.due)
 
     def _put_off(self, line: Line, wrong: str, body: bytes) -> None:
         """Have a line's first event tried again later, or never."""
@@ -203,7 +212,7 @@ class HookRunner:
             line.due, line.error = now + pause, wrong
             self.state.changed(line)
             return
-        self._sender.dead += 1
+        self._sender.tally["dead"] += 1
         log.error("webhook %s: an event was not taken %d times, and is not sent again", self.hook.id, line.attempts)
         self.state.advance(line, now, DeadEvent(line.cursors[0], now, line.attempts, wrong, body))
 
@@ -225,17 +234,18 @@ class HookRunner:
         return wrong
 
     def _went_well(self) -> None:
-        self._sender.sent += 1
+        self._sender.tally["taken"] += 1
         self._allowed = min(self._allowed + 1, MOST_AT_ONCE)
         if self._failures >= TROUBLE:
             log.info("webhook %s: its receiver takes events again", self.hook.id)
             now = self._sender.clock()
             for line in self.state.lines.values():
                 line.due = min(line.due, now)
+            self._scan_at = now
         self._failures, self.last_error = 0, ""
 
     def _went_wrong(self, answer: HttpAnswer | HttpFault, wrong: str) -> None:
-        self._sender.failed += 1
+        self._sender.tally["refused"] += 1
         self._allowed = max(self._allowed // 2, 1)
         self._failures += 1
         self.last_error = wrong
@@ -247,3 +257,8 @@ class HookRunner:
             self._quiet_until = max(self._quiet_until, now + pause) if pause else self._quiet_until
             if answer.status == GONE:
                 self._sender.gone(self.hook)
+
+
+def body_of(logged: LoggedEvent) -> bytes:
+    """Write what is posted of an event: its data are what the event routes give, too."""
+    return payload(logged.event, {"cursor": logged.cursor} | event_row(logged.event))

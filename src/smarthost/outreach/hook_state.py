@@ -8,7 +8,7 @@ import msgspec
 
 from smarthost.crypto.sealing import SealBroken, Sealer
 from smarthost.mail.record import Record, RecordKey
-from smarthost.policy.webhook import Webhook
+from smarthost.policy.webhook import DeadEvent, Webhook
 from smarthost.spool.store import Done, LoggedEvent, RecordStore
 
 WEBHOOK, STATE, LINE, DEAD = "webhook", "webhook-state", "webhook-line", "webhook-dead"
@@ -29,16 +29,6 @@ class Line(msgspec.Struct):
     due: float = 0.0
     error: str = ""
     body: bytes = b""
-
-
-class DeadEvent(msgspec.Struct, frozen=True):
-    """An event that was not taken for so long that it is not sent any more, until a person replays it."""
-
-    cursor: int
-    at: float
-    attempts: int
-    error: str
-    body: bytes
 
 
 class _Position(msgspec.Struct, frozen=True):

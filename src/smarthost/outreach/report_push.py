@@ -3,12 +3,15 @@
 import asyncio
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from smarthost.crypto.webhook import sign
+from smarthost.mail.message import format_id
 from smarthost.mail.record import Record
 from smarthost.network.http_client import HttpAnswer, HttpRequest
 from smarthost.outreach.hook_runner import Ask
@@ -19,11 +22,18 @@ from smarthost.spool.store import Fault, LoggedEvent, Spool
 log = logging.getLogger(__name__)
 
 STATE = "client-sync-state"
+MESSAGE = "message"  # the kind of record that the HTTP door keeps of each message that came by it
 EVERYBODY = "*"  # the target of tenants that have none of their own; no tenant can have this name
 TIMEOUT = 60.0  # seconds of one call: the application writes what it is told into its database
 MOST_REFUSED = 10_000  # reports that an application did not take and is told again; beyond it the oldest are given up
 HASTE = 1.0  # seconds between two calls of an application that has more for us but is told nothing
 AGAIN = 10.0  # seconds after which a runner that failed of itself is started again
+
+
+class _Kept(msgspec.Struct):
+    """What is read of the HTTP door's record of a message: the application's own name for it."""
+
+    client_id: str = ""
 
 
 class _State(msgspec.Struct):
@@ -43,6 +53,7 @@ class SyncRunner:
         """Tell nothing yet. `name` is a tenant, or `EVERYBODY`, of whom `skips` leaves some out."""
         self.name, self.target = name, target
         self.skips: frozenset[str] = frozenset()
+        self.tally: MutableMapping[str, int] = defaultdict(int)
         self._records, self._tail, self._ask, self._clock = spool.records, tail, ask, clock
         self._state = _State(tail.head)
         self._wake = asyncio.Event()
@@ -88,10 +99,10 @@ class SyncRunner:
                 if end != self._state.cursor:
                     self._state.cursor = end  # nothing of it concerns us; written with the next call
                 return
-            self._hurries = False
+            was_asked, self._hurries = self._hurries, False
             if with_refused:
                 self._refused_again = now + self.target.interval
-            if not await self._call(events, end):
+            if not await self._call(events, end, was_asked):
                 return
 
     async def _collect(self, with_refused: bool) -> tuple[list[LoggedEvent], int]:
@@ -111,6 +122,8 @@ class SyncRunner:
                     events.append(logged)
                     if len(events) == self.target.batch:
                         return events, logged.cursor
+            if page.end <= cursor:
+                break
             cursor = page.end
         return events, cursor
 
@@ -118,14 +131,35 @@ class SyncRunner:
         mine = logged.tenant not in self.skips if self.name == EVERYBODY else logged.tenant == self.name
         return mine and report_of(logged.event) is not None
 
-    async def _call(self, events: list[LoggedEvent], end: int) -> bool:
+    async def _named(self, events: list[LoggedEvent]) -> list[tuple[LoggedEvent, dict[str, Any]]]:
+        """Give the reports of events under the names that applications know, without mail that has none.
+
+        A message that came by HTTP is known by the application's own id, or by ours, which it was answered; one that
+        came by SMTP by its ENVID.
+        """
+        keys = {(MESSAGE, each.tenant, format_id(each.event.message)) for each in events}
+        found = await self._records.find(list(keys))
+        named = []
+        for each in events:
+            report, ours = report_of(each.event), format_id(each.event.message)
+            record = found.get((MESSAGE, each.tenant, ours))
+            name = msgspec.json.decode(record.data, type=_Kept).client_id or ours if record is not None else ""
+            if report is not None and (name or each.event.envid):
+                named.append((each, report | {"id": name or each.event.envid}))
+        return named
+
+    async def _call(self, events: list[LoggedEvent], end: int, was_asked: bool) -> bool:
         """Post reports and write what became of them; true when the application is to be called again at once."""
-        reports = [(each, report) for each in events if (report := report_of(each.event)) is not None]
+        reports = await self._named(events)
+        if events and not reports and not was_asked:
+            self._state.cursor = end  # written with the next call
+            return True
         body = body_of([report for _, report in reports])
         answer = await self._ask(HttpRequest("POST", self.target.url, self._headers(body), body, TIMEOUT))
         now = self._clock()
         if not isinstance(answer, HttpAnswer) or not 200 <= answer.status < 300:
             self._failures += 1
+            self.tally["failed"] += 1
             self._not_before = now + pause_after(self._failures)
             wrong = f"HTTP {answer.status}" if isinstance(answer, HttpAnswer) else f"it {answer.reason}"
             log.log(
@@ -136,6 +170,7 @@ class SyncRunner:
             )
             return False
         self._failures, self._not_before = 0, 0.0
+        self.tally["taken"] += 1
         said = read_answer(answer.body, now)
         told = {each.cursor for each, _ in reports}
         refused = [each.cursor for each, report in reports if str(report["id"]) in said.refused]
@@ -185,9 +220,12 @@ class SyncRunner:
 class ReportPush:
     """Every target of a configuration. `follow` at the start and at each reload, `stop` at the end."""
 
-    def __init__(self, spool: Spool, ask: Ask, clock: Callable[[], float]) -> None:
-        """Tell nobody yet; `ask` puts an HTTP request."""
+    def __init__(
+        self, spool: Spool, ask: Ask, clock: Callable[[], float], tally: MutableMapping[str, int] | None = None
+    ) -> None:
+        """Tell nobody yet; `ask` puts an HTTP request. `tally` counts calls that were "taken" or "failed"."""
         self._spool, self._ask, self._clock = spool, ask, clock
+        self._tally = defaultdict(int) if tally is None else tally
         self._tail = Tail(spool.event_log)
         self._runners: dict[str, tuple[SyncRunner, asyncio.Task[None]]] = {}
 
@@ -218,7 +256,7 @@ class ReportPush:
 
     def _begin(self, name: str, target: SyncTarget, skips: frozenset[str]) -> None:
         runner = SyncRunner(name, target, self._spool, self._tail, self._ask, self._clock)
-        runner.skips = skips
+        runner.skips, runner.tally = skips, self._tally
         task = asyncio.create_task(self._keep(runner), name=f"delivery reports of {name}")
         self._runners[name] = runner, task
 

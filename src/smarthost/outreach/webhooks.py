@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, MutableMapping, Sequence
 from random import Random
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -18,7 +20,6 @@ from smarthost.outreach.hook_state import (
     LINE,
     STATE,
     WEBHOOK,
-    DeadEvent,
     HookState,
     Line,
     dead_id,
@@ -30,7 +31,15 @@ from smarthost.outreach.hook_state import (
     webhook_of,
 )
 from smarthost.outreach.tail import Tail
-from smarthost.policy.webhook import EVERYTHING, Faults, Webhook, WebhookWish, wish_faults
+from smarthost.policy.webhook import (
+    EVERYTHING,
+    DeadEvent,
+    Faults,
+    Webhook,
+    WebhookStatus,
+    WebhookWish,
+    wish_faults,
+)
 from smarthost.spool.store import Fault, RecordStore, Spool
 
 log = logging.getLogger(__name__)
@@ -43,29 +52,27 @@ AGAIN = 10.0  # seconds after which a runner that failed of itself is started ag
 _STOP = 1.0  # seconds that requests on their way have at a change or at the end
 
 
-class WebhookStatus(msgspec.Struct, frozen=True):
-    """How a webhook fares: the cursor up to which events were taken or stand in lines, and who waits in how many."""
-
-    cursor: int
-    lines: int = 0
-    last_error: str = ""
-
-
 class Webhooks:
     """Every webhook. `start`, then `stop`; in between the rest may be called, by routes as well."""
 
     def __init__(
-        self, spool: Spool, ask: Ask, box: Callable[[], Sealer], clock: Callable[[], float], rng: Random
+        self,
+        spool: Spool,
+        ask: Ask,
+        box: Box,
+        clock: Callable[[], float],
+        rng: Random,
+        tally: MutableMapping[str, int] | None = None,
     ) -> None:
-        """Send nothing yet; `ask` puts an HTTP request, `box` gives what seals the secrets."""
+        """Send nothing yet; `ask` puts an HTTP request, `box` gives what seals the secrets. `tally` counts."""
         self._box = box
         self._records: RecordStore = spool.records
         self._clock = clock
         self._tail = Tail(spool.event_log)
-        self.sender = Sender(ask, self._tail, clock, rng, self._gone)
+        self.sender = Sender(ask, self._tail, clock, rng, self._gone, defaultdict(int) if tally is None else tally)
         self._runners: dict[RecordKey, tuple[HookRunner, asyncio.Task[None]]] = {}
         self._changes: set[asyncio.Task[None]] = set()
-        self._locks: dict[RecordKey, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[RecordKey, asyncio.Lock] = WeakValueDictionary()
         self._stopping = False
 
     async def start(self) -> None:
@@ -157,7 +164,6 @@ class Webhooks:
             owned = [*await records_of(self._records, hook, LINE), *await records_of(self._records, hook, DEAD)]
             keys = [hook_key(hook), (STATE, tenant, name), *(record.key for record in owned)]
             await self._write([], keys)
-        self._locks.pop((WEBHOOK, tenant, name), None)
         return True
 
     async def status(self, hook: Webhook) -> WebhookStatus:

@@ -14,6 +14,7 @@ INTERVAL, BATCH = 300.0, 500
 FIRST, LONGEST = 10.0, 900.0  # seconds after a call that failed: doubling
 LONGEST_REST = 7 * 86400.0  # seconds; the farthest `next_sync_after` that is believed
 _FAILED = frozenset({Kind.FAILED, Kind.EXPIRED})
+_BOUNCED = frozenset({Kind.BOUNCED, Kind.COMPLAINED})
 _NOBODY: Mapping[str, "SyncTarget"] = MappingProxyType({})
 
 
@@ -37,9 +38,12 @@ class SyncTarget(msgspec.Struct, frozen=True):
 
 
 class OutreachTerms(msgspec.Struct, frozen=True):
-    """What the relay may tell whom: `sync` has the tenants that have no target of their own in `tenants`."""
+    """What the relay may tell whom, and whom it believes: `sync` has the tenants that have no target of their own in
+    `tenants`; `sns_topics` are the topics of Amazon SNS that may tell of bounces without an API key.
+    """
 
     allow_private_urls: bool = False
+    sns_topics: tuple[str, ...] = ()
     sync: SyncTarget | None = None
     tenants: Mapping[str, SyncTarget] = _NOBODY
 
@@ -68,6 +72,9 @@ def report_of(event: Event) -> dict[str, Any] | None:
         told |= {"error_ts": at, "error": text or event.status or str(event.event)}
     elif event.event is Kind.DELAYED:
         told |= {"deferred_ts": at, "deferred_reason": text or event.status}
+    elif event.event in _BOUNCED:
+        kind = "complaint" if event.event is Kind.COMPLAINED else "soft" if event.status.startswith("4") else "hard"
+        told |= {"bounce_ts": at, "bounce_type": kind, "bounce_code": event.status, "bounce_reason": text}
     else:
         return None
     if event.recipient:

@@ -1,6 +1,7 @@
 """Webhooks: what a tenant wants to hear where, how an event is told, and when it is told again."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -9,7 +10,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from smarthost.mail.event import Event, Kind, mend
-from smarthost.mail.message import format_id
 
 FIRST, LONGEST = 60.0, 57_600.0  # seconds: a minute, doubling to 16 hours
 MOST_ATTEMPTS = 12  # of one event, which takes some 33 hours
@@ -70,6 +70,29 @@ class Webhook(msgspec.Struct, frozen=True, omit_defaults=True):
         return (self.secret, self.former) if self.former and now < self.former_until else (self.secret,)
 
 
+class WebhookStatus(msgspec.Struct, frozen=True):
+    """How a webhook fares: the cursor up to which events were taken or wait in lines, how many lines (messages) there
+    are, and what the receiver said last where it takes nothing.
+    """
+
+    cursor: int
+    lines: int = 0
+    last_error: str = ""
+
+
+class DeadEvent(msgspec.Struct, frozen=True):
+    """An event that was not taken for so long that it is not sent any more, until a person replays it.
+
+    `at` is the Unix time of the last of its `attempts`, `body` what was sent.
+    """
+
+    cursor: int
+    at: float
+    attempts: int
+    error: str
+    body: bytes
+
+
 def wish_faults(wish: WebhookWish) -> Faults:
     """Say what is wrong with a wish, secrets left out."""
     faults = []
@@ -117,18 +140,10 @@ def event_type(event: Event) -> str:
     return f"message.{event.event}"
 
 
-def event_data(event: Event) -> dict[str, Any]:
-    """Give what an event says as plain values, without what it has nothing to say of; `id` is the message's."""
-    told: dict[str, Any] = mend(msgspec.to_builtins(event))
-    message = told.pop("message", 0)
-    told.pop("event", None)
-    return {"id": format_id(message) if message else "", **told}
-
-
-def payload(event: Event) -> bytes:
-    """Write an event as a webhook's body: type, timestamp and data; the same octets each time."""
+def payload(event: Event, data: Mapping[str, Any]) -> bytes:
+    """Write an event, with what it says, as a webhook's body: type, timestamp and data; the same octets each time."""
     moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return msgspec.json.encode({"type": event_type(event), "timestamp": moment, "data": event_data(event)})
+    return msgspec.json.encode({"type": event_type(event), "timestamp": moment, "data": mend(data)})
 
 
 def pause_after(attempts: int, chance: float) -> float | None:

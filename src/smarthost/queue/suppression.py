@@ -7,7 +7,7 @@ from smarthost.mail.envelope import Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Message
 from smarthost.mail.outcome import Action, Outcome
-from smarthost.mail.suppression import Key, Origin, Suppression, suppression_address
+from smarthost.mail.suppression import REASON_MOST, Key, Origin, Suppression, suppression_address
 from smarthost.policy.suppression import SuppressionPoint, SuppressionRules, failures_counted
 from smarthost.policy.suppression_marks import BY_FAILURES, BY_PERSON, Marks, mark_of
 from smarthost.report.feed import Feed
@@ -77,6 +77,24 @@ class SuppressionList:
                     self._clear(marks, message, outcome.recipient)
             elif outcome.action is Action.FAILED and (counted := failures_counted(self._rules, outcome, outcomes)):
                 self._count(marks, message, outcome, counted)
+
+    def note(self, identity: str, address: str, status: str, reason: str, *, for_all: bool = True) -> None:
+        """Put an address on the list as its host or provider said later that it is dead, or that it complains.
+
+        `address` is `suppression_address`'s; a `status` that never counts (`SuppressionRules.ignore`) does not here.
+        Nothing happens while the list is disabled, or where the address is there already. Without `for_all` it
+        counts for the identity alone, whatever the scope: what a tenant claims must not keep others from sending.
+        """
+        marks, rules, now = self._marks, self._rules, self._clock()
+        key = (rules.owner_of(identity) if for_all else identity, address)
+        if marks is None or marks.get(key) in (BY_PERSON, BY_FAILURES):
+            return
+        if any(f"{status}.".startswith(f"{ignored}.") for ignored in rules.ignore):
+            return
+        row = Suppression(*key, rules.after, now, now + rules.expiry, Origin.AUTOMATIC, reason[:REASON_MOST])
+        marks.put(key, mark_of(row))
+        self._spool.suppressions.write([row])
+        self._tell_many(Kind.SUPPRESSED, [(key, reason)])
 
     def put(self, rows: Sequence[Suppression], done: Done) -> None:
         """Put addresses on the list because a person said so."""

@@ -69,6 +69,8 @@ class Counters:
         self.logins: defaultdict[str, int] = defaultdict(int)  # "ok", "refused", "busy"
         self.sessions: defaultdict[str, int] = defaultdict(int)  # listener
         self.open_sessions: defaultdict[str, int] = defaultdict(int)  # listener; goes up and down
+        self.webhooks: defaultdict[str, int] = defaultdict(int)  # "taken", "refused", "dead"
+        self.client_syncs: defaultdict[str, int] = defaultdict(int)  # "taken", "failed"
         self.reports = 0
         self.reports_failed = 0
         self.messages_unsigned = 0

@@ -24,6 +24,8 @@ _TROUBLE = frozenset(
         Kind.SLOWED,
         Kind.SWITCHED,
         Kind.SUPPRESSED,
+        Kind.BOUNCED,
+        Kind.COMPLAINED,
     }
 )
 

@@ -24,6 +24,14 @@ HELP: Mapping[str, str] = {
         "Attempts by route, by the stage that decided and by the class of the reply (none: no reply). Alert "
         "when stage connect, starttls or auth rises on a route: that upstream is down, or refuses our login."
     ),
+    "webhooks": (
+        "Events posted to webhooks, by whether the receiver took them; dead ones were not taken for 33 hours. "
+        "Alert on dead, and when refused stays above taken."
+    ),
+    "client_syncs": (
+        "Calls with delivery reports to applications, by whether they answered well. Alert when none is taken "
+        "for an hour."
+    ),
     "reports": "Reports (DSN) made for senders. Alert on a sudden rise.",
     "reports_failed": (
         "Reports that could not be delivered and are held. Alert on any increase: smarthost queue list --why "

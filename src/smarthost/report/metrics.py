@@ -79,6 +79,9 @@ class RelayCollector(Collector):
         known = dict.fromkeys(self._listeners, 0)
         yield _counter("sessions", ("listener",), _single(known | dict(counters.sessions)))
         yield _gauge("sessions_open", ("listener",), _single(known | dict(counters.open_sessions)))
+        webhooks = {"taken": 0, "refused": 0, "dead": 0} | counters.webhooks
+        yield _counter("webhooks", ("result",), _single(webhooks))
+        yield _counter("client_syncs", ("result",), _single({"taken": 0, "failed": 0} | counters.client_syncs))
         yield _counter("reports", (), {(): counters.reports})
         yield _counter("reports_failed", (), {(): counters.reports_failed})
         yield _counter("messages_unsigned", (), {(): counters.messages_unsigned})

@@ -20,6 +20,11 @@ def cursor_at(when: float) -> int:
     return number_at(when) * PLACES - 1
 
 
+def end_of(number: int) -> int:
+    """Give the highest cursor that a row can have; 0 for no row."""
+    return number * PLACES + PLACES - 1 if number else 0
+
+
 def last_number(connection: sqlite3.Connection) -> int:
     """Read the number of the latest row, 0 without one."""
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM event_log").fetchone()[0])

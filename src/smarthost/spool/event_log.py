@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from smarthost.mail.event import Event
 from smarthost.mail.record import DEFAULT_TENANT
-from smarthost.spool.cursor import PLACES, cursor_at, number_at
+from smarthost.spool.cursor import PLACES, cursor_at, end_of, number_at
 from smarthost.spool.reader import Reader
 from smarthost.spool.record import read_event, read_refs
 from smarthost.spool.store import EventPage, LoggedEvent
@@ -60,7 +60,7 @@ class StoredEventLog:
     @property
     def head(self) -> int:
         """The highest cursor that there can be now."""
-        return self._number() * PLACES + PLACES - 1
+        return end_of(self._number())
 
     def listen(self, listener: Signal) -> Callable[[], None]:
         """Call a listener on the loop after each commit that may have brought events."""
@@ -89,7 +89,7 @@ class StoredEventLog:
                     if len(found) == limit:
                         return EventPage(found, at)
         last = rows[-1][0] if len(rows) == _ROWS else end
-        return EventPage(found, max(cursor, last * PLACES + PLACES - 1) if last else cursor)
+        return EventPage(found, max(cursor, end_of(last)))
 
     def _event(self, message: int, sequence: int) -> Event | None:
         """Read an event; None when the history has forgotten it."""
@@ -109,7 +109,7 @@ class MemoryEventLog:
     @property
     def head(self) -> int:
         """The highest cursor that there can be now."""
-        return self._number * PLACES + PLACES - 1
+        return end_of(self._number)
 
     def listen(self, listener: Signal) -> Callable[[], None]:
         """Call a listener after each commit that may have brought events."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smarthost.policy.admission import Listener, Tls
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
 from smarthost.reception.http.dead_letters import DEAD_LETTERS
 from smarthost.reception.http.events import EVENTS
@@ -19,9 +20,10 @@ from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
 from smarthost.reception.http.submit import Submit
+from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-ROUTES = (*HEALTH, *KEYS, *LISTING, *EVENTS, *DEAD_LETTERS)
+ROUTES = (*HEALTH, *KEYS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES)
 
 
 class HttpDoor:

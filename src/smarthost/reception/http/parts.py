@@ -8,6 +8,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.reception.http.desks import BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
 from smarthost.reception.parts import Parts
@@ -21,7 +22,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     """Everything that the routes need. `terms` are replaced at a reload.
 
     `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
-    not; `version` is its own.
+    not; `version` is its own. The desks are None while their parts do not run.
     """
 
     door: Parts
@@ -38,3 +39,5 @@ class HttpParts(msgspec.Struct, kw_only=True):
     ready: Probe
     version: str
     streams: Streams = msgspec.field(default_factory=Streams)
+    webhooks: WebhookDesk | None = None
+    bounces: BounceDesk | None = None

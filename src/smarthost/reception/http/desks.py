@@ -1,0 +1,50 @@
+"""Desks: what routes ask of parts that stand beside the reception, which the assembly hands in."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from smarthost.policy.webhook import DeadEvent, Faults, Webhook, WebhookStatus, WebhookWish
+
+
+class WebhookDesk(Protocol):
+    """The webhooks of all tenants (`outreach.webhooks`)."""
+
+    async def create(self, tenant: str, wish: WebhookWish) -> Webhook | Faults:
+        """Make a webhook, or say what is wrong."""
+
+    async def page(self, tenant: str, after: str = "", limit: int = 100) -> list[Webhook]:
+        """Give a tenant's webhooks behind an id."""
+
+    async def get(self, tenant: str, name: str) -> Webhook | None:
+        """Give a webhook."""
+
+    async def update(self, tenant: str, name: str, wish: WebhookWish) -> Webhook | Faults | None:
+        """Change what a wish names; None when there is no such webhook."""
+
+    async def delete(self, tenant: str, name: str) -> bool:
+        """Remove a webhook; false when there is none."""
+
+    async def status(self, hook: Webhook) -> WebhookStatus:
+        """Say how a webhook fares."""
+
+    async def dead(self, tenant: str, name: str, after: int = 0, limit: int = 100) -> list[DeadEvent] | None:
+        """Give events that are not sent any more, behind a cursor; None when there is no such webhook."""
+
+    async def replay_dead(self, tenant: str, name: str, cursors: Sequence[int] = ()) -> int | None:
+        """Send dead events again, all or some; gives how many, None when there is no such webhook."""
+
+    async def replay(self, tenant: str, name: str, cursor: int) -> bool:
+        """Send everything behind a cursor again; false when there is no such webhook."""
+
+
+class BounceDesk(Protocol):
+    """What believes notices of bounces and complaints (`applications`)."""
+
+    async def take_ses(self, body: bytes, tenant: str | None) -> int | str:
+        """Take a document of Amazon SES, or an envelope of SNS around one, that a tenant vouches for, or nobody.
+
+        Gives how many notices were believed, or why none of it is. Raises ValueError for what is no JSON.
+        """
+
+    async def take_report(self, content: bytes, tenant: str) -> int:
+        """Take a mail that reports failures or complaints, for which a tenant vouches; gives how many were believed."""
