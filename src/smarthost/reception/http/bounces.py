@@ -11,14 +11,14 @@ from smarthost.reception.http.problem import Refused
 from smarthost.reception.http.routes import NEEDS
 
 
-class Taken(msgspec.Struct, frozen=True):
+class BouncesTaken(msgspec.Struct, frozen=True):
     """How many bounces and complaints were believed."""
 
     taken: int
 
 
 @post("/api/v1/webhooks/ses", opt={NEEDS: None}, status_code=200)
-async def take_ses(request: Asking) -> Taken:
+async def take_ses(request: Asking) -> BouncesTaken:
     """Take a notification of Amazon SES: in an envelope of SNS, whose signature is checked and whose subscription is
     confirmed, or bare as {"bounce": {"bounceType", "bouncedRecipients"}}, which needs a key with the scope admin.
     """
@@ -33,11 +33,11 @@ async def take_ses(request: Asking) -> Taken:
         raise Refused(400, "the content is no notification in JSON") from None
     if isinstance(taken, str):
         raise Refused(403, taken)
-    return Taken(taken)
+    return BouncesTaken(taken)
 
 
 @post("/api/v1/bounces", opt={NEEDS: Scope.ADMIN}, status_code=200)
-async def take_report(request: Asking) -> Taken:
+async def take_report(request: Asking) -> BouncesTaken:
     """Take a mail as it is (message/rfc822) that reports a failure (RFC 3464) or a complaint (RFC 5965).
 
     Other mail, as the answer of a person, says nothing.
@@ -45,7 +45,7 @@ async def take_report(request: Asking) -> Taken:
     desk = parts_of(request).bounces
     if desk is None:
         raise Refused(503, "bounces are not taken")
-    return Taken(await desk.take_report(await request.body(), caller_of(request).tenant))
+    return BouncesTaken(await desk.take_report(await request.body(), caller_of(request).tenant))
 
 
 BOUNCES: tuple[HTTPRouteHandler, ...] = (take_ses, take_report)
