@@ -74,6 +74,33 @@ def test_two_accounts_at_one_host_are_two_upstreams(tmp_path: Path) -> None:
     assert {each.route.tls for each in config.fallback.pool} == {TlsLevel.VERIFY}
 
 
+def test_an_order_says_who_shares_and_who_comes_later(tmp_path: Path) -> None:
+    """Those with the same order share by weight, wherever they stand; a lower one comes first."""
+    config = load_text(
+        tmp_path,
+        """
+        relayhost = [
+            { host = "[backup2.example]", order = 2, weight = 3 },
+            { host = "[a.example]", order = 1 },
+            { host = "[backup1.example]", order = 2, auth = { username = "u", password = "x" } },
+            { host = "[b.example]", order = 1, weight = 2 },
+        ]
+        """,
+    )
+    assert [(each.name, each.order, each.weight, each.route.login) for each in config.fallback.pool] == [
+        ("[a.example]:25", 1, 1, ""),
+        ("[b.example]:25", 1, 2, ""),
+        ("[backup2.example]:25", 2, 3, ""),
+        ("[backup1.example]:25", 2, 1, "relayhost/3"),
+    ]
+
+
+def test_two_primaries_and_a_backup_by_weights(tmp_path: Path) -> None:
+    """Without an order neighbours with weights share, and what has none comes behind them."""
+    text = "relayhost = [{ host = 'a.example', weight = 1 }, { host = 'b.example', weight = 1 }, 'c.example']"
+    assert [each.order for each in load_text(tmp_path, text).fallback.pool] == [0, 0, 1]
+
+
 def test_a_list_of_names_is_no_pool(tmp_path: Path) -> None:
     """Names alone stay one site with ordered fail-over."""
     fallback = load_text(tmp_path, "relayhost = ['[a.example]', '[b.example]']").fallback
@@ -102,6 +129,11 @@ def test_a_pool_comes_from_the_environment(tmp_path: Path) -> None:
             "relayhost[0].wieght: is not known; did you mean 'weight'?",
         ),
         ("relayhost = [{ host = 'a.example', weight = 0 }]", "relayhost[0].weight: is 0, but must be a whole number"),
+        ("relayhost = [{ host = 'a.example', order = 0 }]", "relayhost[0].order: is 0, but must be a whole number"),
+        (
+            "relayhost = [{ host = 'a.example', order = 1 }, 'b.example']",
+            "relayhost[1]: has no order, but another upstream has; write a table with host and order for each",
+        ),
         ("relayhost = [{ host = 'a.example', quota = ['many'] }]", "relayhost[0].quota[0]: 'many' is no rate"),
         ("relayhost = ['a.example', { host = 'a.example' }]", "relayhost[1]: is a.example:25, which is given twice"),
         (

@@ -175,12 +175,13 @@ class Relay:
         self.operator.fail_entry = self.settler.fail
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
-        self.reasons.source_of = self._limit_source
+        self.reasons.source_of, self.reasons.looking_up = self._limit_source, self.promoter.looking_up
         self.reasons.awaits_dns = lambda queue: self.questions.waiting > 0 and self.promoter.looks_up(queue)
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
         self.suspender.dispatchers = lambda: tuple(self.dispatchers.values())
         self.suspender.put_off, self.suspender.changed = self.settler.put_off, self._lead
+        self.suspender.withdraw = self.promoter.withdraw
         self.remedies.dispatcher_at = self._dispatcher_at
         self.remedies.follow(automation_rules(self.config), self.rules.routing.routes)
 

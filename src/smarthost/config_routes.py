@@ -263,25 +263,40 @@ def _with_pool(table: Table, keys: tuple[str, str], route: Route, credentials: d
         _check_security(table, keys, route)
         return route
     pool: list[Upstream] = []
-    has_weight = False
-    for index, (value, hop) in enumerate(zip(values, route.next_hops, strict=True)):
-        place = _upstream_table(table, index, value if isinstance(value, dict) else {})
-        # Neighbours with a weight share; whatever has none stands alone in the order.
-        shares = has_weight and place.has("weight")
-        has_weight = place.has("weight")
-        order = pool[-1].order + (not shares) if pool else 0
+    places = [_upstream_table(table, at, value if isinstance(value, dict) else {}) for at, value in enumerate(values)]
+    orders = _read_orders(table, places)
+    for index, (value, hop, place, order) in enumerate(zip(values, route.next_hops, places, orders, strict=True)):
         tls = route.tls if table.has(keys[0]) else _default_tls((hop,))
         alone = msgspec.structs.replace(route, next_hops=(hop,), tls=tls)
         upstream = _read_upstream(place, alone, order, f"{route.name}/{index + 1}", credentials)
         pool.append(upstream)
         check = (place, ("tls", "auth")) if isinstance(value, dict) else (table, keys)
         _check_security(*check, upstream.route)
-    return msgspec.structs.replace(route, pool=_named(table, pool, credentials))
+    named = sorted(_named(table, pool, credentials), key=lambda upstream: upstream.order)
+    return msgspec.structs.replace(route, pool=tuple(named))
+
+
+def _read_orders(table: Table, places: Sequence[Table]) -> list[int]:
+    """Say for each member of a pool when its turn comes: by its `order`, which all have or none has.
+
+    Without it that is their place in the list, but neighbours with a weight share theirs.
+    """
+    if not any(place.has("order") for place in places):
+        found: list[int] = []
+        for place, before in zip(places, (None, *places), strict=False):
+            shares = before is not None and before.has("weight") and place.has("weight")
+            found.append(found[-1] + (not shares) if found else 0)
+        return found
+    for index, place in enumerate(places):
+        if not place.has("order"):
+            what = "has no order, but another upstream has; write a table with host and order for each"
+            table.findings.refuse((*table.path, "relayhost", index), what)
+    return [place.take("order", read_count, 1) for place in places]
 
 
 def _read_upstream(table: Table, route: Route, order: int, login: str, credentials: dict[str, Login]) -> Upstream:
     """Read one member of a pool, and its login by its name; what it leaves out is the route's."""
-    table.know("host")
+    table.know("host", "order")
     weight = table.take("weight", read_count, 1)
     quota = table.take_list("quota", read_rate, or_one=True)
     allow_plaintext = _read_login(table, "auth", login, credentials)

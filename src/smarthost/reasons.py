@@ -32,8 +32,8 @@ class Reason(NamedTuple):
 class Reasons:
     """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
 
-    `source_of` names the limit of the configuration that sets a key for a site, and `awaits_dns` says whether a queue's
-    look-up waits for its turn; the assembly sets them.
+    `source_of` names the limit of the configuration that sets a key for a site, `awaits_dns` says whether a queue's
+    look-up waits for its turn, and `looking_up` what is looked up for an entry, as a sentence; the assembly sets them.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Reasons:
         self._scheduler, self._connector = scheduler, connector
         self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
+        self.looking_up: Callable[[Entry], str] = lambda entry: ""
         self.awaits_dns: Callable[[str], bool] = lambda queue: False
 
     def why(self, entry: Entry) -> Why:
@@ -93,6 +94,8 @@ class Reasons:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         if entry.due <= now and self.awaits_dns(entry.queue):
             return Reason(Why.DNS_BUSY, SENTENCES[Why.DNS_BUSY], max(entry.message.arrival.at, entry.due), None)
+        if dispatcher is None and entry.due <= now and (text := self.looking_up(entry)):
+            return Reason(entry.why, _with_last(f"{SENTENCES[entry.why]} {text}", entry), None, None)
         if entry.due > now or dispatcher is None:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, entry.due)
         since = max(entry.message.arrival.at, entry.due)

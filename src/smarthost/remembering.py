@@ -17,13 +17,16 @@ Clock = Callable[[], float]
 
 
 class LoginPause(msgspec.Struct, frozen=True):
-    """A login of a route that is left alone until a Unix time, and why; `mark` tells whether it was changed since."""
+    """A login of a route, at an upstream of its pool where it has one, that is left alone until a Unix time, and why;
+    `mark` tells whether it was changed since.
+    """
 
     route: str
     login: str
     mark: str
     until: float
     cause: Unreached
+    upstream: str = ""
 
 
 class Memory:
@@ -66,7 +69,7 @@ class Memory:
             # A clock that was ahead does not make it longer than it was.
             until = min(pause.until, now + pause.cause.verdict.pause)
             if until > now and pause.mark == _mark(self._login_of(pause.login)):
-                self._connector.leave_login_alone(pause.route, pause.login, until, pause.cause)
+                self._connector.leave_login_alone((pause.route, pause.login, pause.upstream), until, pause.cause)
             else:
                 self._notes.drop(NoteKind.LOGIN, place)
 
@@ -77,9 +80,9 @@ class Memory:
             self._notes.put(NoteKind.CAPACITY, site, learned)
 
     def _keep_pause(self, site: Site, until: float, cause: Unreached) -> None:
-        route, login = site.route.name, site.route.login
-        pause = LoginPause(route, login, _mark(self._login_of(login)), until, cause)
-        self._notes.put(NoteKind.LOGIN, f"{route} {login}", pause)
+        route, login, upstream = site.route.name, site.route.login, site.route.upstream
+        pause = LoginPause(route, login, _mark(self._login_of(login)), until, cause, upstream)
+        self._notes.put(NoteKind.LOGIN, f"{route} {login} {upstream}".strip(), pause)
 
 
 def _mark(login: Login | None) -> str:

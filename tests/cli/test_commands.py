@@ -71,6 +71,10 @@ def test_start_is_quick() -> None:
         ("queue", "delete", "--all", "--sender", "x@example.org"),
         ("queue", "export"),
         ("trace",),
+        ("trace", "X"),
+        ("why", "X"),
+        ("suspend", "--for", "2h"),
+        ("suspend", "route", "x", "--for", "0s", "--data-directory", "/nonexistent"),
         ("explain",),
         ("suspend", "site"),
         ("suspend", "planet", "x"),
@@ -91,6 +95,14 @@ def test_misuse_exits_64(arguments: tuple[str, ...], capsys: pytest.CaptureFixtu
     assert (exit_code, printed.out) == (64, "")
     assert printed.err.startswith("smarthost")
     assert "Traceback" not in printed.err
+
+
+def test_a_broken_configuration_says_how_to_do_without(tmp_path: Path) -> None:
+    """Whoever has a mistake in the file may still have to hold mail at once: the way is named, and the exit is 78."""
+    (tmp_path / "c.toml").write_text("nonsense = 1\n")
+    ended = run("queue", "hold", "--all", "--config", str(tmp_path / "c.toml"))
+    assert ended.returncode == 78 and "c.toml:1: nonsense" in ended.stderr
+    assert ended.stderr.endswith("--data-directory DIR finds the running relay without it\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival, Message, MessageIds, format_id
+from smarthost.spool import schema
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.store import Accepted, Content
 
@@ -70,6 +73,21 @@ def test_list_and_show(ids: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     shown = json.loads(out)
     assert (exit_code, shown["message"]["sender"], shown["events"][0]["event"]) == (0, "a@example.org", "accepted")
     assert run(capsys, tmp_path, "show", "0" * 12)[0] == os.EX_NOINPUT
+
+
+def test_a_spool_of_schema_1_has_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before a newer relay has opened an older spool, nothing is suppressed in it; that is no damage."""
+    (tmp_path / "spool").mkdir()
+    with closing(sqlite3.connect(tmp_path / "spool" / schema.DATABASE)) as database:
+        for statement in schema.MIGRATIONS[0]:
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        database.commit()
+    where = ("--data-directory", str(tmp_path))
+    assert main(["suppress", "list", *where]) == 0
+    assert "no address is on the suppression list" in capsys.readouterr().out
+    assert main(["suppress", "export", *where]) == 0
+    assert capsys.readouterr().out.startswith("address,user")
 
 
 def test_export(ids: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

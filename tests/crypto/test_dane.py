@@ -122,3 +122,11 @@ def test_a_certificate_that_is_read_in_part_only() -> None:
     chain = [made(NAME, x400), made("CA", x509.BasicConstraints(ca=True, path_length=None))]
     assert "cannot be read" in check_tlsa(chain, [record(chain[1], 2)], [NAME], time.time())
     assert check_tlsa(chain, [record(chain[0], 3)], [NAME], time.time()) == ""
+
+
+def test_usage_3_does_not_mind_the_rest_of_the_chain(authority: trustme.CA) -> None:
+    """What a server shows behind its own certificate cannot spoil a record of that; usage 2 needs to read it."""
+    _, chain = server_side(authority, NAME, whole=True)
+    spoilt = [chain[0], b"no certificate", chain[-1]]
+    assert check_tlsa(spoilt, [record(chain[0], 3)], ["other.example"], time.time()) == ""
+    assert "cannot be read" in check_tlsa(spoilt, [record(chain[-1], 2)], [NAME], time.time())

@@ -13,6 +13,7 @@ from smarthost.mail.entry import Why
 from smarthost.mail.outcome import Action
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, StsMode, TlsLevel
 from smarthost.network.dns import Dnssec, Resolver
+from smarthost.policy.security import decide
 from smarthost.wire.sts_policy import StsPolicy
 
 ZONE = """
@@ -314,6 +315,25 @@ async def test_mail_waits_where_mta_sts_lists_none_of_the_hosts(server: DnsServe
     assert "MTA-STS policy of example" in nothing.reason and "mail1.example" in nothing.reason
 
 
+async def test_a_policy_that_is_in_the_way_may_be_the_one_of_before(server: DnsServer, clock: Clock) -> None:
+    """Where the policy that is kept lists none of the hosts, the new one that is being fetched is waited for."""
+    policies = Policies({"example": StsPolicy(StsMode.ENFORCE, ("*.elsewhere.example",), 1000)})
+    policies.renewals["example"] = StsPolicy(StsMode.ENFORCE, ("*.example",), 1000)
+    sites = Sites(Resolver([server.address], clock, lambda *_: None), ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    site = await found(sites, BY_STS, "example")
+    assert site.sts is StsMode.ENFORCE and {host.name for host in site.hosts} >= {"mail1.example"}
+
+
+async def test_a_policy_that_is_not_to_be_had_is_told(server: DnsServer, clock: Clock) -> None:
+    """The mail goes as without one, and what holds at its hosts says why that is not known."""
+    policies = Policies({})
+    policies.faults["example"] = "mta-sts.example did not answer in time"
+    sites = Sites(Resolver([server.address], clock, lambda *_: None), ["relay.example"], Random(7), clock, policies)  # type: ignore[arg-type]
+    site = await found(sites, BY_STS, "example")
+    assert "example announces an MTA-STS policy" in decide(site, site.hosts[0]).sentence
+    assert "did not answer in time" in decide(site, site.hosts[0]).sentence
+
+
 async def test_what_dnssec_proves_is_kept_with_the_host(server: DnsServer, clock: Clock) -> None:
     """A host is secure when its MX record and its addresses are; sites with other demands have other names."""
     server.is_validating = True
@@ -326,12 +346,41 @@ async def test_what_dnssec_proves_is_kept_with_the_host(server: DnsServer, clock
     assert secure == {"mail1.example": True, "mail2.example": True, "backup.example": False}
     assert not any(host.secure for host in (await found(sites, dane, "hosted.example")).hosts)
     [host] = (await found(sites, dane, "proved.example")).hosts
-    assert (host.name, host.secure, host.alias_of) == ("also.example", True, "mail1.example")
+    assert (host.name, host.secure) == ("also.example", True)
+    assert host.tlsa_names == ("mail1.example", "also.example") and host.next_hops == ("proved.example",)
     [host] = (await found(sites, dane, "implicit.example")).hosts
-    assert host.secure
+    assert host.secure and (host.tlsa_names, host.next_hops) == (("implicit.example",), ())
     names = [(await found(sites, dane, name)).name for name in ("twin.example", "hosted.example", "example")]
     assert names[:2] == ["direct/mail1.example,mail2.example+dane", "direct/mail1.example,mail2.example"]
     assert names[2].endswith("+partly-dane")
+
+
+async def test_an_alias_that_leads_out_of_the_signed_zone_may_have_tlsa_records(
+    server: DnsServer, clock: Clock
+) -> None:
+    """They are looked for at its own name alone (RFC 7672 2.2.2); where the MX record is not proved, nowhere."""
+    server.is_validating = True
+    server.load(
+        f"""{ZONE}
+        alias-domain.example. 60 IN CNAME out.example.
+        out.example. 60 IN MX 1 out-mx.example.
+        out-mx.example. 60 IN CNAME cloud.test.
+        cloud.test. 60 IN A 192.0.2.9
+        unsigned.test. 60 IN MX 1 out-mx.example."""
+    )
+    server.insecure |= {"out-mx.example.", "unsigned.test."}
+    sites = Sites(
+        Resolver([server.address], clock, lambda *_: None, dnssec=Dnssec.AUTO), ["relay.example"], Random(7), clock
+    )
+    dane = Route("direct", Deliver.MX, tls=TlsLevel.DANE)
+    site = await found(sites, dane, "out.example")
+    [host] = site.hosts
+    assert (host.secure, host.tlsa_names, host.next_hops) == (False, ("out-mx.example",), ("out.example",))
+    assert site.name.endswith("+dane")
+    [host] = (await found(sites, dane, "alias-domain.example")).hosts
+    assert host.next_hops == ("alias-domain.example", "out.example")
+    [host] = (await found(sites, dane, "unsigned.test")).hosts
+    assert (host.tlsa_names, host.next_hops) == ((), ())
 
 
 class Policies:
@@ -340,6 +389,7 @@ class Policies:
     def __init__(self, policies: dict[str, StsPolicy]) -> None:
         """Take the policies by their domain."""
         self.policies, self.asked = policies, list[str]()
+        self.renewals, self.faults = dict[str, StsPolicy](), dict[str, str]()
 
     soon = math.inf
 
@@ -347,10 +397,18 @@ class Policies:
         """Give when a failed fetch is repeated."""
         return self.soon
 
+    def fault(self, domain: str) -> str:
+        """Say why a policy is not known."""
+        return self.faults.get(domain, "")
+
     async def of(self, domain: str) -> StsPolicy | None:
         """Give a domain's policy."""
         self.asked.append(domain)
         return self.policies.get(domain)
+
+    async def renewed(self, domain: str) -> StsPolicy | None:
+        """Give a domain's policy once a fetch that runs is over."""
+        return self.renewals.get(domain, self.policies.get(domain))
 
 
 async def test_a_policy_that_could_not_be_fetched_is_looked_for_soon(server: DnsServer, clock: Clock) -> None:

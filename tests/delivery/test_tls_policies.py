@@ -1,89 +1,23 @@
 """What TLS proves on the way to a host: levels, MTA-STS and DANE, what is remembered, and what a session then says."""
 
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
-from random import Random
 
 import msgspec
 import pytest
 import trustme
-from dns_server import Clock, DnsServer, dns_server
-from smtp_peer import SmtpPeer, smtp_peer
+from dns_server import Clock, DnsServer
+from smtp_peer import smtp_peer
 from tls_names import BROKEN, END, OFFERED, PLAIN, SECURED, server_side, tlsa_text
+from tls_way import Way, opened
 
-from smarthost.crypto.tls import TlsContexts
-from smarthost.delivery.connect import Connector, Unreached
-from smarthost.delivery.tls_policies import TlsPolicies
+from smarthost.delivery.connect import Unreached
 from smarthost.mail.outcome import Action, Stage
 from smarthost.mail.route import Deliver, Host, Route, Site, StsMode, TlsLevel
 from smarthost.network.dns import Dnssec, Resolver
-from smarthost.network.session import Session, SessionSettings
-from smarthost.policy.security import TlsPolicy
+from smarthost.network.session import SessionSettings
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that a test moves."""
-    return Clock()
-
-
-@pytest.fixture
-async def zone() -> AsyncIterator[DnsServer]:
-    """Serve TLSA records, as a validating resolver would."""
-    async with dns_server("example. 300 IN SOA ns.example. root.example. 1 2 3 4 30") as server:
-        server.is_validating = True
-        yield server
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    """Give an authority."""
-    return trustme.CA()
-
-
-class Way:
-    """A connector with real contexts, and what it needs."""
-
-    def __init__(self, folder: Path, authority: trustme.CA, zone: DnsServer, clock: Clock) -> None:
-        """Trust the authority, and the resolver."""
-        self.zone = zone
-        self.ca_file = str(folder / "ca.pem")
-        authority.cert_pem.write_to_path(self.ca_file)
-        self.resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0, dnssec=Dnssec.AUTO)
-        self.policies = TlsPolicies(self.resolver, clock)
-        self.connector = Connector(self.settings, TlsContexts(), clock, Random(1), policies=self.policies)
-
-    def settings(self, site: Site) -> SessionSettings:
-        """Say how sessions are opened."""
-        return SessionSettings("relay.example", site.route.tls, self.ca_file)
-
-    def site(self, peer: SmtpPeer, level: TlsLevel, sts: StsMode = StsMode.NONE, *, secure: bool = True) -> Site:
-        """Make a site of one host, which is the peer."""
-        host = Host("mx.example", ("127.0.0.1",), peer.port, secure=secure)
-        return Site("mx/mx.example", (host,), Route("mx", Deliver.MX, tls=level), 9e9, sts, "to.example")
-
-    async def policy(self, site: Site) -> TlsPolicy:
-        """Give what holds for the host."""
-        found = await self.policies.of(site, site.hosts[0])
-        assert isinstance(found, TlsPolicy)
-        return found
-
-
-@pytest.fixture
-def way(tmp_path: Path, authority: trustme.CA, zone: DnsServer, clock: Clock) -> Way:
-    """Give what is tested."""
-    return Way(tmp_path, authority, zone, clock)
-
-
-async def opened(way: Way, site: Site) -> Session:
-    """Connect, and close."""
-    session = await way.connector.connect(site)
-    assert isinstance(session, Session), session
-    session.abandon()
-    return session
 
 
 @pytest.mark.parametrize(
@@ -251,7 +185,7 @@ async def test_a_named_next_hop_without_records_is_verified(way: Way) -> None:
 
 async def test_the_name_behind_an_alias_comes_first(way: Way, zone: DnsServer) -> None:
     """Records are looked for at the end of the aliases, then at the host's own name (RFC 7672 2.2.2)."""
-    host = Host("mx.example", ("127.0.0.1",), 25, secure=True, alias_of="real.example")
+    host = Host("mx.example", ("127.0.0.1",), 25, secure=True, tlsa_names=("real.example", "mx.example"))
     site = Site("mx/mx.example", (host,), Route("mx", Deliver.MX, tls=TlsLevel.DANE), 9e9)
     record = f"IN TLSA 3 1 1 {'ab' * 32}"
     zone.load(f"_25._tcp.mx.example. 300 {record}")
@@ -322,3 +256,13 @@ async def test_a_fault_of_ours_at_one_host_leaves_the_others(
         second = Host("backup.example", ("127.0.0.1",), other.port, preference=20)
         session = await opened(way, msgspec.structs.replace(site, hosts=(*site.hosts, second)))
     assert session.host is second and "a fault" in caplog.text
+
+
+async def test_what_one_domain_demands_does_not_keep_others_from_the_host(way: Way, authority: trustme.CA) -> None:
+    """A host that fails an enforced policy is left alone for that domain's mail, not for those that demand nothing."""
+    context, _ = server_side(authority, "other.example")
+    async with smtp_peer(SECURED, SECURED + END, context=context, complete=False) as peer:
+        assert isinstance(await way.connector.connect(way.site(peer, TlsLevel.MAY, StsMode.ENFORCE)), Unreached)
+        again = await way.connector.connect(way.site(peer, TlsLevel.MAY, StsMode.ENFORCE))
+        assert isinstance(again, Unreached) and again.is_remembered
+        assert (await opened(way, way.site(peer, TlsLevel.MAY))).tls.endswith("=none")

@@ -75,7 +75,7 @@ async def test_addresses_of_both_families(resolver: Resolver, server: DnsServer,
 async def test_one_family_is_enough(resolver: Resolver, clock: Clock) -> None:
     """A host with IPv6 only is found; the negative answer for IPv4 holds for the SOA's minimum."""
     found = await resolver.addresses("six.example")
-    assert found == Addresses((), ("2001:db8::6",), clock.now + 120)
+    assert found == Addresses((), ("2001:db8::6",), clock.now + 120, name="six.example")
 
 
 async def test_texts_and_names_are_read(resolver: Resolver) -> None:

@@ -278,3 +278,19 @@ async def test_a_policy_that_could_not_be_had_is_asked_for_soon(
     web.status = 200
     assert await policies.of("to.example") is not None
     assert policies.again("to.example") == math.inf
+
+
+async def test_a_policy_from_the_future_is_fetched_again(
+    make: Callable[[], StsPolicies], web: PolicyServer, clock: Clock
+) -> None:
+    """What was fetched while the clock was ahead by years does not hold for years without another look."""
+    clock.now += 1000 * DAY
+    await make().of("to.example")
+    clock.now -= 1000 * DAY
+    policies = make()
+    assert await policies.of("to.example") is not None
+    await settled(policies)
+    assert len(web.asked) == 2
+    clock.now += 1.1 * DAY
+    web.status = 500
+    assert await policies.of("to.example") is None

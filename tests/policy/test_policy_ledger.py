@@ -131,6 +131,28 @@ def test_what_remembers_nothing_is_forgotten() -> None:
     assert disk.rows == {}
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["32/h", "100/h", "3/d", "40/30min,max_burst=40"]),
+    st.lists(st.tuples(st.integers(1, 50), st.booleans()), max_size=30),
+)
+def test_many_at_once_stay_within_the_block(text: str, takes: list[tuple[int, bool]]) -> None:
+    """Whoever takes several at once, as recipients are, gets no more than the disk knows of: over crashes, too."""
+    rate, disk, gone = parse_rate(text), Disk(), 0
+    cells = disk.ledger.cells("x", [rate])
+    for wanted, crashes in takes:
+        count = min(cells.room(NOW), wanted)
+        if count:
+            cells.take(NOW, count)
+            gone += count
+        if crashes:
+            disk.begin_again(NOW)
+            cells = disk.ledger.cells("x", [rate])
+        else:
+            disk.write(NOW)
+    assert gone <= (rate.count if rate.is_quota else rate.burst)
+
+
 rates = st.sampled_from(["1/h", "10/h", "100/h", "1000/2h", "6/30min,max_burst=3", "10/min,max_burst=40", "5/s"])
 steps = st.lists(
     st.tuples(st.floats(0, 900), st.sampled_from(["go", "go", "go", "fill", "stop", "crash"])), max_size=40

@@ -139,6 +139,20 @@ def test_a_quota_survives_a_clock_that_goes_back() -> None:
     assert quota.wait(NOW + 3600.0 * 66 / 64) == 0.0
 
 
+@pytest.mark.parametrize("back", [60.0, 3600.0, 86400.0, 366 * 86400.0])
+@pytest.mark.parametrize("text", ["3/h", "3/d", "3/s", "3/min", "3/30min,max_burst=3"])
+def test_a_clock_that_was_ahead_holds_nothing_back_for_ever(text: str, back: float) -> None:
+    """While the clock is set back in a life, a quota waits for two periods at most, and a cell for some minutes."""
+    rate = parse_rate(text)
+    (meter,) = (Quota(rate) if rate.is_quota else Cell(rate),)
+    for _ in range(3):
+        meter.take(NOW + meter.wait(NOW))
+    wait = meter.wait(NOW - back)
+    assert wait <= (2.1 * rate.period if rate.is_quota else 3 * meter.reach + 60 + 1)
+    assert wait > 0.0, "what has gone is not forgotten"
+    assert meter.wait(NOW - back + wait) == 0.0
+
+
 def test_a_quota_that_is_overdrawn_waits_for_all() -> None:
     """Taking without asking is counted too, and the wait covers the excess."""
     quota = Quota(Rate(2, 3600.0))
@@ -147,6 +161,28 @@ def test_a_quota_that_is_overdrawn_waits_for_all() -> None:
     wait = quota.wait(NOW + 1800)
     assert quota.wait(NOW + 1800 + wait) == 0.0
     assert 1200 + 3600 - 1800 <= wait <= 1200 + 3600 * 65 / 64 - 1800
+
+
+@pytest.mark.parametrize("ended", ["stop", "crash"])
+@pytest.mark.parametrize("text", ["64/h", "64/d", "64/30min,max_burst=64"])
+def test_a_clock_that_is_an_hour_back_after_a_restart(text: str, ended: str) -> None:
+    """What has gone counts as of the start: no more than the rest goes, and after a period and a bucket all may."""
+    rate = parse_rate(text)
+    meters = [Quota(rate) if rate.is_quota else Cell(rate) for _ in range(2)]
+    for _ in range(30):
+        meters[0].take(NOW)
+    reserved = 2 if ended == "crash" else 0
+    if rate.is_quota:
+        meters[1].restore(meters[0].counted(NOW), reserved, NOW - 3600)
+    else:
+        meters[1].restore(meters[0].arrival, reserved, NOW - 3600)
+    gone = 0
+    while not meters[1].wait(NOW - 3600):
+        meters[1].take(NOW - 3600)
+        gone += 1
+    assert gone <= 34 - reserved
+    assert meters[1].wait(NOW - 3600) <= rate.period * 65 / 64
+    assert meters[1].room(NOW - 3600 + meters[1].reach + 1) == (rate.count if rate.is_quota else rate.burst)
 
 
 def test_the_longest_wait_counts() -> None:

@@ -99,6 +99,6 @@ def test_a_loaded_row_does_not_undo_what_came_since() -> None:
     old = Suppression("", "a@example.net", 1, 0.0, 9.0)
     by_person = Suppression("", "b@example.net", 0, 5.0, 9.0, Origin.MANUAL)
     marks.put(old.key, BY_FAILURES)
-    marks.load([old, by_person])
+    marks.load([(row.key, mark_of(row)) for row in (old, by_person)])
     assert marks.get(old.key) == BY_FAILURES
     assert marks.get(by_person.key) == BY_PERSON == mark_of(by_person)

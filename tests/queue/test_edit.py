@@ -196,3 +196,23 @@ def test_a_user_may_be_several_authors() -> None:
     arrival = msgspec.structs.replace(ARRIVAL, identity="app1")
     header = b'From: "ceo@other.example" <a@example.org>, root\r\nSender: a@example.org\r\n'
     assert edit(header, arrival=arrival, users={"app1": user}).from_domain == "example.org"
+
+
+@pytest.mark.parametrize(
+    ("header", "requiretls", "is_optional"),
+    [
+        (b"TLS-Required: No\r\n", False, True),
+        (b"tls-required:no\r\n", False, True),
+        (b"TLS-Required:\r\n NO \r\n", False, True),
+        (b"TLS-Required: Yes\r\n", False, False),
+        (b"TLS-Required: No; really\r\n", False, False),
+        (b"TLS-Required: No\r\nTLS-Required: Yes\r\n", False, False),
+        (b"X-TLS-Required: No\r\n", False, False),
+        (b"TLS-Required: No\r\n", True, False),
+    ],
+)
+def test_tls_may_be_optional(header: bytes, requiretls: bool, is_optional: bool) -> None:
+    """TLS-Required: No is kept with the envelope and stays in the header; REQUIRETLS stands above it (RFC 8689)."""
+    edited = edit(header, msgspec.structs.replace(ENVELOPE, requiretls=requiretls))
+    assert edited.envelope.tls_optional is is_optional
+    assert b"".join(raw for name, raw in edited.fields if name.endswith(b"tls-required")) == header

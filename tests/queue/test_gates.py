@@ -93,6 +93,25 @@ async def test_a_long_queue_stays_on_disk_and_in_order() -> None:
     assert spool.rows <= 6 * COUNT
 
 
+async def test_who_was_let_in_before_a_reload_is_asked_again() -> None:
+    """An entry that was let in and is in no session yet is held to the limits of the configuration that rules now."""
+    loop, now = asyncio.get_running_loop(), time.time()
+    scheduler = Scheduler(MemorySpool(loop, time.time), Contents(), time.time)
+    gates = Gates(scheduler, Ledger(), time.time, loop)
+    gates.follow(Restraints([Limit(LimitMatch(user="*"), max_connections=2, number=1)]))
+    first, second, third = (accepted(number, "app1", now).entries[0] for number in range(3))
+    assert [gates.holds(entry) for entry in (first, second)] == [False, False]
+    assert gates.may_go(first, 1) == 1
+    gates.follow(Restraints([Limit(LimitMatch(user="*"), max_connections=1, number=1)]))
+    assert gates.may_go(second, 1) == 0, "the first is still in delivery"
+    gates.turn_back(second)
+    gates.landed(first)
+    assert gates.may_go(second, 1) == 1
+    assert gates.holds(third) is True
+    gates.landed(second)
+    gates.close()
+
+
 async def test_a_queue_that_was_given_back_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long line whose site goes away and comes back has its place among those that a crowded gate leaves on disk."""
     monkeypatch.setattr("smarthost.queue.gates.LINE_HELD", 2)

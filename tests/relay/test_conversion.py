@@ -4,6 +4,7 @@ import asyncio
 import email
 import email.policy
 import smtplib
+import threading
 from pathlib import Path
 
 import msgspec
@@ -13,12 +14,16 @@ from relay_house import House
 from smarthost.config_types import DkimKey
 from smarthost.crypto.dkim_keys import generate_key, load_key, public_record
 from smarthost.crypto.dkim_verify import verify
+from smarthost.delivery import adapt
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import parse_id
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
-from smarthost.policy.conversion import Conversion, Conversions
+from smarthost.policy.conversion import Conversion, Conversions, Form
+from smarthost.queue.converting import Converted, Original, convert
 from smarthost.sink.desk import EVERYTHING, SinkSettings
 from smarthost.sink.server import Sink
+from smarthost.spool.store import Spool
+from smarthost.wire.downgrade import Obstacle
 
 pytestmark = pytest.mark.asyncio
 
@@ -229,3 +234,26 @@ async def test_another_host_is_tried_first(house: House) -> None:
     message = await send(house, "third@example.net", content=EIGHT_BIT)
     await house.until(lambda: Kind.RELAYED in house.kinds(message))
     assert [mail.content.isascii() for mail in house.sink.messages] == [True]
+
+
+async def test_a_conversion_does_not_delay_commits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a content is being converted, for as long as it takes, another large one is accepted and committed."""
+    goes_on = threading.Event()
+
+    def convert_slowly(original: Original, form: Form, spool: Spool) -> Converted | Obstacle:
+        assert goes_on.wait(30)
+        return convert(original, form, spool)
+
+    monkeypatch.setattr(adapt, "convert", convert_slowly)
+    await opened(house, PLAIN)
+    try:
+        slow = await send(house, "you@example.net", content=EIGHT_BIT)
+        await house.until(lambda: bool(house.server.relay.adapter._waiting))
+        # Above the size up to which contents are kept in memory, so that it takes the thread of contents.
+        large = EIGHT_BIT.replace("8bit", "7bit").replace(TEXT, "x" * 70 + "\r\n") + ("y" * 70 + "\r\n") * 20_000
+        other = await asyncio.wait_for(send(house, "me@example.net", content=large), 15)
+        await house.until(lambda: Kind.RELAYED in house.kinds(other))
+        assert Kind.RELAYED not in house.kinds(slow)
+    finally:
+        goes_on.set()
+    await house.until(lambda: Kind.RELAYED in house.kinds(slow))

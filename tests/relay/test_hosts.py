@@ -117,10 +117,46 @@ async def test_what_a_host_puts_off_is_tried_at_another_in_the_same_attempt(hous
             assert sorted(story(house, number)) == ["127.0.0.2", "127.0.0.3"]
             [entry] = await house.server.spool.entries_of(number)
             assert (entry.why, entry.attempts) == (Why.RETRY, 1) and entry.due > entry.message.arrival.at + 200
-        number = await house.send("451@example.net")
-        await house.until(lambda: Kind.DELAYED in house.kinds(number) and not house.server.relay.settler.pending)
+
+
+async def test_recipients_that_a_host_puts_off_are_tried_at_another(house: House) -> None:
+    """Of three recipients one is taken, one fails, and the one that is put off is tried at the other host at once."""
+    async with listening(0, "127.0.0.2", "127.0.0.3") as (a, _), dns_server(ZONE) as server:
+        hop = NextHop("up.example", a.address[1], by_mx=True)
+        await house.open(
+            fallback=msgspec.structs.replace(PLAIN, next_hops=(hop,)), dns=Dns((server.address,)), retry=SLOW
+        )
+        number = await house.send("250@example.net", "550@example.net", "451.once@example.net")
+        await house.until(lambda: house.kinds(number).count(Kind.DELAYED) == 2)
+        told = {}
+        for event in house.events:
+            if event.message == number and event.address:
+                told.setdefault(event.recipient, []).append((event.event, event.address, event.attempt))
+        (_, first, _), *_ = told["250@example.net"]
+        other = "127.0.0.3" if first == "127.0.0.2" else "127.0.0.2"
+        assert told["250@example.net"] == [(Kind.RELAYED, first, 1)]
+        assert told["550@example.net"] == [(Kind.FAILED, first, 1)]
+        # Each sink refuses it once: it is asked at both, no third time, and the one at which it comes next knows it.
+        assert told["451.once@example.net"] == [(Kind.DELAYED, first, 1), (Kind.DELAYED, other, 1)]
+        await house.until(lambda: not house.server.relay.settler.pending)
         [entry] = await house.server.spool.entries_of(number)
-        assert entry.why is Why.RETRY and len(story(house, number)) == 1
+        assert [recipient.address for recipient in entry.recipients] == ["451.once@example.net"]
+        assert (entry.why, entry.attempts) == (Why.RETRY, 1)
+
+
+async def test_what_is_no_other_elsewhere_waits(house: House) -> None:
+    """A full mailbox, and a reply that names a time, are not asked about at another host."""
+    async with listening(0, "127.0.0.2", "127.0.0.3") as (a, _), dns_server(ZONE) as server:
+        hop = NextHop("up.example", a.address[1], by_mx=True)
+        await house.open(
+            fallback=msgspec.structs.replace(PLAIN, next_hops=(hop,)), dns=Dns((server.address,)), retry=SLOW
+        )
+        for recipient in ("452.4.2.2@example.net", "451=try_again_in_5_minutes@example.net"):
+            number = await house.send(recipient)
+            await house.until(lambda number=number: Kind.DELAYED in house.kinds(number))  # type: ignore[misc]
+            await house.until(lambda: not house.server.relay.settler.pending)
+            [entry] = await house.server.spool.entries_of(number)
+            assert entry.why is Why.RETRY and len(story(house, number)) == 1
 
 
 async def test_what_the_only_living_host_puts_off_waits(house: House) -> None:

@@ -378,3 +378,38 @@ async def test_a_quota_survives_a_restart(house: House) -> None:
         more = await send(house, 5)
         await house.until(lambda: relayed(house, more))
         assert (a.counts.messages, b.counts.messages) == (6, 3)
+
+
+async def test_what_an_upstream_puts_off_goes_to_the_next_at_once(house: House) -> None:
+    """4yz to a recipient, or at the end of data: the next upstream has it in the same attempt, and no third one."""
+    async with sinks(3) as (a, b, c):
+        await house.open(
+            fallback=pool_of(*(upstream(hop_of(each), at) for at, each in enumerate((a, b, c)))), retry=SLOW
+        )
+        for recipient in ("451@example.net", "data-451@example.net"):
+            number = await house.send(recipient)
+            await house.until(lambda number=number: house.kinds(number).count(Kind.DELAYED) == 2)  # type: ignore[misc]
+            await house.until(lambda: not house.server.relay.settler.pending)
+            story = [event.address for event in house.events if event.message == number and event.address]
+            assert story == [a.address[0], b.address[0]]
+            [entry] = await house.server.spool.entries_of(number)
+            assert (entry.why, entry.attempts) == ("retry", 1)
+        assert c.counts.messages == 0
+
+
+async def test_no_attempt_is_spent_on_a_dead_upstream_while_another_is_being_tried(house: House) -> None:
+    """Both were dead, one is well again: `queue retry` tries both, and mail waits for the answer that takes longer."""
+    late = Sink(SinkSettings(listen="127.0.0.8:0"))
+    await late.start()
+    hop = hop_of(late)
+    await late.stop()
+    await house.open(fallback=pool_of(upstream(dead_hop(), 0), upstream(hop, 1)), retry=SLOW)
+    number = await house.send("250@example.net")
+    await house.until(lambda: Kind.DELAYED in house.kinds(number))
+    await house.until(lambda: not house.server.relay.settler.pending)
+    again = Sink(SinkSettings(listen=f"127.0.0.8:{hop.port}"))
+    await again.start()
+    await house.server.operations.queue_retry(Filter(ids=(number,)), False)
+    await house.until(lambda: Kind.RELAYED in house.kinds(number))
+    assert house.kinds(number).count(Kind.DELAYED) == 1
+    await again.stop()

@@ -1,12 +1,14 @@
 """What a person, a restart, a reload and a dead site do to the queue."""
 
 import asyncio
+import json
 import smtplib
 
 import msgspec
 import pytest
 from relay_house import FAST, SLOW, House
 
+from smarthost.__main__ import main
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.mail.entry import Why
@@ -46,6 +48,23 @@ async def test_hold_and_release(house: House) -> None:
     assert (await operations.queue_release(this, False))["entries"] == 1
     await house.until(lambda: RELAYED in house.kinds(number))
     assert Kind.HELD in house.kinds(number) and Kind.RELEASED in house.kinds(number)
+
+
+async def test_commands_that_find_nothing(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ids that are not in the queue are an error for scripts (66); a filter that nothing fits is none, and says so."""
+    await house.open(retry=SLOW)
+
+    async def run(*words: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(main, ["queue", *words, "--data-directory", str(house.folder)])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    for action in ("flush", "hold", "release", "retry", "fail", "delete"):
+        code, text = await run(action, "0123456789AB")
+        assert code == 66 and "none of these messages" in text
+        assert await run(action, "--sender", "x@*") == (0, "nothing in the queue fits\n")
+    code, text = await run("delete", "0123456789AB", "--json")
+    assert code == 66 and json.loads(text)["entries"] == 0
 
 
 async def test_flush_sends_now(house: House) -> None:

@@ -5,6 +5,7 @@ import shutil
 import time
 
 import msgspec
+import pytest
 from relay_house import SLOW, House
 
 from smarthost.crypto.dkim_keys import Keyring
@@ -76,6 +77,43 @@ async def test_a_quota_survives_a_restart_and_a_crash(house: House) -> None:
     numbers = [await house.send(f"250-{n}@example.net") for n in range(35)]
     await house.until(lambda: len([n for n in numbers if Kind.RELAYED in house.kinds(n)]) == 29)
     assert (await reason_of(house, numbers[-1]))["why"] == "rate_limited"
+
+
+@pytest.mark.parametrize("how", ["reload", "restart"])
+async def test_counters_belong_to_what_is_limited_and_not_to_a_number(house: House, how: str) -> None:
+    """Limits that are re-ordered, numbered otherwise, taken away and brought back go on with their own counters."""
+    a = Limit(match=LimitMatch(sender_domain="a.example"), message_rate=("3/h",), number=1)
+    b = Limit(match=LimitMatch(sender_domain="b.example"), message_rate=("5/h",), number=2)
+    first = Limit(match=LimitMatch(destination="elsewhere.example"), message_rate=("1/h",), number=1)
+    moved = tuple(msgspec.structs.replace(each, number=at) for each, at in ((b, 2), (a, 3)))
+
+    async def follow(*limits: Limit) -> None:
+        if how == "reload":
+            house.config = msgspec.structs.replace(house.config, limits=limits)
+            house.server.relay.apply(house.config, Keyring())
+            await house.server.relay.scheduler.refresh()
+        else:
+            await house.server.stop()
+            await house.open(limits=limits)
+
+    async def goes(sender: str, count: int = 1) -> None:
+        numbers = [await house.send("250@example.net", sender=sender) for _ in range(count)]
+        await house.until(lambda: all(Kind.RELAYED in house.kinds(number) for number in numbers))
+
+    await house.open(retry=SLOW, limits=(a, b))
+    await goes("x@a.example", 2)
+    await goes("x@b.example")
+    await follow(first, *moved)
+    await goes("x@a.example")
+    await goes("x@b.example", 4)
+    await follow(first)
+    await goes("x@a.example")  # limits that are gone hold nobody back
+    await follow(a, b)
+    number = await house.send("250@example.net", sender="x@a.example")
+    async with asyncio.timeout(15):
+        while (until := (await reason_of(house, number))["until"]) is None or parse_time(str(until)) < time.time() + 60:
+            await asyncio.sleep(0.02)
+    assert house.kinds(number) == [Kind.ACCEPTED]
 
 
 async def test_what_an_older_configuration_still_sends_is_counted(house: House) -> None:

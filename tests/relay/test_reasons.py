@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -175,7 +176,27 @@ async def test_new_waits_for_its_first_attempt(house: House) -> None:
     async with dns_server("") as server:
         await house.open(route_rules=BY_MX, dns=Dns((server.address,)))
         row = await waiting(house, Why.NEW, await house.send("you@silent.example"))
-        assert "just arrived" in row["text"]
+        assert "just arrived" in row["text"] and "Its site is being looked up in DNS" in row["text"]
+
+
+async def test_new_names_the_policy_that_is_fetched(house: House) -> None:
+    """NEW: while an MTA-STS policy is fetched from a web server that does not answer."""
+    by_sts = (RouteRule(Match(), Route("mx", Deliver.MX, mta_sts=True)),)
+    zone = """
+    slow.example. 60 IN MX 1 mx.slow.example.
+    mx.slow.example. 60 IN A 127.0.0.1
+    _mta-sts.slow.example. 60 IN TXT "v=STSv1; id=1"
+    mta-sts.slow.example. 60 IN A 127.0.0.1
+    """
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with dns_server(zone) as server:
+            await house.open(route_rules=by_sts, dns=Dns((server.address,)))
+            house.server.relay.sts._port = silent.getsockname()[1]
+            row = await waiting(house, Why.NEW, number := await house.send("you@slow.example"))
+            while "being fetched" not in row["text"]:
+                await asyncio.sleep(0.02)
+                row = await told(house, number)
+            assert "The MTA-STS policy of slow.example is being fetched; it waits 30 s" in row["text"]
 
 
 async def test_ambiguous_says_what_may_have_happened(house: House) -> None:

@@ -15,7 +15,7 @@ from smarthost.control_verbs import Question, Refusal, Resume, Suspend
 from smarthost.mail.entry import Why
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Kind
-from smarthost.mail.message import Arrival, parse_id
+from smarthost.mail.message import Arrival, format_id, parse_id
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, TlsLevel
 from smarthost.policy.admission import User
 from smarthost.policy.routing import Match, RouteRule
@@ -172,6 +172,10 @@ async def test_the_commands(house: House, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads((await run("suspend", "--json"))[1])["name"] == "relayhost"
     assert (await run("suspend", "route", "other"))[0] == 66
     assert (await run("suspend", "route"))[0] == 64
+    number = await house.send("250@example.net")
+    await run("suspend", "route", "relayhost")
+    await until_suspended(house, number)
+    assert "a person resumes it" in (await run("why", format_id(number)))[1]
     assert await run("resume", "route", "relayhost") == (0, "resumed: route relayhost\n")
     assert (await run("resume", "route", "relayhost"))[0] == 66
 

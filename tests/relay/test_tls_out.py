@@ -133,10 +133,11 @@ async def test_requiretls_goes_to_proved_hosts_that_offer_it(house: House, autho
     """RFC 8689: MAIL asks for it again; without proof or offer the message fails, and its report returns no content."""
     context, _ = server_side(authority, "localhost")
     sinks = [Sink(SinkSettings(offers=Extensions(requiretls=offered)), context) for offered in (True, False)]
+    sinks.append(Sink(SinkSettings(offers=Extensions(requiretls=True)), server_side(trustme.CA(), "localhost")[0]))
     for sink in sinks:
         await sink.start()
     hops = [NextHop("localhost", sink.address[1]) for sink in sinks]
-    ways = [(hops[0], TlsLevel.VERIFY), (hops[0], TlsLevel.ENCRYPT), (hops[1], TlsLevel.VERIFY)]
+    ways = [(hops[0], TlsLevel.VERIFY), (hops[2], TlsLevel.ENCRYPT), (hops[1], TlsLevel.VERIFY)]
     routes = [
         RouteRule(Match(recipient=(f"*@{name}.example",)), Route(name, Deliver.RELAYHOST, (hop,), level))
         for name, (hop, level) in zip(("good", "unproved", "unoffered"), ways, strict=True)
@@ -149,11 +150,12 @@ async def test_requiretls_goes_to_proved_hosts_that_offer_it(house: House, autho
         assert relayed.tls.endswith(" verified=ca")
         for name in ("unproved", "unoffered"):
             failed = await told(house, numbers[name], Kind.FAILED)
-            assert failed.status == "5.7.30" and "REQUIRETLS" in failed.reply
+            assert failed.status == ("5.7.10" if name == "unproved" else "5.7.30")
+            assert ("certificate" if name == "unproved" else "REQUIRETLS") in failed.reply
         await house.until(lambda: len(house.sink.messages) == 2)
         assert [mail.mail.endswith(" REQUIRETLS") for mail in sinks[0].messages] == [True]
         for report in house.sink.messages:
-            assert b"Status: 5.7.30" in report.content and b"secret" not in report.content
+            assert b"Status: 5.7." in report.content and b"secret" not in report.content
             assert b"Message-ID: <known@example.org>" in report.content
     finally:
         for sink in sinks:

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
+MOST_TURNS = 100_000  # of the loop in a second; worlds are small
 TURN = 1e-6  # seconds that one turn of the loop takes, so that no wait is too short to end
 
 
@@ -38,18 +40,29 @@ class Network(Protocol):
     def connect(self, address: str, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Give the transport of a connection that was dialled."""
 
+    async def shake_hands(
+        self, transport: Any, context: ssl.SSLContext, name: str, timeout: float
+    ) -> asyncio.Transport:
+        """Give the transport behind a handshake; raises as asyncio does."""
+
 
 class _Jump:
     """Stands where the selector is: instead of waiting, the clock jumps."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._second, self._turns = 0, 0
 
     def select(self, timeout: float | None) -> list[Any]:
         """Let the time pass that a real selector would have waited."""
         if timeout is None:
             raise Stuck("nothing is ready and no timer runs")
         self._clock.now += max(timeout, TURN)
+        if int(self._clock.now) != self._second:
+            self._second, self._turns = int(self._clock.now), 0
+        self._turns += 1
+        if self._turns > MOST_TURNS:
+            raise Stuck(f"more than {MOST_TURNS} turns of the loop in one second: something goes round in circles")
         return []
 
 
@@ -93,6 +106,19 @@ class SimLoop(asyncio.BaseEventLoop):
         sock.close()
         protocol = protocol_factory()
         return self._network.connect(address, protocol), protocol
+
+    async def start_tls(  # type: ignore[override]
+        self,
+        transport: Any,
+        _protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_hostname: str,
+        ssl_handshake_timeout: float | None = None,
+        **_: Any,
+    ) -> asyncio.Transport:
+        """Have the simulated network say how a handshake ends."""
+        return await self._network.shake_hands(transport, sslcontext, server_hostname, ssl_handshake_timeout or 60.0)
 
     def _note_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -2,9 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable
+from email import message_from_bytes
 
 from sim_loop import Clock
-from sim_plan import Mail
+from sim_measures import Measures
+from sim_plan import Mail, Plan
+from sim_use import Use
 
 from smarthost.delivery.transaction import Job
 from smarthost.mail.envelope import Notify
@@ -15,6 +18,15 @@ from smarthost.policy.rate import Rate
 
 MOST_TRIES, TRIES_WITHIN = 20, 10.0  # transactions with one recipient, and seconds, that look like a loop
 FINAL = (Kind.RELAYED, Kind.FAILED, Kind.EXPIRED)
+
+
+def body_of(content: bytes) -> bytes:
+    """Give the body of a message, decoded where it was converted on its way."""
+    header, _, body = content.partition(b"\r\n\r\n")
+    if b"\nContent-Transfer-Encoding: " not in header or b"\nContent-Transfer-Encoding: 8bit" in header:
+        return body
+    decoded = message_from_bytes(content).get_payload(decode=True)
+    return decoded if isinstance(decoded, bytes) else b""
 
 
 class Passing:
@@ -73,8 +85,12 @@ class Oracle:
     `patience` gives the seconds in which mail for a recipient has to be relayed, 0 where nobody can say.
     """
 
-    def __init__(self, clock: Clock, say: Callable[..., None], patience: Callable[[str], float]) -> None:
+    def __init__(self, clock: Clock, say: Callable[..., None], patience: Callable[[str], float], plan: Plan) -> None:
         """Begin with no message."""
+        self.measures = Measures(clock, plan, self.blame)
+        self.sites = self.measures.sites
+        self.use = Use(plan)
+        self.heard, self.look_at_measures, self.reloaded = self.measures.heard, self.measures.look, self.measures.ended
         self._clock, self._say, self._patience = clock, say, patience
         self.faults: list[str] = []
         self.tales: dict[int, Tale] = {}
@@ -101,11 +117,15 @@ class Oracle:
         if event.event is Kind.ACCEPTED:
             mail = self.mails[event.envid]
             self._begin(event.message, Tale(event.envid, self._clock(), mail.recipients, mail))
+            self.use.came(mail, self._clock())
         elif event.event is Kind.REPORTED:
             key = f"r{format_id(event.message)}"
             self._begin(event.message, Tale(key, self._clock(), (event.recipient,), None))
         elif event.event in FINAL:
             self._ended(self.tales[event.message], event)
+            self.measures.told(event)
+        elif event.event is Kind.DELAYED:
+            self.measures.told(event)
         elif event.event is Kind.DELETED:
             self.tales[event.message].may_vanish = True
         elif event.event is Kind.RELEASED and self.tales[event.message].mail is None:
@@ -127,13 +147,14 @@ class Oracle:
         if recipient in tale.final:
             self.blame(f"{tale.key} to {recipient} ends twice: {tale.final[recipient]}, then {kind}")
         tale.final[recipient] = kind
+        self.use.ended(tale.key, recipient, self._clock())
         passed = tale.passed.get(recipient, [])
         was_read = any(each.read and not each.excused for each in passed)
         if kind is Kind.RELAYED and not was_read:
             self.blame(f"{tale.key} to {recipient} is called relayed, and no 250 was read")
         if kind is not Kind.RELAYED and was_read:
             self.blame(f"{tale.key} to {recipient} is {kind} after a 250 that was read")
-        if tale.was_held:
+        if tale.was_held or (tale.mail and tale.mail.requiretls):
             return
         held = tale.mail.held if tale.mail else 0.0
         took, patience = self._clock() - tale.at - held, self._patience(recipient)
@@ -152,7 +173,7 @@ class Oracle:
         if tale is None:
             self.blame(f"a site was sent {key}, which is not on disk")
             return lambda: None
-        if tale.mail is not None and content.partition(b"\r\n\r\n")[2] != tale.mail.content.partition(b"\r\n\r\n")[2]:
+        if tale.mail is not None and body_of(content) != body_of(tale.mail.content):
             self.blame(f"{key} was sent with another content than it came with: {len(content)} octets")
         for recipient in recipients:
             passed = tale.passed.setdefault(recipient, [])
@@ -176,6 +197,8 @@ class Oracle:
     def crashed(self) -> None:
         """The relay is gone: what it has read and not settled, it may send again. Rates hold as if it had not."""
         self.crashes += 1
+        self.measures.ended()
+        self.measures.hints.clear()
         self.stopped.clear()
         for tale in self.tales.values():
             for recipient, passed in tale.passed.items():
@@ -194,7 +217,9 @@ class Oracle:
         for since, until, name in self.stopped:
             if since < now < until and name in names:
                 self.blame(f"{self.tales[message.id].key} goes by {site.name}, though {name} is suspended")
+        self.use.went(self.tales[message.id].key, [r.address for r in job.recipients], now)
         for recipient in job.recipients:
+            self.measures.tried(message.id, self.tales[message.id].at, recipient.address, site.name)
             times = self._tries.setdefault((job.entry.message.id, recipient.address), deque(maxlen=MOST_TRIES))
             times.append(now)
             if len(times) == MOST_TRIES and now - times[0] < TRIES_WITHIN:
@@ -233,6 +258,9 @@ class Oracle:
 
     def finish(self) -> None:
         """Look at the whole, when everything has had its time."""
+        self.measures.finish()
+        for fault in self.use.unused():
+            self.blame(fault)
         untold: dict[str, str] = {}
         for tale in self.tales.values():
             for recipient in tale.recipients:

@@ -3,6 +3,7 @@
 from sim_plan import GONE, HOME, LIFETIME, NULL, UNSURE, WELL, Plan
 from sim_site import Site, Temper
 
+from smarthost.mail.route import TlsLevel
 from smarthost.policy.glob import compile_globs
 from smarthost.policy.limits import Limit
 from smarthost.policy.rate import parse_rate
@@ -12,7 +13,8 @@ FAIL_OVER = 600.0  # seconds, for a pool: two retries, and connections that nobo
 ROUND_TRIPS = 10  # a transaction, and the connection that it may need, without PIPELINING
 FIRST_SESSIONS = 5  # that a site has before it has shown anything
 # How a site may be without being faulty.
-HARMLESS = ("latency", "wants_login", "think", "split", "pipelining", "dsn", "chunking", "delay")
+HARMLESS = ("latency", "wants_login", "by_token", "think", "split", "pipelining", "dsn", "chunking", "delay", "hint")
+HARMLESS += ("eight_bit_mime", "smtputf8")
 
 
 def patience_of(plan: Plan) -> dict[str, float]:
@@ -20,7 +22,7 @@ def patience_of(plan: Plan) -> dict[str, float]:
 
     They do not count for recipients who are refused for a while.
     """
-    if any(limit.match.sender_domain for limit in plan.limits):
+    if any(limit.match.sender_domain or limit.match.user for limit in plan.limits):
         return {}
     if plan.relayhosts and not plan.relayed:
         return dict.fromkeys((*plan.exchangers, NULL, GONE, UNSURE), _patience_of_pool(plan))
@@ -28,11 +30,13 @@ def patience_of(plan: Plan) -> dict[str, float]:
     found = {WELL: PROMPT}
     for site in plan.sites:
         domains = [domain for domain, hosts in plan.exchangers.items() if hosts[0][1].endswith(f".{site.name}")]
-        if site.name in (HOME, WELL) or not _is_plain(site) or plan.dns_outages or moved:
+        if site.name in (HOME, WELL) or not _is_plain(site) or plan.dns_outages or moved or plan.rules:
+            continue
+        if not _may_have_mail(plan, site):
             continue
         seconds = PROMPT + _seconds_of_work(plan, site, domains)
         if seconds < LIFETIME / 2:
-            found |= dict.fromkeys(set(domains) - set(plan.relayed), seconds)
+            found |= dict.fromkeys(set(domains) - set(plan.relayed) - set(plan.sts), seconds)
     return found | dict.fromkeys(plan.relayed, _patience_of_pool(plan))
 
 
@@ -43,7 +47,9 @@ def _patience_of_pool(plan: Plan) -> float:
     promised where that can happen.
     """
     sites = [site for name in plan.relayhosts for site in plan.sites if site.name == name]
-    safe = [site for site in sites if _is_plain(site) and not _limits_of(plan, site)]
+    safe = [site for site in sites if _is_plain(site) and not _limits_of(plan, site) and _may_have_mail(plan, site)]
+    if plan.token_outages or plan.rules:
+        return 0.0
     free = {name for name, (_, _, quota) in zip(plan.relayhosts, plan.pool, strict=False) if not quota}
     is_restrained = any(limit.match.destination for limit in plan.limits)
     if not any(site.name in free for site in safe) or plan.dns_outages or is_restrained:
@@ -56,7 +62,15 @@ def _patience_of_pool(plan: Plan) -> float:
 
 def _is_plain(site: Site) -> bool:
     plain, temper = vars(Temper()), vars(site.temper)
-    return all(temper[name] == plain[name] or name in HARMLESS for name in plain)
+    return all(temper[name] == plain[name] or name in HARMLESS or _is_good_tls(site, name) for name in plain)
+
+
+def _may_have_mail(plan: Plan, site: Site) -> bool:
+    return plan.tls in (TlsLevel.NONE, TlsLevel.MAY) or site.temper.tls == "trusted"
+
+
+def _is_good_tls(site: Site, name: str) -> bool:
+    return name == "requiretls" or (name == "tls" and site.temper.tls == "trusted")
 
 
 def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
@@ -74,7 +88,8 @@ def _seconds_of_work(plan: Plan, site: Site, domains: list[str]) -> float:
     if limits is None and not rates:
         return seconds
     if limits is not None:
-        rates += [*(limits.message_rate or ()), *([limits.max_connection_rate] if limits.max_connection_rate else [])]
+        rates += [*(limits.message_rate or ()), *(limits.recipient_rate or ())]
+        rates += [*([limits.max_connection_rate] if limits.max_connection_rate else [])]
     for text in rates:
         rate = parse_rate(text)
         if rate.is_quota and count > rate.count / 2:

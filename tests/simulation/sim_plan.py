@@ -6,7 +6,11 @@ from random import Random
 from sim_site import Site, Temper
 
 from smarthost.mail.envelope import Notify, Priority
+from smarthost.mail.route import TlsLevel
+from smarthost.policy.automation import AutomationRule
+from smarthost.policy.conversion import Conversions
 from smarthost.policy.limits import Limit, LimitMatch
+from smarthost.policy.suppression import SuppressionRules
 
 ARRIVING = 600.0  # seconds in which mail arrives
 LIFETIME = 1800.0  # seconds that a message is tried
@@ -28,6 +32,8 @@ class Mail:
     identity: str = ""
     priority: Priority = Priority.MEDIUM
     held: float = 0.0  # seconds for which it is to wait first
+    script: str = ""  # "body" for octets above 127 there, "header" for some in a field as well
+    requiretls: bool = False
 
     @property
     def content(self) -> bytes:
@@ -37,6 +43,12 @@ class Mail:
             f"Message-ID: <sim{self.number}@home.example>\r\nSubject: sim {self.number}\r\n\r\n"
         )
         line = b"..dots and words, " * 3 + b"\r\n.x\r\n"
+        if self.script:
+            field = "To: J\u00fcrg <x@home.example>\r\n" if self.script == "header" else ""
+            field += (
+                "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
+            )
+            header, line = f"{field}{header}", "..Gr\u00fc\u00dfe \u4f60\u597d\r\n.x\r\n".encode()
         return header.encode() + line * max(1, self.size // len(line))
 
 
@@ -67,6 +79,15 @@ class Plan:
     )  # when a person does what, with which domain's mail
     bounds: dict[str, int] = field(default_factory=dict)  # of the scheduler's memory
     disk_stalls: bool = True
+    tls: TlsLevel = TlsLevel.NONE  # of all routes
+    sts: dict[str, tuple[str, str]] = field(default_factory=dict)  # by domain: mode, and the pattern of its mail hosts
+    token_lifetime: float = 0.0  # seconds that an access token is good for; 0: logins are by password
+    token_outages: list[tuple[float, float]] = field(default_factory=list)  # when the token server gives none
+    revocations: list[float] = field(default_factory=list)  # when all tokens are taken back
+    rules: list[AutomationRule] = field(default_factory=list)
+    aside: str = ""  # the site that mail is led to by rules that switch routes
+    suppression: SuppressionRules = field(default_factory=SuppressionRules)
+    conversion: Conversions = field(default_factory=Conversions)
 
 
 def draw(seed: int) -> Plan:

@@ -1,16 +1,16 @@
 """Runs one seed: the real relay, life after life, in a simulated world; gives what was wrong."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import msgspec
+from sim_borders import Inline, bounded, fetched_from, watched
+from sim_draw import draw_world
 from sim_loop import Clock, SimLoop
 from sim_person import Person
-from sim_plan import LIFETIME, OVER, Plan, draw
+from sim_plan import LIFETIME, OVER, Plan
 from sim_spool import SimSpool
 from sim_world import World
 
@@ -23,7 +23,8 @@ from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival
 from smarthost.mail.reply import Reply
-from smarthost.mail.route import Deliver, NextHop, Route, Site, TlsLevel, Upstream
+from smarthost.mail.route import Deliver, NextHop, Route, Site, Upstream
+from smarthost.network.oauth_grant import Grant
 from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
@@ -40,16 +41,19 @@ LOOK = 30.0  # seconds between two comparisons of the disk with the tales
 
 def routing_of(plan: Plan) -> dict[str, Any]:
     """Give the part of the configuration that says where mail goes."""
-    by_mx = Route("mx", Deliver.MX, tls=TlsLevel.NONE)
+    by_mx = Route("mx", Deliver.MX, tls=plan.tls, mta_sts=bool(plan.sts))
+    aside = Route("aside", Deliver.RELAYHOST, (NextHop(f"mx0.{plan.aside}"),), tls=plan.tls)
+    # Nobody's mail is for it but by a rule that switches routes.
+    lead = (RouteRule(Match(recipient=("*@nobody.example",)), aside),) if plan.aside else ()
     if not plan.relayhosts:
-        return {"fallback": by_mx}
+        return {"fallback": by_mx, "route_rules": lead}
     wants_login = any(site.temper.wants_login for site in plan.sites)
     hops = tuple(NextHop(f"mx0.{name}") for name in plan.relayhosts)
     route = Route(
         "relay",
         Deliver.RELAYHOST,
         hops,
-        tls=TlsLevel.NONE,
+        tls=plan.tls,
         login="relay" if wants_login else "",
         allow_plaintext_auth=True,
     )
@@ -57,38 +61,17 @@ def routing_of(plan: Plan) -> dict[str, Any]:
         members = [msgspec.structs.replace(route, next_hops=(hop,), upstream=str(hop)) for hop in hops]
         pool = tuple(Upstream(member, *terms) for member, terms in zip(members, plan.pool, strict=True))
         route = msgspec.structs.replace(route, pool=pool)
-    found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route}
+    found: dict[str, Any] = {"fallback": by_mx if plan.relayed else route, "route_rules": lead}
     if plan.relayed:
-        found["route_rules"] = (RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),)
+        found["route_rules"] = (
+            RouteRule(Match(recipient=tuple(f"*@{domain}" for domain in plan.relayed)), route),
+            *lead,
+        )
     if wants_login:
-        found["credentials"] = {"relay": Login("relay", "secret")}
+        url = "https://tokens.example/token"
+        grant = Grant(name="relay", username="relay", token_url=url) if plan.token_lifetime else None
+        found["credentials"] = {"relay": Login("relay", "secret", grant=grant)}
     return found
-
-
-class Inline:
-    """Stands where worker threads are: tasks run on the loop, in their order."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Work on a loop."""
-        self._loop = loop
-
-    def submit(self, task: Callable[[], None]) -> None:
-        """Run a task in the next turn."""
-        self._loop.call_soon(task)
-
-
-class Bugs(logging.Handler):
-    """Takes what the relay logs with a traceback: that is a bug, whatever came of it."""
-
-    def __init__(self, world: World) -> None:
-        """Tell a world."""
-        super().__init__(logging.ERROR)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Blame what has a traceback."""
-        if record.exc_info and record.exc_info[1] is not None:
-            self._world.blame(f"{record.getMessage()}: {record.exc_info[1]!r}")
 
 
 class Run:
@@ -97,7 +80,7 @@ class Run:
     def __init__(self, seed: int, plan: Plan | None = None) -> None:
         """Draw the run; a plan may be given instead."""
         self.seed = seed
-        self.plan = draw(seed) if plan is None else plan
+        self.plan = draw_world(seed) if plan is None else plan
         self.clock = Clock(BEGAN)
         self.world = World(self.plan, Random(seed ^ 0x5EED), self.clock)
         self.oracle = self.world.oracle
@@ -109,6 +92,10 @@ class Run:
             **routing_of(self.plan),
             limits=tuple(self.plan.limits),
             retry=RETRY,
+            automation=tuple(self.plan.rules),
+            suppression=self.plan.suppression,
+            conversion=self.plan.conversion,
+            data_directory=Path("/nonexistent/simulation"),
             dns=Dns(("127.0.0.1",)),
         )
         self._arrived = 0
@@ -122,7 +109,7 @@ class Run:
         """Live until everything has ended, through all crashes."""
         crashes = [*self.plan.crashes, (OVER, 0.0)]
         spool: SimSpool | None = None
-        with bounded(self.plan.bounds), watched(self.world):
+        with bounded(self.plan.bounds), watched(self.world), fetched_from(self.world):
             for at, pause in crashes:
                 loop = SimLoop(self.clock, self.world)
                 disk_rng = Random(self.world.rng.random())
@@ -192,12 +179,15 @@ class Life:
         run, world = self._run, self.world
         outside = assembly.Outside(Random(world.rng.random()), world.ask)
         self.relay = relay = assembly.Relay(
-            run.config, self._spool, Feed((self.counters,)), self.counters, self.clock, outside
+            run.config, self._spool, Feed((self.counters, self.oracle.heard)), self.counters, self.clock, outside
         )
-        relay.intake.threads = relay.intake.files = Inline(self._loop)  # type: ignore[assignment]
+        relay.sts.keeps = False
+        inline = Inline(self._loop)
+        relay.intake.threads = relay.intake.files = relay.adapter.workers = inline  # type: ignore[assignment]
         relay.hall.make_transfer = self._make_transfer  # type: ignore[assignment]
         self._connect, relay.hall.connector.connect = relay.connector.connect, self._count_connect  # type: ignore
         self._claim, relay.scheduler.claim = relay.scheduler.claim, self._note_claim  # type: ignore[method-assign]
+        await relay.suppression.follow(run.config.suppression)
         await relay.bookkeeper.start()
         await relay.scheduler.start()
         arrivals = asyncio.ensure_future(self._arrive())
@@ -231,7 +221,9 @@ class Life:
     def _tick(self, ticks: int) -> None:
         """Do what the server's watch does once a second, and look whether memory is as it should be."""
         relay, plan, now = self.relay, self._run.plan, self.clock()
+        relay.remedies.tick(now)
         relay.suspender.tick(now)
+        self.oracle.look_at_measures()
         for dispatcher in self._dispatchers():
             dispatcher.tick(now)
             ready = dispatcher.ready
@@ -243,6 +235,7 @@ class Life:
         if self._reloads and self._reloads[0] <= self.clock.elapsed:
             del self._reloads[0]
             self.world.say("the relay reloads")
+            self.oracle.reloaded()
             relay.apply(self._run.config, relay.keyring)
             self._loop.create_task(relay.scheduler.refresh())
         if self.world.is_within(plan.full) != self._spool.full:
@@ -287,6 +280,8 @@ class Life:
             run.arrived()
             recipients = tuple(Recipient(r, r.rpartition("@")[2], int(mail.notify)) for r in mail.recipients)
             envelope = Envelope(mail.reverse_path, recipients, envid=f"m{number}", priority=mail.priority)
+            if mail.requiretls:
+                envelope = msgspec.structs.replace(envelope, requiretls=True)
             if mail.held:
                 envelope = msgspec.structs.replace(envelope, hold_until=self.clock() + mail.held)
             arrival = Arrival(at=self.clock(), door="sim", client="192.0.2.1", identity=mail.identity)
@@ -305,7 +300,7 @@ class Life:
     def _make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
         """Make the relay's transfer, and count what it takes."""
         transfer = self.relay.make_transfer(session, dispatcher)
-        give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.limits
+        give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.configured
         quota = self.relay.quota_of(dispatcher.ready.site)
 
         def next_job(asking: Transfer) -> Job | None:
@@ -332,37 +327,12 @@ class Life:
         self._claimed.add(entry.key)
         return self._claim(entry)
 
-    async def _count_connect(self, site: Site, tried: tuple[str, ...] = (), first: tuple[str, ...] = ()) -> object:
+    async def _count_connect(self, site: Site, *rest: Any, **more: Any) -> object:
         limits = self.relay.limits.for_site(site)
+        owners = {self.world.plan.owner[address]: None for host in site.hosts for address in host.addresses}
+        self.oracle.sites[site.name] = tuple(owners)
         self.oracle.took("connections", site.name, limits.max_connection_rate)
         for host in site.hosts:
             for address in host.addresses:
                 self.world.plan.owner[address].limits = limits
-        return await self._connect(site, tried, first)
-
-
-@contextmanager
-def bounded(bounds: dict[str, int]) -> Iterator[None]:
-    """Let the scheduler have little memory."""
-    before = {name: getattr(scheduler, name) for name in bounds}
-    for name, value in bounds.items():
-        setattr(scheduler, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(scheduler, name, value)
-
-
-@contextmanager
-def watched(world: World) -> Iterator[None]:
-    """Hear what the relay logs."""
-    log, bugs = logging.getLogger("smarthost"), Bugs(world)
-    was, level = log.propagate, log.level
-    log.addHandler(bugs)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(bugs)
-        log.propagate, log.level = was, level
+        return await self._connect(site, *rest, **more)

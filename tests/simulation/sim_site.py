@@ -8,6 +8,7 @@ from sim_wire import Wire
 
 _ADDRESS = re.compile(rb"<([^>]*)>")
 _SUBJECT = re.compile(rb"^Subject: sim (\d+)\r$", re.MULTILINE)
+_ENVID = re.compile(rb"^Original-Envelope-Id: m(\d+)\r$", re.MULTILINE)
 _REPORT = re.compile(rb"^Message-ID: <([0-9a-z]{12})\.report@", re.MULTILINE | re.IGNORECASE)
 
 
@@ -18,6 +19,8 @@ class Temper:
     "refuse", "timeout", "busy" (421 at the greeting) or "rude" (554 there). `chunking` is how a site that offers it
     deals with a chunk that it refuses: "reads" it; "keeps" the transaction open as well, until RSET; "closes" behind
     its reply, the chunk unread; a "liar" knows no BDAT at all and takes the content for commands. "" offers none.
+    `tls` is how STARTTLS ends where it is offered: "trusted", "strange" (a certificate that proves nothing), "broken"
+    (no handshake comes about), "hangs" or "refused" (454). `hint` is what greylisting says of the time to come back.
     """
 
     def __init__(self) -> None:
@@ -25,7 +28,10 @@ class Temper:
         self.latency, self.think, self.split = 0.01, 0.001, 0.1
         self.pipelining, self.dsn, self.old = True, True, False
         self.chunking = ""
-        self.wants_login = False
+        self.wants_login = self.by_token = False
+        self.eight_bit_mime = self.smtputf8 = self.requiretls = True
+        self.tls = ""
+        self.hint = ""
         self.login_refused: list[tuple[float, float]] = []
         self.greylist = 0.0
         self.down: list[tuple[float, float]] = []
@@ -46,6 +52,7 @@ class Site:
         self.name, self.temper = name, temper
         self.open = 0
         self.limits: Any = None
+        self.refusals: list[tuple[float, bytes]] = []  # that it has given: when, and what
         self.seen: dict[tuple[str, str], float] = {}  # for greylisting: reverse-path and recipient, and when first
 
 
@@ -62,6 +69,7 @@ class Session:
         self._chunk_reply = b""
         self._lied = False
         self._is_known = not self._temper.wants_login
+        self._is_asked = False  # for what follows 334
         self._reply_at = 0.0
         self._transactions = 0
         self._reset()
@@ -127,6 +135,8 @@ class Session:
     def _say(self, octets: bytes, read: Callable[[], None] | None = None) -> float:
         """Answer, in the order of the commands; gives the seconds until the answer goes out."""
         temper, rng, now = self._temper, self._rng, self._world.clock()
+        if octets[:1] in (b"4", b"5"):
+            self._site.refusals.append((now, octets))
         delay = rng.uniform(0.0, 2 * temper.think)
         if rng.random() < temper.tarpits:
             delay += rng.uniform(0.0, temper.delay)
@@ -141,6 +151,10 @@ class Session:
 
     def _take_command(self, line: bytes) -> None:
         verb, temper, rng = line[:4].upper(), self._temper, self._rng
+        if self._is_asked:
+            self._is_asked = False
+            self._say(b"535 5.7.8 who are you\r\n")
+            return
         if not temper.pipelining and self._octets and verb != b"QUIT":
             self._world.blame(f"{self._address} was sent commands together without PIPELINING: {line!r}")
         if rng.random() < temper.dismissals or (verb != b"QUIT" and self._is_storm()):
@@ -163,7 +177,9 @@ class Session:
         elif verb == b"BDAT":
             self._begin_chunk(line)
         elif verb == b"AUTH":
-            self._take_login()
+            self._take_login(line)
+        elif verb == b"STAR":
+            self._take_start_tls()
         elif verb == b"RSET":
             self._reset()
             self._say(b"250 2.0.0 Ok\r\n")
@@ -180,16 +196,36 @@ class Session:
         if temper.old:
             self._say(b"502 5.5.1 what\r\n")
             return
-        words = [b"sim", b"SIZE 0", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
+        words = [b"sim", b"SIZE 0", b"ENHANCEDSTATUSCODES"]
+        words += [b"8BITMIME"] if temper.eight_bit_mime else []
+        words += [b"SMTPUTF8"] if temper.smtputf8 and temper.eight_bit_mime else []
+        words += [b"STARTTLS"] if temper.tls and self._wire.tls is None else []
+        words += [b"REQUIRETLS"] if temper.requiretls and self._wire.tls is not None else []
         words += [b"PIPELINING"] if temper.pipelining else []
         words += [b"DSN"] if temper.dsn else []
-        words += [b"AUTH PLAIN"] if temper.wants_login else []
+        words += [b"AUTH XOAUTH2" if temper.by_token else b"AUTH PLAIN"] if temper.wants_login else []
         words += [b"CHUNKING"] if temper.chunking else []
         self._say(b"".join(b"250-" + word + b"\r\n" for word in words[:-1]) + b"250 " + words[-1] + b"\r\n")
 
-    def _take_login(self) -> None:
+    def _take_start_tls(self) -> None:
+        """Say that the handshake may begin: what follows from here on was not said before it (RFC 3207 4.2)."""
+        if not self._temper.tls or self._wire.tls is not None or self._octets:
+            self._world.blame(f"{self._address}: STARTTLS at a wrong time")
+        if self._temper.tls == "refused":
+            self._say(b"454 4.7.0 no TLS just now\r\n")
+            return
+        self._reset()
+        self._is_known = not self._temper.wants_login
+        self._say(b"220 2.0.0 go\r\n")
+
+    def _take_login(self, line: bytes) -> None:
         if not self._temper.wants_login or self._is_known:
             self._world.blame(f"{self._address}: AUTH that is not wanted")
+        is_good = not self._temper.by_token or self._world.tokens.is_good(line)
+        if not is_good or (self._temper.by_token and self._world.is_within(self._temper.login_refused)):
+            self._is_asked = True
+            self._say(b"334 eyJzdGF0dXMiOiI0MDEifQ==\r\n")
+            return
         if self._world.is_within(self._temper.login_refused):
             self._say(b"535 5.7.8 who are you\r\n")
             return
@@ -214,6 +250,8 @@ class Session:
         if limits and self._transactions > limits.max_messages_per_connection:
             self._world.blame(f"{self._site.name}: {self._transactions} messages on one connection")
         self._reverse_path = _address(line)
+        if self._temper.tls or b" REQUIRETLS" in line:
+            self._world.tls.look_at_mail(self._site, self._wire, line)
         refused = self._refused()
         if self._temper.max_transactions and self._transactions > self._temper.max_transactions:
             refused = b"451 4.5.3 enough for one session"
@@ -227,6 +265,8 @@ class Session:
         self._asked += 1
         self._world.say("%s is asked for %s", self._address, address)
         limits = self._site.limits
+        if self._world.plan.sts:
+            self._world.tls.look_at_recipient(self._site, self._address, self._wire, address)
         if limits and self._asked > limits.max_recipients_per_transaction:
             self._world.blame(f"{self._site.name}: {self._asked} recipients in one transaction")
         if self._reverse_path is None:
@@ -238,7 +278,7 @@ class Session:
             return
         first = self._site.seen.setdefault((self._reverse_path, address), now)
         if now < first + temper.greylist:
-            self._say(b"451 4.7.1 greylisted\r\n")
+            self._say(b"451 4.7.1 greylisted%b\r\n" % temper.hint.encode())
             return
         refused = self._world.refusal_of(address)
         if refused:
@@ -306,6 +346,8 @@ class Session:
         """Take a message, and perhaps die before anybody hears of it."""
         recipients, reverse_path = self._recipients, self._reverse_path or ""
         self._reset()
+        if not self._temper.eight_bit_mime and not content.isascii():
+            self._world.blame(f"{self._address} does not offer 8BITMIME, and was sent octets above 127")
         read = self._world.accepted(self._site, key_of(content), reverse_path, recipients, content)
         if self._rng.random() < self._temper.deaths:
             self._world.say("%s accepts and dies", self._address)
@@ -325,7 +367,7 @@ def key_of(content: bytes) -> str:
 
 def numbers_in(content: bytes) -> list[int]:
     """Give the numbers of the messages that a content is, or tells of."""
-    return [int(found) for found in _SUBJECT.findall(content)]
+    return [int(found) for found in _ENVID.findall(content) or _SUBJECT.findall(content)]
 
 
 def _address(line: bytes) -> str:

@@ -31,6 +31,7 @@ class SimSpool(MemorySpool):
         super().__init__(loop, clock)
         self._rng, self._told, self._listener = rng, told, told
         self._kept: dict[str, Any] = {}
+        self._suppressed: dict[Any, Any] = {}
         self._ready_at = 0.0
 
     def freeze(self) -> None:
@@ -38,6 +39,7 @@ class SimSpool(MemorySpool):
         self._kept = {name: getattr(self, name) for name in _STATE}
         for name in _STATE:
             setattr(self, name, type(self._kept[name])())
+        self._suppressed = dict(self.suppressions._rows)
         self._told = lambda event: None
 
     def reborn(self, loop: asyncio.AbstractEventLoop) -> "SimSpool":
@@ -46,6 +48,7 @@ class SimSpool(MemorySpool):
         for name, kept in self._kept.items():
             setattr(other, name, kept)
         other.last_id = self.last_id
+        other.suppressions._rows = dict(self._suppressed)
         return other
 
     def accept(self, accepted: Accepted, done: Done) -> None:

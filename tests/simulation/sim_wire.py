@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-COMMANDS = (b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET")
+COMMANDS = (b"EHLO", b"STARTTLS", b"HELO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET")
 
 
 class Listener(Protocol):
@@ -43,13 +43,16 @@ class Wire(asyncio.Transport):
         self._sent_down = 0
         self._under_way: deque[bytes] = deque()
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
+        self.tls: Any = None  # what a handshake has left, as the ssl module's objects look
         self.commands = self.replies = 0  # that the relay has written, and read
         self.blame: Callable[[], None] | None = None  # told when a command did not wait for the reply before it
 
     # The relay's side, as asyncio.Transport has it.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """There is nothing to tell: no socket, no TLS."""
+        """Tell of TLS; there is no socket."""
+        if self.tls is not None and name in ("ssl_object", "sslcontext"):
+            return self.tls if name == "ssl_object" else self.tls.context
         return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

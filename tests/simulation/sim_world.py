@@ -1,6 +1,7 @@
 """The world around the relay: its network, its name servers, and what people there think of recipients."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -10,6 +11,8 @@ from sim_oracle import Oracle
 from sim_patience import patience_of
 from sim_plan import GONE, HOME, NULL, UNSURE, WELL, Plan
 from sim_site import Session, Site, Temper, numbers_in
+from sim_tls import Tls
+from sim_tokens import TokenServer
 from sim_wire import Line, Wire
 
 from smarthost.network.dns_query import DnsFault, Records
@@ -23,10 +26,12 @@ class World:
         self.plan, self.rng, self.clock = plan, rng, clock
         self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
         self._patience = patience_of(plan)
-        self.oracle = Oracle(clock, self.say, self._patience_for)
+        self.oracle = Oracle(clock, self.say, self._patience_for, plan)
         self._wires: dict[Wire, None] = {}
+        self._reached: dict[Wire, str] = {}
         self._connections = 0
         self.most_open: dict[str, int] = {}  # connections at once, by site
+        self.tls, self.tokens = Tls(self, plan), TokenServer(self, plan)
 
     def _patience_for(self, recipient: str) -> float:
         return 0.0 if recipient in self.plan.refusals else self._patience.get(recipient.rpartition("@")[2], 0.0)
@@ -60,9 +65,16 @@ class World:
             "pool",
             "relayed",
             "acts",
+            "sts",
+            "token_lifetime",
+            "token_outages",
+            "revocations",
+            "rules",
+            "aside",
         ):
             if found := getattr(plan, name):
                 lines.append(f"{name}: {found}")
+        lines += [f"tls: {plan.tls}", str(plan.conversion), str(plan.suppression)]
         return "\n".join([*lines, f"{len(plan.mails)} messages", ""])
 
     def blame(self, fault: str) -> None:
@@ -84,6 +96,7 @@ class World:
         for wire in tuple(self._wires):
             wire.vanish()
         self._wires.clear()
+        self._reached.clear()
         for site in self.plan.sites:
             site.open = 0
         self.oracle.crashed()
@@ -104,8 +117,11 @@ class World:
         site = self.plan.owner[address]
         site.open += 1
         self.most_open[site.name] = max(self.most_open.get(site.name, 0), site.open)
-        if site.limits and site.open > site.limits.max_connections:
-            self.blame(f"{site.name} has {site.open} connections, {site.limits.max_connections} are allowed")
+        # What demands more of TLS ("+requiretls") is a site of its own for the relay, with limits of its own.
+        demands = {name.partition("+")[2] for name, owners in self.oracle.sites.items() if site in owners}
+        allowed = site.limits.max_connections * max(1, len(demands)) if site.limits else site.open
+        if site.open > allowed:
+            self.blame(f"{site.name} has {site.open} connections, {allowed} are allowed")
         stands = False
         try:
             mode = site.temper.modes.get(address, "ok")
@@ -138,13 +154,21 @@ class World:
         def closed() -> None:
             site.open -= 1
             self._wires.pop(wire, None)
+            self._reached.pop(wire, None)
             self.say("%s is closed", address)
 
         wire = Wire(protocol, line, rng, closed)
-        self._wires[wire] = None
+        self._wires[wire], self._reached[wire] = None, address
         protocol.connection_made(wire)
         wire.peer = Session(self, site, address, wire)
         return wire
+
+    async def shake_hands(
+        self, transport: Wire, context: ssl.SSLContext, name: str, timeout: float
+    ) -> asyncio.Transport:
+        """End a handshake."""
+        address = self._reached[transport]
+        return await self.tls.shake_hands(self.plan.owner[address], address, transport, context, name, timeout)
 
     def _mail_hosts_of(self, domain: str) -> Records:
         """Answer for a domain as it stands now; while it moves to nowhere, its name servers fail."""
@@ -172,7 +196,16 @@ class World:
             return Records(fault=DnsFault.TEMPORARY)
         if rdtype == "MX" and name in plan.exchangers:
             return self._mail_hosts_of(name)
+        if rdtype == "TXT" and name.removeprefix("_mta-sts.") in plan.sts:
+            return Records(texts=(b"v=STSv1; id=1;",), ttl=plan.ttl)
+        if rdtype == "A" and name.removeprefix("mta-sts.") in plan.sts:
+            return Records(addresses=("10.99.0.1",), ttl=plan.ttl)
         if rdtype == "A" and name in plan.addresses:
             return Records(addresses=plan.addresses[name], ttl=plan.ttl)
-        known = name in plan.addresses or name in plan.exchangers or name == NULL
+        known = (
+            name.removeprefix("mta-sts.") in plan.sts
+            or name in plan.addresses
+            or name in plan.exchangers
+            or name == NULL
+        )
         return Records(fault=DnsFault.NO_RECORDS if known and name != GONE else DnsFault.NO_NAME)

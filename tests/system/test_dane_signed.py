@@ -48,12 +48,22 @@ def zone(tmp_path: Path, upstream: tuple[int, list[bytes]]) -> Iterator[SignedZo
         "other": f"TLSA {stranger}",
         "pkix": f"TLSA {tlsa_text(leaf, 1)}",
         "none": "TXT nothing",
+        "digests": f"TLSA {right}",
     }
     lines = []
     for name, record in records.items():
         lines += [f"{name} IN MX 0 mx.{name}", f"mx.{name} IN A 127.0.0.1", f"_{port}._tcp.mx.{name} IN {record}"]
     lines += ["bogus IN MX 0 mx.bogus", "mx.bogus IN A 127.0.0.1", f"!_{port}._tcp.mx.bogus IN TLSA 3 1 1 {'cd' * 32}"]
     lines += ["alias IN MX 0 mx.alias", "mx.alias IN CNAME mx.good"]
+    # An alias that leads to an unsigned zone, with records beside it; a next hop whose own name the certificate has.
+    lines += ["out IN MX 0 mx.out", "mx.out IN CNAME mx.plain.test.", f"_{port}._tcp.mx.out IN TLSA {right}"]
+    lines += ["lost IN MX 0 mx.lost", "mx.lost IN CNAME mx.plain.test.", f"_{port}._tcp.mx.lost IN TLSA {stranger}"]
+    lines += [
+        "mx.ta IN MX 0 mx.hop",
+        "mx.hop IN A 127.0.0.1",
+        f"_{port}._tcp.mx.hop IN TLSA {tlsa_text(root, 2, 0, 2)}",
+    ]
+    lines += [f"_{port}._tcp.mx.digests IN TLSA 3 1 2 {'ab' * 64}"]
     plain = ["@ IN MX 0 mx", "mx IN A 127.0.0.1", f"_{port}._tcp.mx IN TLSA {right}"]
     served = SignedZone(tmp_path / "dns", lines, plain)
     try:
@@ -68,7 +78,8 @@ def test_dane_by_a_signed_zone(
 ) -> None:
     """What DNSSEC proves decides, in either direction; mail that is not safe to send waits, and the log says why."""
     hosts = {name: f"{name}.dane.test" for name in ("good", "ta", "other", "pkix", "none", "bogus", "alias")}
-    hosts["plain"] = "plain.test"
+    hosts |= {"plain": "plain.test", "hop": "mx.ta.dane.test"}
+    hosts |= {name: f"{name}.dane.test" for name in ("out", "lost", "digests")}
     relay = make_relay(
         dns={"servers": [zone.resolver]},
         route=[
@@ -91,13 +102,22 @@ def test_dane_by_a_signed_zone(
         raise AssertionError(f"{results()}\n{relay.errors()[-3000:]}") from None
     found = results()
     said = {name: (event["event"], event.get("tls", "").rpartition(" ")[2]) for name, event in found.items()}
-    assert {name: said[name] for name in ("good", "ta", "alias", "pkix")} == {
+    assert {name: said[name] for name in ("good", "ta", "alias", "pkix", "out", "hop")} == {
+        "out": ("relayed", "verified=dane"),
+        "hop": ("relayed", "verified=dane"),
         "good": ("relayed", "verified=dane"),
         "ta": ("relayed", "verified=dane"),
         "alias": ("relayed", "verified=dane"),
         "pkix": ("relayed", "verified=none"),
     }
     # A named next hop without proved records is verified by the authorities, and this one's is not known.
-    expected = {"other": "TLSA", "bogus": "DNSSEC is bogus", "none": "not valid", "plain": "not valid"}
+    expected = {
+        "lost": "TLSA",
+        "digests": "TLSA",
+        "other": "TLSA",
+        "bogus": "DNSSEC is bogus",
+        "none": "not valid",
+        "plain": "not valid",
+    }
     for name, words in expected.items():
         assert said[name][0] == "delayed" and words in found[name]["reply"], (name, found[name])

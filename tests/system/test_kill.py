@@ -99,3 +99,22 @@ def test_killed_with_mail_waiting(relay: Relay, sink: Sink) -> None:
     wait_until(lambda: len(sink.subjects()) >= len(wanted), "all have arrived", 30)
     wait_until(lambda: not relay.queue(), "the queue is empty")
     assert Counter(sink.subjects()) == Counter(wanted)
+
+
+def test_killed_with_a_quota_in_use(make_relay: Callable[..., Relay], sink: Sink) -> None:
+    """Over five crashes under load no more goes than the quota of the hour, and each costs a 32nd of it at most."""
+    quota, crashes = 640, 5
+    relay = make_relay(limit=[{"match": {}, "message_rate": [f"{quota}/h"], "max_connections": UPSTREAM_SESSIONS}])
+    for number in range(crashes):
+        relay.start()
+        gone = len(sink.subjects())
+        with Load(relay.port, f"round{number}"):
+            wait_until(lambda gone=gone: len(sink.subjects()) > gone + 20, "some has gone", 30)  # type: ignore[misc]
+            relay.kill()
+    relay.start()
+    with Load(relay.port, "rest"):
+        wait_until(lambda: relay.queue("--why", "rate_limited", "--limit", "1"), "the quota is used up", 60, 0.2)
+    arrived = len(sink.subjects())
+    # What arrived and was not read to be accepted when the relay was killed has been counted, too.
+    assert quota - crashes * (quota // 32 + UPSTREAM_SESSIONS) <= arrived <= quota
+    assert relay.stop() == 0

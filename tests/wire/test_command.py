@@ -101,6 +101,10 @@ def test_mail_is_read(argument: str, command: MailCommand) -> None:
         ("FROM:<a@b> HOLDFOR=-1", 501, "5.5.4"),
         ("FROM:<a@b> HOLDFOR=1234567890", 501, "5.5.4"),
         ("FROM:<a@b> HOLDFOR=1.5", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR=0", 501, "5.5.4"),
+        ("FROM:<a@b> HOLDFOR=01", 501, "5.5.4"),
+        ("FROM:<a@b> RET=FULL RET=HDRS", 501, "5.5.4"),
+        ("FROM:<a@b> ENVID=a ENVID=a", 501, "5.5.4"),
         ("FROM:<a@b> HOLDUNTIL=tomorrow", 501, "5.5.4"),
         ("FROM:<a@b> HOLDUNTIL=2026-02-30T00:00:00Z", 501, "5.5.4"),
         ("FROM:<a@b> HOLDUNTIL=2026-12-01T00:00:00", 501, "5.5.4"),
@@ -131,7 +135,7 @@ def test_mail_is_refused(argument: str, code: int, status: str) -> None:
         ("TO:<ä@b>", RcptCommand("ä@b", "b")),
         ("TO:<a@b> NOTIFY=never", RcptCommand("a@b", "b", Notify.NEVER)),
         ("TO:<a@b> NOTIFY=SUCCESS,DELAY", RcptCommand("a@b", "b", Notify.SUCCESS | Notify.DELAY)),
-        ("TO:<a@b> ORCPT=RFC822;x+2By@z", RcptCommand("a@b", "b", orcpt="rfc822;x+y@z")),
+        ("TO:<a@b> ORCPT=RFC822;x+2By@z", RcptCommand("a@b", "b", orcpt="RFC822;x+y@z")),
         ("TO:<a@b> ORCPT=utf-8;\\x{E4}@z", RcptCommand("a@b", "b", orcpt="utf-8;ä@z")),
         ("TO:<a@b> ORCPT=utf-8;ä@z NOTIFY=FAILURE", RcptCommand("a@b", "b", Notify.FAILURE, "utf-8;ä@z")),
     ],
@@ -255,3 +259,12 @@ def test_any_argument_gives_a_command_or_a_reply(text: str) -> None:
         assert isinstance(parse_mail(argument), MailCommand | Reply)
     for argument in (text, "TO:<a@b> " + text, "TO:" + text, "TO:<" + text + ">"):
         assert isinstance(parse_rcpt(argument), RcptCommand | Reply)
+
+
+@pytest.mark.parametrize("value", ["RFC822;Bob+2B1@z", "rfc822;bob@z", "X.400;c=DE", "UTF-8;\\x{E4}@z"])
+def test_an_original_recipient_is_passed_on_as_it_came(value: str) -> None:
+    """Not even the case of a letter changes (RFC 3461 5.2.1 d)."""
+    if "=" in value:
+        value = value.replace("=", "+3D")
+    decoded = decode_orcpt(value)
+    assert decoded is not None and encode_orcpt(decoded) == value

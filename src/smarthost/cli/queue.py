@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from typing import Any
 
-from smarthost.cli.exits import misused
+from smarthost.cli.exits import CommandFailed, misused
 from smarthost.cli.parser import add_json, add_relay, parse_age
 from smarthost.cli.queue_export import export
 from smarthost.cli.queue_format import format_message, format_queue
@@ -139,8 +140,14 @@ def _change(chosen: argparse.Namespace) -> int:
     _demand_filter(chosen)
     arguments = {"filter": read_filter(chosen), "dry_run": chosen.dry_run, "everything": chosen.all}
     done = ask_one(find_data_directory(chosen), f"queue.{chosen.action}", arguments)
+    touched = any(done.values())
     if chosen.json:
         print(json.dumps(done | {"dry_run": chosen.dry_run}))
+        return 0 if touched or not chosen.ids else os.EX_NOINPUT
+    if not touched:
+        if chosen.ids:
+            raise CommandFailed(f"nothing was done: queue {chosen.action} found none of these messages", os.EX_NOINPUT)
+        print("nothing in the queue fits")
         return 0
     counts = ", ".join(f"{key} {value}" for key, value in done.items())
     if chosen.dry_run:

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from smarthost.cli.exits import misconfigured
+from smarthost.cli.exits import CommandFailed, misconfigured
 from smarthost.config import Config, ConfigError, load
 
 
@@ -24,4 +24,8 @@ def find_data_directory(chosen: argparse.Namespace) -> Path:
     if chosen.data_directory is not None:
         folder: Path = chosen.data_directory
         return folder
-    return load_config(chosen).data_directory
+    try:
+        return load_config(chosen).data_directory
+    except CommandFailed as fault:
+        # Whoever is in the midst of editing it may have to hold mail at once.
+        raise misconfigured(f"{fault}\n--data-directory DIR finds the running relay without it") from None

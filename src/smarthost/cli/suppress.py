@@ -24,7 +24,7 @@ from smarthost.control_verbs import SuppressionChoice
 from smarthost.mail.suppression import REASON_MOST, Key, Origin
 from smarthost.report.rows import suppression_row
 from smarthost.report.timestamp import parse_time
-from smarthost.spool.suppressions import read_page
+from smarthost.spool.suppressions import has_list, read_page
 
 Row = dict[str, Any]
 
@@ -166,6 +166,8 @@ def _rows(chosen: argparse.Namespace, limit: int = 0) -> Iterator[Row]:
         after: Key = ("", "")
         left = limit or -1
         with queue_offline.reading(spool) as reader:
+            if not has_list(reader.rows):
+                return
             while left and (page := read_page(reader.rows, after, CHUNK)):
                 after = page[-1].key
                 rows = [row for row in page if choice.means(row, time.time())]

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="a glob or suffix of MX hosts, a route's or a user's name"
     )
-    parser.add_argument("--for", dest="seconds", type=parse_age, default=0.0, metavar="TIME", help="[until resumed]")
+    parser.add_argument("--for", dest="seconds", type=parse_age, metavar="TIME", help="[until resumed]")
     parser.add_argument("--reason", default="", metavar="TEXT", help="for whoever asks why")
     add_relay(parser)
     add_json(parser)
@@ -32,10 +32,14 @@ def run(chosen: argparse.Namespace) -> int:
     """Run the command; gives the exit code."""
     folder = find_data_directory(chosen)
     if chosen.kind is None:
+        if chosen.seconds is not None or chosen.reason:
+            raise misused("what shall be suspended? a site, route or user, and its name")
         return _list(chosen)
     if chosen.name is None:
         raise misused(f"which {chosen.kind}?")
-    asked = {"kind": chosen.kind, "name": chosen.name, "seconds": chosen.seconds, "reason": chosen.reason}
+    if chosen.seconds == 0.0:
+        raise misused("--for 0s would suspend nothing; without --for it lasts until it is resumed")
+    asked = {"kind": chosen.kind, "name": chosen.name, "seconds": chosen.seconds or 0.0, "reason": chosen.reason}
     row = ask_one(folder, "suspend", asked)
     if chosen.json:
         print(json.dumps(row, ensure_ascii=False))

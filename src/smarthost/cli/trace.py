@@ -4,10 +4,12 @@ import argparse
 import json
 from typing import Any
 
+from smarthost.cli.exits import misused
 from smarthost.cli.parser import add_json, add_relay
 from smarthost.cli.relay import ask
 from smarthost.cli.settings import find_data_directory
 from smarthost.cli.table import printable
+from smarthost.mail.message import parse_id
 
 # What every line has in its first columns, or says in other words.
 _SHOWN = frozenset(
@@ -24,6 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run the command; gives the exit code."""
+    if parse_id(chosen.id) is None:
+        raise misused(f"{chosen.id!r} is no message id: it has 12 letters and digits")
     for row in ask(find_data_directory(chosen), "trace", {"id": chosen.id}):
         print(json.dumps(row, ensure_ascii=False) if chosen.json else format_event(row))
     return 0

@@ -5,11 +5,14 @@ import json
 import time
 from typing import Any
 
+from smarthost.cli.exits import misused
 from smarthost.cli.parser import add_json, add_relay
 from smarthost.cli.queue_format import age_of, time_left
 from smarthost.cli.relay import ask
 from smarthost.cli.settings import find_data_directory
 from smarthost.cli.table import format_fields
+from smarthost.mail.entry import Why
+from smarthost.mail.message import parse_id
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Run the command; gives the exit code."""
+    if parse_id(chosen.id) is None:
+        raise misused(f"{chosen.id!r} is no message id: it has 12 letters and digits")
     now = time.time()
     first = True
     for row in ask(find_data_directory(chosen), "why", {"id": chosen.id}):
@@ -48,4 +53,6 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _until_whom(row: dict[str, Any]) -> str:
     """Say what ends a wait that has no time of its own."""
+    if row.get("why") == Why.SUSPENDED:
+        return "a person resumes it: smarthost resume"
     return "a person acts: release, retry, fail or delete" if row.get("due") is None else "it is its turn"

@@ -42,18 +42,20 @@ def check_tlsa(chain: Sequence[bytes], records: Sequence[Tlsa], names: Sequence[
     certificate of the chain, or in a record, is the anchor to which signatures, dates (`now`, Unix time) and a name
     must lead (RFC 7672 3.1.2, 3.2.2).
     """
+    if not chain:
+        return "it shows no certificate"
     try:
-        shown = [x509.load_der_x509_certificate(each) for each in chain[:_MOST_CERTIFICATES]]
+        leaf = x509.load_der_x509_certificate(chain[0])
     except _UNREADABLE:
         return "its certificate cannot be read"
-    if not shown:
-        return "it shows no certificate"
-    if any(record.usage == DANE_EE and _matches(record, shown[0]) for record in records):
+    # What else the server shows means nothing here, be it what it may.
+    if any(record.usage == DANE_EE and _matches(record, leaf) for record in records):
         return ""
     anchors = [record for record in records if record.usage == DANE_TA]
     if not anchors:
         return "its certificate is none of those in the TLSA records"
     try:
+        shown = [leaf, *(x509.load_der_x509_certificate(each) for each in chain[1:_MOST_CERTIFICATES])]
         return _check_anchors(shown, anchors, names, datetime.fromtimestamp(now, UTC))
     except _UNREADABLE:
         return "a certificate of its chain cannot be read"

@@ -18,6 +18,7 @@ from smarthost.policy.conversion import Conversion, Conversions, Form
 from smarthost.queue.converting import Converted, Original, convert
 from smarthost.queue.intake import Intake
 from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.signing import Workers
 from smarthost.report.counters import Counters
 from smarthost.spool.store import Content, Spool
 from smarthost.wire.downgrade import Obstacle
@@ -79,12 +80,15 @@ class Adapter:
 
     What is remembered is in memory, with a bound, and not in the spool: a form follows from the content and the keys
     alone, to the octet, so that it is made again in a millisecond or two when it was forgotten, and a write for each
-    message would cost more. Large contents are the exception: their form is in a file while it is in use.
+    message would cost more. Large contents are the exception: their form is in a file while it is in use. `workers` is
+    a thread for this alone: a large content takes a third of a second, in which others want theirs committed.
     """
 
     def __init__(self, intake: Intake, spool: Spool, counters: Counters, clock: Callable[[], float]) -> None:
         """Begin with nothing converted."""
         self.conversions = Conversions()
+        self.workers = Workers(1, "conversion")
+        self._is_closed = False
         self._intake, self._spool, self._counters, self._clock = intake, spool, counters, clock
         self._forms: dict[tuple[int, Form], Found] = {}
         self._waiting: dict[tuple[int, Form], list[tuple[Dispatching, Job]]] = {}
@@ -96,13 +100,20 @@ class Adapter:
         self._forms.clear()
 
     def close(self) -> None:
-        """Forget what was converted, with its files."""
+        """Forget what was converted, with its files; what waits to be converted is not begun any more."""
+        self._is_closed = True
+        self.workers.close()
         self._forms.clear()
 
     def adapt(self, dispatcher: Dispatching, transfer: Carrying, job: Job, obstacle: NetFault, peer: Peer) -> Adapted:
         """Say what becomes of a job that a host cannot take as it is."""
         if obstacle is NetFault.TOO_BIG:
             return Adapted(outcomes=refuse_locally(job, peer, obstacle))
+        if obstacle is NetFault.CERTIFICATE:
+            # A session that is opened for this job shows whether the host may have it.
+            transfer.take_no_more()
+            dispatcher.returned(job)
+            return Adapted(stops=True)
         if self._is_elsewhere(dispatcher, job, obstacle, peer):
             job.entry.hosts_tried = (*job.entry.hosts_tried, peer.host)[-4:]
             transfer.take_no_more()
@@ -146,11 +157,13 @@ class Adapter:
         if len(self._waiting[key]) == 1:
             number = self._intake.ids.mint(self._clock())
             original = Original(job.entry.message, job.content, self._intake.rules.keyring, number)
-            self._intake.files.submit(partial(self._convert, original, form))
+            self.workers.submit(partial(self._convert, original, form))
         return Adapted()
 
     def _convert(self, original: Original, form: Form) -> None:
         """Worker thread: convert, and tell the loop."""
+        if self._is_closed:
+            return
         try:
             found: Converted | Obstacle | str = convert(original, form, self._spool)
         except OSError as error:

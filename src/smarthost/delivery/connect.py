@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_ADDRESSES = 5  # tried in one attempt of MX delivery (Postfix: smtp_mx_address_limit)
 MAX_SESSIONS = 2  # that got an answer and led to nothing, in one attempt of MX delivery (smtp_mx_session_limit)
+NO_TLS = EnhancedStatus(5, 7, 10)  # of a message with REQUIRETLS that no host can take safely (RFC 8689 4.2.1)
+_HOPELESS = frozenset({NetFault.TLS_MISSING, NetFault.CERTIFICATE})
 TROUBLE = 60.0  # seconds for which an address that did not answer is tried behind all others
 
 
@@ -76,9 +78,11 @@ class Connector:
         self.login_paused: Callable[[Site, float, Unreached], None] = lambda site, until, cause: None
 
     async def connect(
-        self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = ()
+        self, site: Site, hosts_tried: Sequence[str] = (), first: Sequence[str] = (), domain: str = ""
     ) -> Session | Unreached:
         """Try the site's hosts in order until one gives a session; those in `hosts_tried` go last, `first` go first.
+
+        `domain` is that of the mail for which it is opened, "" where there is none yet.
 
         For MX delivery at most 5 addresses are tried, and 2 that answer. A refused login ends the search at once:
         it would be refused everywhere, and counted.
@@ -87,23 +91,27 @@ class Connector:
         if settings.credentials is not None and (left := self._left_alone(_login_place(site))):
             return left
         last: Unreached | None = None
+        is_hopeless = True
         addresses = sessions = 0
         for host, address in self._candidates(site, hosts_tried, families(sources, settings.source_address), first):
             if left := self._left_alone(_host_place(site, host)):
-                last = last or left
+                last, is_hopeless = last or left, is_hopeless and left.fault.fault in _HOPELESS
                 continue
-            attempt = partial(self._open, site, host, address)
+            attempt = partial(self._open, site, host, domain, address)
             opened = await self.egress.open(address, sources, settings, attempt)
             if isinstance(opened, Session):
                 self._troubled.resume(address)
                 return opened
-            last = self._note(site, host, address, opened)
+            last, is_hopeless = self._note(site, host, address, opened), is_hopeless and opened.fault in _HOPELESS
             addresses += 1
             sessions += opened.stage is not Stage.CONNECT
             if last.verdict.scope >= Scope.SITE:
                 break
             if site.route.deliver is Deliver.MX and (addresses >= MAX_ADDRESSES or sessions >= MAX_SESSIONS):
                 break
+        if last is not None and is_hopeless and site.route.demand:
+            verdict = Verdict(Action.FAILED, last.verdict.scope, NO_TLS, last.verdict.pause)
+            last = msgspec.structs.replace(last, verdict=verdict)
         return last or _no_candidate([*(source.address for source in sources), settings.source_address])
 
     def leave_alone(self, site: Site, session: Session, ending: Ending) -> None:
@@ -114,9 +122,9 @@ class Connector:
         verdict = Verdict(Action.DELAYED, ending.scope, EnhancedStatus(4, status.subject, status.detail), ending.pause)
         self._pause(site, host, Unreached(fault, verdict, host.name, session.address), now)
 
-    def leave_login_alone(self, route: str, login: str, until: float, cause: Unreached) -> None:
-        """Leave a login of a route alone until a time, as a life before has found that it must be."""
-        self.pauses.pause(_login_of(route, login), until, cause, self._clock())
+    def leave_login_alone(self, login: tuple[str, str, str], until: float, cause: Unreached) -> None:
+        """Leave a login, by its route, its name and its upstream, alone until a time, as a life before has found."""
+        self.pauses.pause(_login_of(*login), until, cause, self._clock())
 
     def login_pause(self, site: Site) -> tuple[float, Unreached] | None:
         """Give until when the login of a site is left alone, and why; None when it is not."""
@@ -146,10 +154,12 @@ class Connector:
         if self._policies is not None:
             self._policies.clear()
 
-    async def _open(self, site: Site, host: Host, address: str, settings: SessionSettings) -> Session | OpenFault:
+    async def _open(
+        self, site: Site, host: Host, domain: str, address: str, settings: SessionSettings
+    ) -> Session | OpenFault:
         """Open a session to one address as the host's TLS policy wants."""
         if self._policies is not None:
-            policy = await self._policies.of(site, host)
+            policy = await self._policies.of(site, host, domain)
             if isinstance(policy, OpenFault):
                 return policy
             settings = msgspec.structs.replace(settings, policy=policy)
@@ -161,6 +171,8 @@ class Connector:
             return OpenFault(Stage.CONNECT, NetFault.PROTOCOL_ERROR, None, "a fault in this program; the log has it")
         if isinstance(opened, Session):
             opened.is_named = opened.proof is not Proof.CA or _is_named(site, host)
+            if site.route.deliver is not Deliver.MX:
+                opened.only_for = ()  # all mail of the route goes to that next hop
             if self._policies is not None:
                 self._policies.learn(site, opened)
         return opened
@@ -193,7 +205,10 @@ class Connector:
             if verdict.scope >= Scope.SITE and not self.pauses.is_paused(_login_place(site), now):
                 # Sessions that were opened together are refused together; that is one alert.
                 text = "the login of route %s is left alone for %.0f s: %s"
-                log.error(text, site.route.name, verdict.pause, unreached.reason)
+                where = (
+                    f"{site.route.name}, upstream {site.route.upstream}," if site.route.upstream else site.route.name
+                )
+                log.error(text, where, verdict.pause, unreached.reason)
             self._pause(site, host, unreached, now)
         elif fault.reply is None and fault.fault is not NetFault.SOURCE_UNUSABLE:
             self._troubled.pause(address, now + TROUBLE, None, now)
@@ -251,14 +266,17 @@ def _is_named(site: Site, host: Host) -> bool:
     return host.secure or any(hop.host == host.name and not hop.by_mx for hop in site.route.next_hops)
 
 
-# Routes do not share pauses: what one may not do, with its login and TLS level, another may.
+# Routes do not share pauses: what one may not do, with its login and TLS level, another may; nor do demands.
 def _host_place(site: Site, host: Host) -> str:
-    return f"host {site.route.name} {host.name}:{host.port}"
+    route = site.route
+    demand = f"{route.tls} {site.sts} {route.demand} {bool(host.tlsa_names)}"
+    return f"host {route.name} {host.name}:{host.port} {demand}"
 
 
 def _login_place(site: Site) -> str:
-    return _login_of(site.route.name, site.route.login)
+    return _login_of(site.route.name, site.route.login, site.route.upstream)
 
 
-def _login_of(route: str, login: str) -> str:
-    return f"login {route} {login}"
+# Nor do the upstreams of a pool that log in alike: who refuses a password says nothing about others.
+def _login_of(route: str, login: str, upstream: str) -> str:
+    return f"login {route} {login} {upstream}"

@@ -143,7 +143,9 @@ class Dispatcher:
         self._hall.gates.landed(entry)
         if earlier is None and not again and len(job.recipients) == len(entry.recipients):
             ready.done()
-            may_go_on = outcomes[0].action is not _RELAYED and self._sticking.has_other_host(transfer.session.host.name)
+            may_go_on = len(outcomes) != 1 or outcomes[0].action is not _RELAYED
+            if may_go_on:
+                may_go_on = self._sticking.may_go_on(outcomes, transfer.session.host.name, self.pool, self)
             self._hall.settler.attempted(entry, outcomes, passage=Passage(transfer, started, job.taken, may_go_on))
             return
         every = [*(earlier or ()), *outcomes]

@@ -106,8 +106,9 @@ class Opener:
     async def _open(self, place: Place, entry: Entry | None) -> None:
         ready = self._ready
         avoids, first = (entry.avoids, entry.sticks_to) if entry is not None else ((), ())
+        domain = entry.recipients[0].domain if entry is not None else ""
         try:
-            session = await self._hall.connector.connect(ready.site, avoids, first)
+            session = await self._hall.connector.connect(ready.site, avoids, first, domain)
             self.opening -= 1
         except BaseException:
             self.opening -= 1

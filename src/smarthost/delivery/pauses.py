@@ -3,11 +3,11 @@
 from typing import Generic, TypeVar
 
 _Cause = TypeVar("_Cause")
-_PURGE_AT = 10_000  # places; what has ended is then dropped
+_MOST = 10_000  # places; what has ended is then dropped, and the oldest tenth where that is not enough
 
 
 class Pauses(Generic[_Cause]):
-    """Places that are left alone until a time, each with its cause. Mutable; times are Unix seconds."""
+    """Places that are left alone until a time, each with its cause. Mutable, and bounded; times are Unix seconds."""
 
     def __init__(self) -> None:
         """Start with nothing paused."""
@@ -15,8 +15,11 @@ class Pauses(Generic[_Cause]):
 
     def pause(self, place: str, until: float, cause: _Cause, now: float) -> None:
         """Leave a place alone until a time; a longer pause stays."""
-        if len(self._paused) >= _PURGE_AT:
+        if len(self._paused) >= _MOST:
             self._paused = {name: pause for name, pause in self._paused.items() if pause[0] > now}
+            if len(self._paused) >= _MOST:
+                for name in tuple(self._paused)[: _MOST // 10]:
+                    del self._paused[name]
         known = self._paused.get(place)
         if known is None or known[0] < until:
             self._paused[place] = (until, cause)

@@ -141,7 +141,7 @@ class Places:
         return max(self.most // _SLOW_SHARE, 1)
 
     def _serve_soon(self) -> None:
-        if not self._is_serving and self.waiting:
+        if not self._is_serving and self.waiting and not self._loop.is_closed():
             self._is_serving = True
             self._loop.call_soon(self._serve)
 

@@ -66,6 +66,10 @@ class Member:
         """Whether a person or a rule has suspended it."""
         return self.dispatcher is not None and self.dispatcher.ready.suspended_until > now
 
+    def is_tried(self, now: float) -> bool:
+        """Whether a session is being opened that may show it to be well again."""
+        return self.dispatcher is not None and self.dispatcher.opening > 0 and not self.is_suspended(now)
+
     def may_probe(self, now: float) -> bool:
         """Whether its pause is over, so that one session may show whether it is well again."""
         dispatcher = self.dispatcher
@@ -105,7 +109,8 @@ class Pool:
     the lowest order share by weight. What waits at one that cannot be used any more goes to the others at once; where
     there is no other, to the disk, until one may be used.
 
-    `renew` is called when upstreams have to be looked up again; `is_retired` says that another configuration rules.
+    `renew` is called when upstreams have to be looked up again, `lead` to have a queue take another route until a
+    time; `is_retired` says that another configuration rules.
     """
 
     def __init__(self, queue: str, route: Route, scheduler: Scheduler, clock: Callable[[], float], rng: Random) -> None:
@@ -114,6 +119,7 @@ class Pool:
         self.route = route
         self.members = tuple(map(Member, route.pool))
         self.renew: Callable[[Pool], object] = lambda pool: None
+        self.lead: Callable[[str, Route, float], None] = lambda queue, route, until: None
         self.is_retired = False
         self._scheduler, self._clock, self._rng = scheduler, clock, rng
         self._expires = 0.0
@@ -177,8 +183,15 @@ class Pool:
         )
 
     def spares(self, dispatcher: Dispatcher) -> bool:
-        """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon."""
-        return self.has_other(dispatcher, SHORT)
+        """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon.
+
+        Or may have it: one that is being tried at this moment is waited for, as it may be well again.
+        """
+        now = self._clock()
+        return self.has_other(dispatcher, SHORT) or any(
+            each.dispatcher is not dispatcher and each.is_tried(now) and each.quota_wait(now) <= SHORT
+            for each in self.members
+        )
 
     def first_usable(self) -> Upstream | None:
         """Give the first upstream to which mail may go at once; None where there is none."""
@@ -275,10 +288,19 @@ class Pool:
         )
 
     def _put_off(self, entries: Iterable[Entry], now: float) -> None:
-        """Put entries back to disk, and let nothing of the queue be read before an upstream may be used."""
+        """Put entries back to disk, and let nothing of the queue be read before an upstream may be used.
+
+        Where a rule on replies names another route for what one of them had, the mail takes that one meanwhile.
+        """
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
         # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
         self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
+        if (route := self._way_round(now)) is not None:
+            for queue in self.queues:
+                self.lead(queue, route, self._blocked_until)
+                self._scheduler.unblock(queue)
+            self._scheduler.unload(entries)
+            return
         why = Why.QUOTA_USED if any(member.is_well(now) for member in self.members) else Why.NO_UPSTREAM
         suspended = {each.ready.suspended_why for each in self.dispatchers if each.ready.suspended_until > now}
         if len(suspended) == 1 and all(each.is_suspended(now) for each in self.members):
@@ -287,3 +309,12 @@ class Pool:
         for queue in self.queues:
             self._scheduler.block(queue, self._blocked_until, reason, why)
         self._scheduler.unload(entries)
+
+    def _way_round(self, now: float) -> Route | None:
+        """Give the route that a rule on replies names for the mail of an upstream that it has suspended."""
+        for member in self.members:
+            if member.dispatcher is not None and member.dispatcher.ready.ruled_until > now:
+                route = member.dispatcher.ready.switched_to
+                if route is not None and route.name != self.route.name:
+                    return route
+        return None

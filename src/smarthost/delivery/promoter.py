@@ -13,6 +13,7 @@ from smarthost.delivery.settle import Settler
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
+from smarthost.policy.security import as_asked
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
 from smarthost.queue.rules import Rules, site_queue
 from smarthost.queue.scheduler import Scheduler
@@ -80,6 +81,11 @@ class Promoter:
             known[0].push(entry)
             return
         route = self._route_of(entry)
+        if self.rules.queue_for(entry.message, route, entry.recipients[0].domain) != entry.queue:
+            # A detour has ended since it was routed: its queue is not to be taken for one of the route that it has now.
+            self._scheduler.contents.drop(entry.message.id)
+            self.reoffer(entry)
+            return
         place = site_queue(entry.queue) if route.pool else entry.queue
         waiting = self._waiting.get(place)
         if waiting is not None:
@@ -135,6 +141,13 @@ class Promoter:
                 del known[queue]
         for queue in [queue for queue in self._waiting if routes is None or site_queue(queue) in routes]:
             self._scheduler.unload(self._waiting.pop(queue))
+
+    def looking_up(self, entry: Entry) -> str:
+        """Say what an entry waits for whose site is being looked up, as a sentence; "" for any other."""
+        waiting = self._waiting.get(entry.queue) or self._waiting.get(site_queue(entry.queue)) or ()
+        if not any(each is entry or each.key == entry.key for each in waiting):
+            return ""
+        return self._sites.looking_up(entry.recipients[0].domain)
 
     def dispatchers_of(self, queue: str) -> list[Dispatcher]:
         """Give the dispatchers that may have entries of a queue, first those to which its mail goes now."""
@@ -199,7 +212,9 @@ class Promoter:
     def _route(self, entry: Entry, index: int) -> Route:
         recipient = entry.recipients[index]
         route = self.rules.route_for(entry.message, recipient)
-        return self._settler.detours.follow(route, recipient.domain) if self._settler.detours else route
+        if not self._settler.detours:
+            return route
+        return as_asked(self._settler.detours.follow(route, recipient.domain), entry.message.envelope)
 
     def _route_of(self, entry: Entry) -> Route:
         return self._route(entry, 0)
@@ -273,7 +288,7 @@ class Promoter:
     async def _find_pool(self, queue: str, route: Route, entries: list[Entry]) -> None:
         """Find the upstreams of a pool, then hand over all entries that came meanwhile."""
         pool = Pool(queue, route, self._scheduler, self._clock, self.rng)
-        pool.renew = self._renew
+        pool.renew, pool.lead = self._renew, self._settler.detours.lead
         self._finding.add(pool)
         try:
             await asyncio.wait(self._renew(pool), timeout=POOL_PATIENCE)

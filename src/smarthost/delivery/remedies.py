@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from smarthost.delivery.detours import Detours
 from smarthost.mail.event import Event, Kind
@@ -25,6 +25,10 @@ class Restrained(Protocol):
     ready: ReadyQueue
     queues: set[str]
 
+    @property
+    def pool(self) -> "Pooled | None":
+        """The pool that its site is an upstream of."""
+
     def hold(self, now: float, reason: str = "") -> None:
         """Put back what waits, until the site may be used again."""
 
@@ -33,6 +37,13 @@ class Restrained(Protocol):
 
     def work(self) -> None:
         """Go on, as far as the limits allow."""
+
+
+class Pooled(Protocol):
+    """A pool of upstreams, as far as rules are concerned with it."""
+
+    def has_other(self, dispatcher: Any, patience: float = 0.0) -> bool:
+        """Whether mail could go to another upstream, at once or within some seconds."""
 
 
 class Carried(Protocol):
@@ -125,15 +136,19 @@ class Remedies:
 
     def joined(self, dispatcher: Restrained, queue: str) -> None:
         """Take note of a further queue whose mail goes to a site: its mail is led where the site's is."""
+        if dispatcher.ready.site.route.upstream:
+            return
         for measure in self._automation.in_force(dispatcher.ready.site.name, self._clock()):
             if measure.rule.action is Remedy.SWITCH_ROUTE:
                 self._detours.lead(queue, self.routes[measure.rule.route], measure.until)
 
     def lift(self, dispatcher: Restrained) -> None:
-        """End the suspension of a site because a person wants its mail to go."""
-        measure = self._automation.lift(dispatcher.ready.site.name, Remedy.SUSPEND)
-        if measure is not None:
-            self._end(measure, "asked for by a person")
+        """End what keeps mail from a site because a person wants it to go."""
+        site = dispatcher.ready.site
+        for remedy in (Remedy.SUSPEND, Remedy.SWITCH_ROUTE) if site.route.upstream else (Remedy.SUSPEND,):
+            measure = self._automation.lift(site.name, remedy)
+            if measure is not None:
+                self._end(measure, "asked for by a person")
 
     def tick(self, now: float) -> None:
         """Once a second: let go what is over."""
@@ -143,13 +158,18 @@ class Remedies:
             self._detours.tidy(now)
 
     def _has_way(self, dispatcher: Restrained, outcome: Outcome) -> bool:
-        domain = outcome.recipient.domain
+        domain, pool = outcome.recipient.domain, dispatcher.pool
+        if pool is not None and pool.has_other(dispatcher):
+            return True
         return self._detours.leads_away(dispatcher.ready.site.route.queue_for(domain), domain)
 
     def _begin(self, dispatcher: Restrained, measure: Measure, now: float) -> None:
         ready, rule = dispatcher.ready, measure.rule
-        if rule.action is Remedy.SUSPEND:
-            ready.ruled_until, ready.ruled_by = measure.until, _describe(measure)
+        if rule.action is Remedy.SUSPEND or (rule.action is Remedy.SWITCH_ROUTE and ready.site.route.upstream):
+            # One upstream of a pool is left out; its pool leads the mail away when there is no other upstream for it.
+            ready.switched_to = self.routes.get(rule.route) or ready.switched_to
+            if measure.until > ready.ruled_until:
+                ready.ruled_until, ready.ruled_by = measure.until, _describe(measure)
             ready.set_suspension()
             dispatcher.hold(now)
         elif rule.action is Remedy.SLOW_DOWN:
@@ -163,11 +183,15 @@ class Remedies:
         self.notes.drop(NoteKind.MEASURE, _place(measure))
         dispatcher = self.dispatcher_at(measure.site)
         if dispatcher is not None:
-            if measure.rule.action is Remedy.SUSPEND:
-                dispatcher.ready.ruled_until, dispatcher.ready.ruled_by = 0.0, ""
-                dispatcher.ready.set_suspension()
+            ready = dispatcher.ready
+            if measure.rule.action in (Remedy.SUSPEND, Remedy.SWITCH_ROUTE):
+                ready.ruled_until, ready.ruled_by, ready.switched_to = 0.0, "", None
+                ready.set_suspension()
+                for other in self._automation.in_force(measure.site, self._clock()):
+                    if other.rule.action is not Remedy.SLOW_DOWN:
+                        self._begin(dispatcher, other, self._clock())
             elif measure.rule.action is Remedy.SLOW_DOWN:
-                dispatcher.ready.resume_speed()
+                ready.resume_speed()
             dispatcher.work()
         route = measure.site.partition("/")[0]
         self._feed.publish(

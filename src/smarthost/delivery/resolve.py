@@ -15,7 +15,7 @@ from smarthost.mail.outcome import Action, Stage
 from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Host, NextHop, Route, Site, StsMode, TlsLevel
 from smarthost.network.dns import Addresses, DnsFault, Resolver
-from smarthost.network.sts import StsPolicies
+from smarthost.network.sts import PATIENCE, StsPolicies
 from smarthost.policy.classify import NetFault, classify_fault
 from smarthost.policy.hosts import order_addresses, order_mx
 
@@ -43,6 +43,7 @@ class _Found(msgspec.Struct, frozen=True):
     hosts: tuple[Host, ...]
     expires: float
     sts: StsMode = StsMode.NONE
+    sts_fault: str = ""
 
 
 class _Nothing(msgspec.Struct, frozen=True):
@@ -101,13 +102,21 @@ class Sites:
             why = Why.TLS_POLICY if fault is NetFault.STS_MISMATCH else Why.UNRESOLVED
             return Unresolved(verdict.action, verdict.status, found.reason, why)
         name = name_by_hosts(found.hosts) + _demand(route, found) if of_domain else _name_by_hops(route)
-        sts_domain = domain if found.sts is not StsMode.NONE else ""
-        site = Site(f"{route.name}/{name}", found.hosts, route, found.expires, found.sts, sts_domain)
+        name += f"+{route.demand}" if route.demand else ""
+        sts_domain = domain if found.sts is not StsMode.NONE or found.sts_fault else ""
+        name = f"{route.name}/{name}"
+        site = Site(name, found.hosts, route, found.expires, found.sts, sts_domain, found.sts_fault)
         self._known.pop(place, None)
         while len(self._known) >= MAX_SITES:
             del self._known[next(iter(self._known))]
         self._known[place] = site
         return site
+
+    def looking_up(self, domain: str) -> str:
+        """Say what mail for a domain waits for while its site is being found, as a sentence."""
+        if self._sts is not None and self._sts.is_fetching(domain):
+            return f"The MTA-STS policy of {domain} is being fetched; it waits {PATIENCE:.0f} s for that at most."
+        return "Its site is being looked up in DNS."
 
     def clear(self) -> None:
         """Forget every site, as after a reload."""
@@ -149,8 +158,11 @@ class Sites:
             return found
         # What is announced and was not to be had is asked for again soon, and not when DNS next changes.
         found = msgspec.structs.replace(found, expires=min(found.expires, self._sts.again(domain)))
+        if policy is not None and policy.mode is StsMode.ENFORCE and not any(policy.lists(h.name) for h in found.hosts):
+            # The domain may have changed its policy with its hosts, and the new one is on its way.
+            policy = await self._sts.renewed(domain)
         if policy is None or policy.mode is StsMode.NONE:
-            return found
+            return msgspec.structs.replace(found, sts_fault=self._sts.fault(domain))
         listed = tuple(host for host in found.hosts if policy.lists(host.name))
         others = ", ".join(host.name for host in found.hosts if host not in listed)
         if policy.mode is StsMode.TESTING:
@@ -183,14 +195,16 @@ class Sites:
             return _Nothing(ordered, f"{name} takes no mail: null MX (RFC 7505)")
         if isinstance(ordered, NetFault):
             return _Nothing(ordered, f"the best mail host of {name} is this host itself: mail loop")
-        return await self._find_hosts(ordered[:MAX_HOSTS], answer.expires, proved=answer.secure)
+        next_hops = tuple(dict.fromkeys((name.rstrip(".").lower(), answer.name))) if answer.secure else ()
+        return await self._find_hosts(ordered[:MAX_HOSTS], answer.expires, next_hops, proved=answer.secure)
 
     async def _find_hosts(
-        self, names: Sequence[tuple[int, str]], expires: float, *, proved: bool = True
+        self, names: Sequence[tuple[int, str]], expires: float, next_hops: tuple[str, ...] = (), *, proved: bool = True
     ) -> _Found | _Nothing:
         """Look up the addresses of hosts, all at once; hosts without any are left out.
 
-        `proved` says that the names cannot have been forged: DNSSEC proves them, or they are given.
+        `proved` says that the names cannot have been forged: DNSSEC proves them, or they are given. `next_hops` are
+        those whose MX records gave them, where they are proved.
         """
         answers: list[Addresses | DnsFault] = await asyncio.gather(
             *(self._resolver.addresses(name) for _, name in names)
@@ -202,14 +216,28 @@ class Sites:
                 continue
             expires = min(expires, answer.expires)
             addresses, secure = order_addresses(answer.v4, answer.v6), proved and answer.secure
-            alias_of = answer.name if answer.name != name.rstrip(".").lower() and secure else ""
-            hosts.append(Host(name, addresses, SMTP_PORT, preference=preference, secure=secure, alias_of=alias_of))
+            tlsa_names = _tlsa_names(name, answer) if proved else ()
+            hosts.append(
+                Host(name, addresses, SMTP_PORT, False, preference, secure, tlsa_names, next_hops if tlsa_names else ())
+            )
         if hosts:
             return _Found(tuple(hosts), expires)
         if DnsFault.TEMPORARY in answers:
             return _nothing(names[answers.index(DnsFault.TEMPORARY)][1], DnsFault.TEMPORARY)
         # That a mail host does not exist is not to say that the domain does not.
         return _Nothing(NetFault.NO_ADDRESS, f"no address in DNS for {', '.join(name for _, name in names[:3])}")
+
+
+def _tlsa_names(name: str, found: Addresses) -> tuple[str, ...]:
+    """Give the names at which a host's TLSA records are looked for, in their order (RFC 7672 2.2.2).
+
+    Behind a proved alias that is its target, then its own. Where the alias leads out of what DNSSEC proves, its own
+    name may still be in a signed zone; a name without an alias whose addresses are not proved is in none.
+    """
+    own = name.rstrip(".").lower()
+    if found.name == own:
+        return (own,) if found.secure else ()
+    return (found.name, own) if found.secure else (own,)
 
 
 def _known_addresses(host: str) -> tuple[str, ...]:
@@ -249,6 +277,6 @@ def _demand(route: Route, found: _Found) -> str:
     """Set sites apart by what is demanded of them: a session that proved less must not carry what needs more."""
     if found.sts is StsMode.ENFORCE:
         return "+sts"
-    if route.tls is TlsLevel.DANE and any(host.secure for host in found.hosts):
-        return "+dane" if all(host.secure for host in found.hosts) else "+partly-dane"
+    if route.tls is TlsLevel.DANE and any(host.tlsa_names for host in found.hosts):
+        return "+dane" if all(host.tlsa_names for host in found.hosts) else "+partly-dane"
     return ""

@@ -98,18 +98,20 @@ class Settler:
         self._commit(entry, queue, events, reports, dead)
 
     def _goes_on(self, entry: Entry, outcomes: Sequence[Outcome], now: float) -> bool:
-        """Have an attempt go on at another host of the site, where one has put the whole transaction off.
+        """Have an attempt go on at another host for the recipients that one has put off.
 
-        Once an attempt, as Postfix does it by default (smtp_mx_session_limit = 2), and where no time was named at
-        which to come again. Refusals of single recipients are not about the host: greylisting knows us on all of them.
+        Once an attempt, as Postfix does it by default (smtp_mx_session_limit = 2), for what refuses the whole
+        transaction and for single recipients, but not where a time was named at which to come again, nor where the
+        status is about mailboxes only (4.2.x: full; greylisting says so, too): they are the same behind another host.
         """
-        if entry.why is Why.NEXT_HOST or _hint_of(outcomes) is not None:
+        delayed = [outcome for outcome in outcomes if outcome.action is Action.DELAYED]
+        if entry.why is Why.NEXT_HOST or not delayed or _hint_of(delayed) is not None:
             return False
-        for outcome in outcomes:
-            reply = outcome.reply
-            if outcome.scope is not Scope.TRANSACTION or reply is None or not 400 <= reply.code < 500:
-                return False
-        last = outcomes[-1]
+        if not all(map(_is_put_off, delayed)) or all(map(_is_about_mailbox, delayed)):
+            return False
+        last = delayed[-1]
+        keep = {outcome.recipient for outcome in delayed}
+        entry.recipients = tuple(recipient for recipient in entry.recipients if recipient in keep)
         entry.due, entry.why, entry.hosts_tried = now, Why.NEXT_HOST, (last.host,)
         entry.last = f"{last.reason} ({last.host})"
         return True
@@ -324,6 +326,19 @@ class Settler:
             parts.popleft()()
         else:
             del self._parts[key]
+
+
+def _is_put_off(outcome: Outcome) -> bool:
+    """Whether a host has put a transaction or a recipient off, or what it says is only about itself."""
+    reply = outcome.reply
+    if reply is None or outcome.ambiguous:
+        return False
+    return outcome.scope is Scope.HOST or (outcome.scope <= Scope.TRANSACTION and 400 <= reply.code < 500)
+
+
+def _is_about_mailbox(outcome: Outcome) -> bool:
+    """Whether a refusal is about the state of one mailbox (RFC 3463 3.3: full, disabled)."""
+    return outcome.scope is Scope.RECIPIENT and outcome.status.subject == 2
 
 
 def _hint_of(delayed: Sequence[Outcome]) -> float | None:

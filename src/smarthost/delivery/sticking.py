@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from smarthost.delivery.hall import Hall
 from smarthost.delivery.opener import Opener
 from smarthost.delivery.transfer import Transfer
 from smarthost.mail.entry import Entry, Why
+from smarthost.mail.outcome import Action, Outcome
 from smarthost.queue.ready import ReadyQueue
+
+if TYPE_CHECKING:
+    from smarthost.delivery.dispatcher import Dispatcher
+    from smarthost.delivery.pool import Pool
 
 LOOKED_AT = 32  # entries among which one is looked for that another host may carry
 
@@ -29,9 +35,11 @@ class Sticking:
             self._call_for(front, transfer, now)
         return entry
 
-    def has_other_host(self, host: str) -> bool:
-        """Whether the site has another host than one that may be reached."""
-        return self._lives(lambda name: name != host)
+    def may_go_on(self, outcomes: Iterable[Outcome], host: str, pool: "Pool | None", here: "Dispatcher") -> bool:
+        """Whether what a host has put off can be tried at another one, of its site or at another upstream of a pool."""
+        if all(outcome.action is not Action.DELAYED for outcome in outcomes):
+            return False
+        return self._lives(lambda name: name != host) or (pool is not None and pool.has_other(here))
 
     def _bring_fitting(self, host: str) -> Entry | None:
         """Bring the first entry that a session with a host may carry to the front, and give it."""

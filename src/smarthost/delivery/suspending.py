@@ -8,6 +8,7 @@ from smarthost.mail.entry import Entry, Why
 from smarthost.mail.event import Event, Kind
 from smarthost.policy.suspension import Suspension, SuspensionKind, Suspensions
 from smarthost.queue.scheduler import Scheduler
+from smarthost.queue.waiting import Key
 from smarthost.report.feed import Feed
 
 log = logging.getLogger(__name__)
@@ -16,8 +17,9 @@ log = logging.getLogger(__name__)
 class Suspender:
     """What is suspended, and its effect. Nothing is asked of mail while nothing is suspended.
 
-    `dispatchers` gives those of all sites; `put_off` writes that an entry waits until a time; the assembly sets both,
-    and `changed`, which is called when another set of users is suspended.
+    `dispatchers` gives those of all sites; `put_off` writes that an entry waits until a time; `withdraw` takes one out
+    of wherever it waits in memory; the assembly sets them, and `changed`, which is called when another set of users is
+    suspended.
     """
 
     def __init__(self, scheduler: Scheduler, feed: Feed, clock: Callable[[], float]) -> None:
@@ -27,6 +29,7 @@ class Suspender:
         self.dispatchers: Callable[[], Iterable[Dispatcher]] = lambda: ()
         self.put_off: Callable[[Entry, Why, float, str], None] = lambda entry, why, until, reason: None
         self.changed: Callable[[], None] = lambda: None
+        self.withdraw: Callable[[str, Key], bool] = lambda queue, key: False
 
     def restore(self, known: Iterable[Suspension]) -> None:
         """Take what a life before has kept; to be called before anything is sent."""
@@ -37,6 +40,8 @@ class Suspender:
         """Let nothing go any more; what is in delivery ends."""
         self.suspensions.put(suspension)
         self._follow()
+        if suspension.kind is SuspensionKind.USER:
+            self._take_out(suspension)
         self._tell(suspension, Kind.SUSPENDED, suspension.text)
 
     def resume(self, kind: SuspensionKind, name: str) -> Suspension | None:
@@ -77,6 +82,15 @@ class Suspender:
             return False
         self.put_off(entry, Why.SUSPENDED, found.ends, found.text)
         return True
+
+    def _take_out(self, suspension: Suspension) -> None:
+        """Put off what of a user waits in memory already; what is in delivery goes."""
+        for queue in self._scheduler.queues.values():
+            for entry in tuple(queue.loaded.values()):
+                if suspension is self.suspensions.of_user(entry.message.arrival.identity) and self.withdraw(
+                    entry.queue, entry.key
+                ):
+                    self.put_off(entry, Why.SUSPENDED, suspension.ends, suspension.text)
 
     def _wake(self, dispatcher: Dispatcher) -> None:
         """Have what waits read at once; what else may hold it holds it again."""

@@ -213,14 +213,20 @@ def _in_ascii(recipient: Recipient) -> Recipient:
     return recipient if address is None else msgspec.structs.replace(recipient, address=address)
 
 
-def find_obstacle(job: Job, extensions: Extensions, proof: Proof = Proof.NONE) -> NetFault | None:
+def find_obstacle(
+    job: Job, extensions: Extensions, proof: Proof = Proof.NONE, only_for: tuple[str, ...] = ()
+) -> NetFault | None:
     """Say why a message cannot go to a peer that offers these extensions; None when it can.
+
+    Where the peer has proved to take mail for some domains, and not who it is, `only_for` are these (RFC 7672 3.2.2).
 
     One with REQUIRETLS goes only to a peer that offers that and has shown, by `proof`, who it is (RFC 8689 4.2.1).
     A body with octets above 127 needs 8BITMIME (RFC 6152 3), a header or an address with them SMTPUTF8 (RFC 6531
     3.2), and a message over the announced SIZE would be refused (RFC 1870 6.1).
     """
     message = job.entry.message
+    if only_for and job.recipients[0].domain not in only_for:
+        return NetFault.CERTIFICATE
     # First, for what stands behind the others is not asked again of a message that has been adapted.
     if message.envelope.requiretls and not (extensions.requiretls and proof is not Proof.NONE):
         return NetFault.REQUIRETLS_MISSING
@@ -245,6 +251,7 @@ def _needs_smtputf8(job: Job) -> bool:
 
 _OBSTACLES = MappingProxyType(
     {
+        NetFault.CERTIFICATE: "DANE does not verify the host: its certificate is for other domains that it serves",
         NetFault.TOO_BIG: "the message is larger than the host takes",
         NetFault.EIGHT_BIT_MISSING: "the message has 8-bit text and the host does not offer 8BITMIME",
         NetFault.SMTPUTF8_MISSING: "the message needs SMTPUTF8 and the host does not offer it",

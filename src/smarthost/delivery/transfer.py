@@ -262,7 +262,8 @@ class Transfer(asyncio.Protocol):
             if job is None:
                 break
             extensions = session.extensions
-            obstacle = find_obstacle(job, extensions, session.proof if session.is_named else Proof.NONE)
+            proof = session.proof if session.is_named else Proof.NONE
+            obstacle = find_obstacle(job, extensions, proof, session.only_for)
             if obstacle is not None:
                 adapted = self._terms.adapt(self, job, obstacle, self._peer)
                 if adapted.outcomes:

@@ -61,7 +61,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
 
     `envid` is the decoded ENVID or ""; `body` and `smtputf8` are what the client declared, not what was measured;
     `hold_until` is a Unix time in seconds before which nothing is sent, or 0; `mt_priority` is what MAIL said of it,
-    -9 to 9 (RFC 6710), None where it said nothing.
+    -9 to 9 (RFC 6710), None where it said nothing. `tls_optional` says that the message's header has "TLS-Required: No"
+    and that REQUIRETLS, which would stand above it, was not given (RFC 8689).
     """
 
     reverse_path: str
@@ -74,6 +75,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     hold_until: float = 0.0
     priority: Priority = Priority.MEDIUM
     mt_priority: int | None = None
+    tls_optional: bool = False
 
 
 def priority_of(mt_priority: int) -> Priority:

@@ -37,7 +37,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
     `size` is the octets of the content as it will be sent, signature included, before transparency; `eight_bit` and
     `utf8_header` are measured: the body has octets above 127, the header has.
     `route` is the name of the one that its sender chose, "" where the rules choose.
-    `report` is true for a report of ours, which is never reported on again (RFC 3461 6.1).
+    `report` is true for a report of ours, which is never reported on again (RFC 3461 5.2).
     """
 
     id: int

@@ -1,5 +1,6 @@
 """Route: policy's choice of a next hop; Site and Host: who really answers, which is resolution's finding."""
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -62,7 +63,8 @@ class Route(msgspec.Struct, frozen=True):
     `next_hops` are tried in order (empty unless deliver is relayhost); `login` is a key into the credentials, or "";
     `source_address` are the local addresses to connect from, of which each session has one. `client_certificate` and
     `client_key` are files that we show to next hops which ask for a certificate. `mta_sts` says that the policies of
-    recipients' domains are heeded. A route with a `pool` is not travelled itself: its mail takes the route of one of
+    recipients' domains are heeded. `demand` is "requiretls" where the route was made stricter for messages that ask for
+    it (`policy.security.as_asked`). A route with a `pool` is not travelled itself: its mail takes the route of one of
     the upstreams, each of which carries its name there.
     """
 
@@ -79,6 +81,7 @@ class Route(msgspec.Struct, frozen=True):
     client_certificate: str = ""
     client_key: str = ""
     mta_sts: bool = False
+    demand: str = ""
 
     def queue_for(self, domain: str) -> str:
         """Name the queue of a recipient of this route: one for a relayhost, one a destination for MX delivery."""
@@ -106,8 +109,9 @@ class Upstream(msgspec.Struct, frozen=True):
 class Host(msgspec.Struct, frozen=True, gc=False):
     """One machine that takes mail for a site, with the addresses to try, in their order.
 
-    `secure` says that DNSSEC proves both how we came to its name and its addresses; `alias_of` is the name behind it
-    where its own is an alias (RFC 7672 2.2.2), else "".
+    `secure` says that DNSSEC proves both how we came to its name and its addresses. `tlsa_names` are the names that may
+    have TLSA records, in the order in which they are asked for (RFC 7672 2.2.2), and `next_hops` those whose MX records
+    led here, proved and with their alias, which a certificate may have as well (RFC 7672 3.2.2).
     """
 
     name: str
@@ -116,7 +120,12 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     implicit_tls: bool = False
     preference: int = 0
     secure: bool = False
-    alias_of: str = ""
+    tlsa_names: tuple[str, ...] = ()
+    next_hops: tuple[str, ...] = ()
+
+
+# How a name ends that stands for one demand or several (`delivery.resolve`).
+_DEMANDS = re.compile(r"(?:\+(?:sts|dane|partly-dane|requiretls))+$")
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -124,7 +133,8 @@ class Site(msgspec.Struct, frozen=True):
 
     `name` is shared by all queues whose hosts are the same set, so that they share limits; `hosts` are in order of
     trial; `expires` is the Unix time until which the finding may be used. `sts` is what the MTA-STS policy of
-    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list.
+    `sts_domain`, a recipients' domain, asks for; under ENFORCE `hosts` has none that it does not list. `sts_fault` says
+    why a policy that is announced is not known.
     """
 
     name: str
@@ -133,3 +143,9 @@ class Site(msgspec.Struct, frozen=True):
     expires: float
     sts: StsMode = StsMode.NONE
     sts_domain: str = ""
+    sts_fault: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its name without what is demanded of its sessions: sites of one place share their rates."""
+        return _DEMANDS.sub("", self.name)

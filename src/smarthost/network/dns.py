@@ -25,18 +25,19 @@ class MxAnswer(msgspec.Struct, frozen=True):
     """The MX records of a domain as pairs of preference and host name, in the server's order.
 
     A null MX (RFC 7505) is one pair whose host name is "". `expires` is a Unix time in seconds, `secure` says that
-    DNSSEC proves them.
+    DNSSEC proves them; `name` is the domain's own name behind its aliases.
     """
 
     records: tuple[tuple[int, str], ...]
     expires: float
     secure: bool = False
+    name: str = ""
 
 
 class Addresses(msgspec.Struct, frozen=True):
     """The IPv4 and IPv6 addresses of a host; at least one. `expires` is a Unix time in seconds.
 
-    `secure` says that DNSSEC proves all of them, and `name` is then the host's own name behind its aliases.
+    `secure` says that DNSSEC proves all of them; `name` is the host's own name behind its aliases, proved or not.
     """
 
     v4: tuple[str, ...]
@@ -87,7 +88,7 @@ class Resolver:
     async def mx(self, domain: str) -> MxAnswer | DnsFault:
         """Give a domain's MX records, aliases followed."""
         records, expires = await self._look_up("MX", domain)
-        return records.fault or MxAnswer(records.mx, expires, records.secure)
+        return records.fault or MxAnswer(records.mx, expires, records.secure, records.owner)
 
     async def addresses(self, name: str) -> Addresses | DnsFault:
         """Give a host's addresses, both families asked for at once.
@@ -98,8 +99,7 @@ class Resolver:
         if v4.addresses or v6.addresses:
             found = [each for each in (v4, v6) if each.addresses]
             secure = all(each.secure for each in found)
-            name = found[0].owner if secure else ""
-            return Addresses(v4.addresses, v6.addresses, min(v4_expires, v6_expires), secure, name)
+            return Addresses(v4.addresses, v6.addresses, min(v4_expires, v6_expires), secure, found[0].owner)
         faults = (v4.fault, v6.fault)
         # A name that does not exist has no records of any type (RFC 8020 2).
         for fault in (DnsFault.BAD_NAME, DnsFault.NO_NAME, DnsFault.TEMPORARY):
@@ -121,6 +121,13 @@ class Resolver:
         if records.fault is DnsFault.TEMPORARY:
             return None
         return TlsaAnswer(records.tlsa if records.secure else ())
+
+    async def is_proved_alias(self, name: str) -> bool | None:
+        """Whether DNSSEC proves that a name is an alias, wherever it leads; None where DNS failed."""
+        records, _ = await self._look_up("CNAME", name)
+        if records.fault is DnsFault.TEMPORARY:
+            return None
+        return records.fault is None and records.secure
 
     @property
     def believes_ad(self) -> bool:

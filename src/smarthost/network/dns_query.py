@@ -45,9 +45,10 @@ class Dnssec(StrEnum):
 class Records(msgspec.Struct, frozen=True):
     """The records of one type: for MX pairs of preference and host name, for A and AAAA addresses; `ttl` in seconds.
 
-    For TXT `texts` are the records, each with its strings joined (RFC 7208 3.3); for PTR `names` are host names without
-    the final dot. `fault` is None where there are records. A null MX's host name is "" (RFC 7505). `secure` says that a
-    validating resolver which is believed vouches for them, aliases included; `owner` is the name behind the aliases.
+    For TXT `texts` are the records, each with its strings joined (RFC 7208 3.3); for PTR and CNAME `names` are host
+    names without the final dot. `fault` is None where there are records. A null MX's host name is "" (RFC 7505).
+    `secure` says that a validating resolver which is believed vouches for them, aliases included; `owner` is the name
+    behind the aliases.
     """
 
     mx: tuple[tuple[int, str], ...] = ()
@@ -119,7 +120,7 @@ def _parse_server(text: str) -> dns.nameserver.Nameserver:
 async def ask(stub: dns.asyncresolver.Resolver, name: str, rdtype: str) -> Records:
     """Ask for one type of an absolute name, aliases followed; never raises for what DNS may do.
 
-    The types are MX, A, AAAA, TXT, PTR and TLSA.
+    The types are MX, A, AAAA, TXT, PTR, TLSA and CNAME.
     """
     try:
         question = dns.name.from_text(name.rstrip(".") + ".")
@@ -164,7 +165,7 @@ def _read_records(rrset: dns.rrset.RRset, rdtype: str) -> Records:
             return Records(mx=tuple((preference, "" if host in (".", "@") else host) for preference, host in pairs))
         case "TXT":
             return Records(texts=tuple(b"".join(record.strings) for record in rrset))
-        case "PTR":
+        case "PTR" | "CNAME":
             return Records(names=tuple(record.target.to_text(omit_final_dot=True).lower() for record in rrset))
         case "TLSA":
             found = (Tlsa(record.usage, record.selector, record.mtype, bytes(record.cert)) for record in rrset)

@@ -16,7 +16,7 @@ from yarl import URL
 
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import DnsFault
-from smarthost.network.https import in_thread
+from smarthost.network.in_thread import in_thread
 from smarthost.policy.public_address import is_public
 
 MOST_OCTETS = 64 * 1024  # of an answer that are read

@@ -1,20 +1,15 @@
 """Posts forms and gets texts over HTTPS by the standard library, each in a thread: for what is asked once an hour."""
 
-import asyncio
 import http.client
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
-from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
-
-T = TypeVar("T")
 
 TIMEOUT = 20.0  # seconds for each step of a request, and for all of its answer
 _MOST_OCTETS = 64 * 1024
@@ -142,25 +137,3 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError
     return bytes(body)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Let a thread of its own work; nobody waits for it when the relay stops, as would be with the loop's own pool."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(outcome: Callable[[], None]) -> None:
-        if not done.done():
-            outcome()
-
-    def run() -> None:
-        outcome: Callable[[], None]
-        try:
-            outcome = partial(done.set_result, work())
-        except Exception as error:
-            outcome = partial(done.set_exception, error)
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, outcome)
-
-    threading.Thread(target=run, name="https request", daemon=True).start()
-    return await done

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from smarthost.network.https import TIMEOUT, in_thread, post_form
+from smarthost.network.https import TIMEOUT, post_form
+from smarthost.network.in_thread import in_thread
 from smarthost.network.oauth_answer import Asked, TokenFault, Tokens, read_tokens
 from smarthost.network.oauth_file import read_refresh_token, write_refresh_token
 from smarthost.network.oauth_grant import SECRET_FIELDS, Grant, Sign, token_form

@@ -17,6 +17,7 @@ OPENING_ERRORS = (aiosmtplib.SMTPException, OSError, ValueError)
 # The first row that fits decides: narrow classes stand before the ones that they are derived from.
 _FAULTS: tuple[tuple[tuple[type[BaseException], ...], NetFault, str], ...] = (
     ((ssl.SSLCertVerificationError,), NetFault.CERTIFICATE, "the certificate is not valid for this host"),
+    ((ssl.SSLEOFError, ssl.SSLZeroReturnError), NetFault.CLOSED, "the peer closed the connection in the TLS handshake"),
     ((ssl.SSLError,), NetFault.TLS_FAILED, "the TLS handshake failed"),
     ((aiosmtplib.SMTPTimeoutError, TimeoutError), NetFault.TIMEOUT, "no answer in time"),
     ((ConnectionRefusedError,), NetFault.REFUSED, "connection refused"),

@@ -30,8 +30,9 @@ class Session:
 
     `tls` is as "TLSv1.3 TLS_AES_256_GCM_SHA384 verified=ca", "" in plain text, and `proof` how the peer was verified;
     `opened_at` is a Unix time and `opening` the seconds that opening took. `plain_because` says which handshake failed
-    before a session in plain text; `trial_fault` what an MTA-STS policy in mode testing would have refused. `is_named`
-    is false where nothing but DNS without proof says that this host is the right one, whatever its certificate proves.
+    before a session in plain text, `plain_fault` in a word; `trial_fault` what an MTA-STS policy in mode testing would
+    have refused. `is_named` is false where nothing but DNS without proof says that this host is the right one, whatever
+    its certificate proves. Where `only_for` has names, the certificate is for these domains and not for the host.
     """
 
     __slots__ = (
@@ -41,9 +42,11 @@ class Session:
         "extensions",
         "host",
         "is_named",
+        "only_for",
         "opened_at",
         "opening",
         "plain_because",
+        "plain_fault",
         "proof",
         "tls",
         "transport",
@@ -66,7 +69,9 @@ class Session:
         self.tls = describe_tls(transport, proof)
         self.proof = proof if self.tls else Proof.NONE
         self.plain_because = self.trial_fault = ""
+        self.plain_fault: NetFault | None = None
         self.is_named = True
+        self.only_for: tuple[str, ...] = ()
         self.opened_at = 0.0
         self.opening = 0.0
         self.carried = 0
@@ -186,6 +191,7 @@ class _Opening:
         self._stage = Stage.CONNECT
         self._extensions = Extensions()
         self._token = ""
+        self._only_for: tuple[str, ...] = ()
 
     async def open(self, token: str = "") -> Session | OpenFault:
         """Open it as the policy wants; with `may` a second time, in plain text, after a failed handshake.
@@ -195,15 +201,18 @@ class _Opening:
         self._token = token
         tls = plan(self._policy, self._host)
         trial_fault = plain_because = ""
+        plain_fault: NetFault | None = None
         if self._policy.on_trial:
             opened = await self._run(TRIAL)
             if not (trial_fault := _trial_fault(opened)):
                 return opened
         opened = await self._run(tls)
-        if tls.retry_plain and (plain_because := _tls_fault(opened)):
+        if tls.retry_plain and isinstance(opened, OpenFault) and (plain_because := _tls_fault(opened)):
+            plain_fault = opened.fault
             opened = await self._run(PLAIN)
         if isinstance(opened, Session):
-            opened.trial_fault, opened.plain_because = trial_fault, plain_because
+            opened.trial_fault, opened.plain_because, opened.plain_fault = trial_fault, plain_because, plain_fault
+            opened.only_for = self._only_for
         return opened
 
     async def _run(self, tls: TlsPlan) -> Session | OpenFault:
@@ -291,14 +300,16 @@ class _Opening:
 
     def _check_tlsa(self, client: aiosmtplib.SMTP) -> None:
         """Demand that a TLSA record vouches for the peer, where the policy has some; before anything secret is said."""
-        records = self._policy.tlsa
+        records, next_hops = self._policy.tlsa, self._policy.next_hops
         if not records:
             return
         self._stage = Stage.STARTTLS
         assert client.transport is not None
-        names = dict.fromkeys((self._tls_name(), self._host.name.rstrip(".")))
-        wrong = self._contexts.check_tlsa(shown_chain(client.transport), records, tuple(names), self._clock())
-        if wrong:
+        chain, now, name = shown_chain(client.transport), self._clock(), self._tls_name()
+        wrong = self._contexts.check_tlsa(chain, records, (name,), now)
+        if wrong and next_hops and not self._contexts.check_tlsa(chain, records, next_hops, now):
+            self._only_for = next_hops
+        elif wrong:
             raise Refusal(fault_at(self._stage, NetFault.CERTIFICATE, f"DANE does not verify the host: {wrong}"))
 
     async def _log_in(self, client: aiosmtplib.SMTP, credentials: Credentials) -> None:
@@ -317,10 +328,9 @@ class _Opening:
         return self._policy.server_name or self._host.name.rstrip(".") or self._address
 
 
-def _tls_fault(opened: Session | OpenFault) -> str:
+def _tls_fault(opened: OpenFault) -> str:
     """Give the reason where TLS was what failed, by our own finding; else ""."""
-    is_ours = isinstance(opened, OpenFault) and opened.stage is Stage.STARTTLS and opened.fault is not None
-    return opened.reason if isinstance(opened, OpenFault) and is_ours else ""
+    return opened.reason if opened.stage is Stage.STARTTLS and opened.fault is not None else ""
 
 
 def _trial_fault(opened: Session | OpenFault) -> str:

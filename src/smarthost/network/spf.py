@@ -3,13 +3,13 @@
 import asyncio
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
 from smarthost.network.dns import Resolver
 from smarthost.network.dns_query import DnsFault, Records
+from smarthost.network.in_thread import in_thread
 
 with warnings.catch_warnings():
     # Old escapes in its strings are told of where it is compiled anew, since Python 3.12, on our standard error.
@@ -41,15 +41,11 @@ async def check_spf(resolver: Resolver, address: str, reverse_path: str, hello: 
     """
     loop = asyncio.get_running_loop()
     judge = _Judge(resolver, loop, address, reverse_path, hello)
-    thread = ThreadPoolExecutor(1, "spf")
     try:
-        result, _, explanation = await loop.run_in_executor(thread, judge.check)
+        result, _, explanation = await in_thread(judge.check, "spf")
     except (spf.PermError, ValueError, AssertionError) as fault:
         # What pyspf does not expect to find in a record or an address.
         result, explanation = "permerror", f"SPF Permanent Error: {fault}"
-    finally:
-        # Never waited for: the thread may be waiting for this very loop.
-        thread.shutdown(wait=False)
     mechanism = getattr(judge, "mechanism", None)
     return SpfFinding(result, judge.o, str(mechanism or ""), explanation, judge.lookups)
 

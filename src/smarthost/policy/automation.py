@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from smarthost.mail.outcome import Action, Outcome, Stage
+from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus, Reply
 from smarthost.mail.route import Site
 from smarthost.policy.limits import is_about, site_pattern
@@ -203,7 +203,10 @@ class _Row:
 
 
 def amend(outcome: Outcome, rule: AutomationRule) -> Outcome:
-    """Give the outcome of a refusal as a rule wants it: FAIL fails it; DEFER and SWITCH_ROUTE delay what has failed."""
+    """Give the outcome of a refusal as a rule wants it: FAIL fails it; DEFER and SWITCH_ROUTE delay what has failed.
+
+    What SWITCH_ROUTE delays is said to be about the host: it is to be tried elsewhere, and at once.
+    """
     if rule.action is Remedy.FAIL:
         action, klass = Action.FAILED, 5
     elif rule.action in (Remedy.DEFER, Remedy.SWITCH_ROUTE):
@@ -214,4 +217,5 @@ def amend(outcome: Outcome, rule: AutomationRule) -> Outcome:
         return outcome
     status = EnhancedStatus(klass, outcome.status.subject, outcome.status.detail)
     reason = f"{outcome.reason} (rule {rule.name}: {rule.action})"
-    return msgspec.structs.replace(outcome, action=action, status=status, reason=reason)
+    scope = max(outcome.scope, Scope.HOST) if rule.action is Remedy.SWITCH_ROUTE else outcome.scope
+    return msgspec.structs.replace(outcome, action=action, scope=scope, status=status, reason=reason)

@@ -33,9 +33,9 @@ def due_reports(
 ) -> tuple[DueReport, ...]:
     """Give the reports that an attempt's outcomes cause: one a kind, for several recipients together.
 
-    Nothing for a null reverse-path or a report of ours (RFC 3461 6.1, RFC 5321 4.5.5). `warning` says that a
+    Nothing for a null reverse-path or a report of ours (RFC 3461 5.2, RFC 5321 4.5.5). `warning` says that a
     warning is due for those who are delayed; `dsn_offered` that the next hop offered DSN, so that it reports on
-    success itself (RFC 3461 5.2.2).
+    success itself (RFC 3461 5.2.2 b).
     """
     if message.report or not message.envelope.reverse_path:
         return ()

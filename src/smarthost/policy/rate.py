@@ -13,6 +13,7 @@ _NAMES = MappingProxyType({1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"})
 _RATE = re.compile(r"(\d+)\s*/\s*(\d*)\s*([a-z]+)(?:\s*,\s*max_burst\s*=\s*(\d+))?", re.IGNORECASE)
 _QUOTA_FROM = 3600.0  # seconds; a period this long or longer is a quota, a shorter one is paced
 _BUCKETS = 64  # a power of two, so that the width of a bucket times their number is the period exactly
+_LEAP = 60.0  # seconds by which a clock must have been set back at the least for a pacing cell to believe it
 _GRAIN = 1e-6  # seconds; Unix time as a float is no finer than a quarter of this
 _MANY = 1 << 40  # more than any rate lets through at once
 
@@ -90,8 +91,14 @@ class Cell:
         self.arrival = min(max(arrival, now) + more * self._interval if more else arrival, now + self.reach)
 
     def wait(self, now: float) -> float:
-        """Give the seconds until one may go; 0.0 means at once."""
+        """Give the seconds until one may go; 0.0 means at once.
+
+        A wait that no taking explains means that the clock was set back: mail shall not wait for as long as it was.
+        """
         left = self.arrival - self._tolerance - now
+        if left > 3 * self.reach + _LEAP:
+            self.arrival = now + self.reach
+            left = self.arrival - self._tolerance - now
         return left if left > _GRAIN else 0.0
 
     def room(self, now: float) -> int:
@@ -108,8 +115,8 @@ class Quota:
     """A count in a sliding window that is never exceeded, wherever the window is laid.
 
     Events are counted in 64 buckets a period; the bucket of now and the 64 before it cover every window that ends
-    now, so the count is conservative by one bucket at most. A clock that goes back counts into the newest bucket.
-    Mutable.
+    now, so the count is conservative by one bucket at most. A clock that goes back counts into the newest bucket; one
+    that goes back by more than a period has what was counted count as of now. Mutable.
     """
 
     def __init__(self, rate: Rate) -> None:
@@ -174,7 +181,10 @@ class Quota:
         self._total = sum(count for _, count in self._buckets)
 
     def _forget(self, now: float) -> None:
-        oldest = int(now // self._width) - _BUCKETS
+        newest = int(now // self._width)
+        if self._buckets and self._buckets[-1][0] > newest + _BUCKETS:
+            self.restore(self._buckets, 0, now)
+        oldest = newest - _BUCKETS
         while self._buckets and self._buckets[0][0] < oldest:
             self._total -= self._buckets.popleft()[1]
 

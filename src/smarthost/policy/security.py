@@ -6,7 +6,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from smarthost.mail.route import Deliver, Host, Site, StsMode, TlsLevel
+from smarthost.mail.envelope import Envelope
+from smarthost.mail.route import Deliver, Host, Route, Site, StsMode, TlsLevel
 from smarthost.mail.tlsa import Tlsa
 
 
@@ -31,8 +32,8 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     """What TLS must prove at one host, who says so, and why, in a sentence for people.
 
     `tlsa` are the records of which one must match, for level DANE; `server_name` is the name to ask for, "" for the
-    host's own. `on_trial` says that an MTA-STS policy in mode testing would ask for more: what it would refuse is
-    told, and mail goes on.
+    host's own. A certificate that a record of usage 2 vouches for must have it, or one of `next_hops`. `on_trial` says
+    that an MTA-STS policy in mode testing would ask for more: what it would refuse is told, and mail goes on.
     """
 
     level: TlsLevel
@@ -41,6 +42,7 @@ class TlsPolicy(msgspec.Struct, frozen=True):
     tlsa: tuple[Tlsa, ...] = ()
     server_name: str = ""
     on_trial: bool = False
+    next_hops: tuple[str, ...] = ()
 
 
 class TlsaFinding(msgspec.Struct, frozen=True):
@@ -67,6 +69,7 @@ class TlsPlan(msgspec.Struct, frozen=True):
     proof: Proof = Proof.NONE
 
 
+REQUIRETLS = "requiretls"  # what a route demands that was made stricter
 PLAIN = TlsPlan(attempt=False, required=False, verify=False, retry_plain=False)
 TRIAL = TlsPlan(attempt=True, required=True, verify=True, retry_plain=False, proof=Proof.CA)
 _PLANS: Mapping[TlsLevel, TlsPlan] = MappingProxyType(
@@ -94,19 +97,55 @@ def plan(policy: TlsPolicy, host: Host) -> TlsPlan:
     return found
 
 
-def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:
-    """Leave out TLSA records that SMTP cannot use: usages 0 and 1, unknown numbers, digests of a wrong length.
+def as_asked(route: Route, envelope: Envelope) -> Route:
+    """Give the route by which a message goes that asks something of TLS itself (RFC 8689); else the route as it is.
 
-    RFC 7672 3.1.3 for the usages, RFC 7671 for the rest.
+    With REQUIRETLS, which stands above all else, a route that proves nothing has to: where it may or must use TLS,
+    certificates are verified. With "TLS-Required: No" what recipients' domains demand is not heeded, neither MTA-STS
+    nor DANE (RFC 8689 4.2.2); what the configuration demands of a next hop, or of every host, is. Pools go as they are.
+    """
+    if route.pool:
+        return route
+    if envelope.requiretls:
+        if route.tls in (TlsLevel.MAY, TlsLevel.ENCRYPT):
+            return msgspec.structs.replace(route, tls=TlsLevel.VERIFY, demand=REQUIRETLS)
+        return msgspec.structs.replace(route, demand=REQUIRETLS) if route.tls is TlsLevel.DANE else route
+    if envelope.tls_optional and route.deliver is Deliver.MX:
+        level = TlsLevel.MAY if route.tls is TlsLevel.DANE else route.tls
+        if route.mta_sts or level is not route.tls:
+            return msgspec.structs.replace(route, tls=level, mta_sts=False)
+    return route
+
+
+def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:
+    """Leave out TLSA records that SMTP cannot use: usages 0 and 1, unknown numbers, data of a wrong form.
+
+    RFC 7672 3.1.3 for the usages. Of records with one usage and selector only those of the best digest count, beside
+    those that hold the whole certificate or key (RFC 7671 9).
     """
     lengths = {1: 32, 2: 64}  # octets of SHA-256 and SHA-512
-    return tuple(
+    found = [
         record
         for record in records
         if record.usage in (2, 3)
         and record.selector in (0, 1)
-        and (len(record.data) > 0 if record.matching == 0 else len(record.data) == lengths.get(record.matching))
-    )
+        and (_is_der(record.data) if record.matching == 0 else len(record.data) == lengths.get(record.matching))
+    ]
+    best: dict[tuple[int, int], int] = {}
+    for record in found:
+        kind = record.usage, record.selector
+        best[kind] = max(record.matching, best.get(kind, 0))
+    return tuple(each for each in found if each.matching in (0, best[each.usage, each.selector]))
+
+
+def _is_der(data: bytes) -> bool:
+    """Whether octets are one whole sequence of DER, as certificates and keys are."""
+    if len(data) < 2 or data[0] != 0x30:
+        return False
+    if data[1] < 0x80:
+        return len(data) == 2 + data[1]
+    count = data[1] - 0x80  # octets of the length
+    return 0 < count <= 4 and len(data) == 2 + count + int.from_bytes(data[2 : 2 + count], "big")
 
 
 def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy:
@@ -123,13 +162,13 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
             count = f"{len(found)} TLSA record{'s' if len(found) > 1 else ''}"
             sentence = f"{count} at {dane.name}, proved by DNSSEC, say which certificate {host.name} has"
             return TlsPolicy(TlsLevel.DANE, TlsSource.DANE, sentence, found, _server_name(dane.name))
-        if site.sts is not StsMode.ENFORCE:
+        if site.sts is not StsMode.ENFORCE and not site.route.demand:
             sentence = f"{dane.name} has TLSA records, but none that SMTP can use: TLS is needed, with any certificate"
             return TlsPolicy(TlsLevel.ENCRYPT, TlsSource.DANE, sentence)
     level = route.tls
     sentence = f"route {route.name} says {level.value}"
     if level is TlsLevel.DANE:
-        level = TlsLevel.MAY if route.deliver is Deliver.MX else TlsLevel.VERIFY
+        level = TlsLevel.MAY if route.deliver is Deliver.MX and not route.demand else TlsLevel.VERIFY
         why = dane.nothing if dane is not None and dane.nothing else "no TLSA record is proved by DNSSEC"
         sentence += f", and {why}: as {level.value}"
     if site.sts is StsMode.ENFORCE:
@@ -139,6 +178,8 @@ def decide(site: Site, host: Host, dane: TlsaFinding | None = None) -> TlsPolicy
     on_trial = site.sts is StsMode.TESTING and level is not TlsLevel.VERIFY
     if site.sts is StsMode.TESTING:
         sentence += f"; the MTA-STS policy of {site.sts_domain} is in mode testing"
+    elif site.sts_fault:
+        sentence += f"; {site.sts_domain} announces an MTA-STS policy that is not known: {site.sts_fault}"
     return TlsPolicy(level, TlsSource.ROUTE, sentence, on_trial=on_trial)
 
 

@@ -3,13 +3,14 @@
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from hashlib import blake2b
 
 from smarthost.mail.suppression import Key, Origin, Suppression
 
 BY_PERSON, BY_FAILURES = 15, 14  # marks of suppressed addresses; those below count hard failures in a row
 _SHARDS = 1024
+_SHARD_FROM = 54  # the high ten bits of an element say in which array it is, so that sorted ones lie together
 _MARK = 15  # the low bits of an element are the mark
+_HASH = (1 << 64) - 1 ^ _MARK
 
 
 class Marks:
@@ -28,7 +29,7 @@ class Marks:
     def get(self, key: Key) -> int:
         """Give an address's mark."""
         element = _element(key)
-        shard = self._shards[element >> 4 & _SHARDS - 1]
+        shard = self._shards[element >> _SHARD_FROM]
         place = bisect_left(shard, element)
         if place < len(shard) and shard[place] | _MARK == element | _MARK:
             return shard[place] & _MARK
@@ -41,7 +42,7 @@ class Marks:
     def put(self, key: Key, mark: int) -> None:
         """Set an address's mark; 0 forgets it."""
         element = _element(key)
-        shard = self._shards[element >> 4 & _SHARDS - 1]
+        shard = self._shards[element >> _SHARD_FROM]
         place = bisect_left(shard, element)
         is_known = place < len(shard) and shard[place] | _MARK == element | _MARK
         if not mark:
@@ -54,26 +55,37 @@ class Marks:
             shard.insert(place, element | mark)
             self.count += 1
 
-    def load(self, rows: Iterable[Suppression]) -> None:
-        """Take rows as they were stored, but for addresses that have a mark already, which is newer."""
-        shards = self._shards
-        for row in rows:
-            element = _element(row.key)
-            shard = shards[element >> 4 & _SHARDS - 1]
-            place = bisect_left(shard, element)
-            if place == len(shard) or shard[place] | _MARK != element | _MARK:
-                shard.insert(place, element | mark_of(row))
-                self.count += 1
+    def load(self, rows: Iterable[tuple[Key, int]]) -> None:
+        """Take many marks as they were stored, but for addresses that have a mark already, which is newer.
+
+        Sorting each array once costs a tenth of putting its elements in one by one.
+        """
+        elements = sorted([_element(key) | mark for key, mark in rows if mark])
+        begin = 0
+        while begin < len(elements):
+            number = elements[begin] >> _SHARD_FROM
+            end = bisect_left(elements, number + 1 << _SHARD_FROM, begin)
+            shard = self._shards[number]
+            newer = {element | _MARK for element in shard}
+            added = [element for element in elements[begin:end] if element | _MARK not in newer]
+            self._shards[number] = array("Q", sorted([*shard, *added]))
+            self.count += len(added)
+            begin = end
 
 
 def mark_of(row: Suppression) -> int:
     """Give the mark of a stored row."""
-    if row.is_suppressed:
-        return BY_PERSON if row.origin is Origin.MANUAL else BY_FAILURES
-    return min(row.failures, BY_FAILURES - 1)
+    return mark_for(row.failures, is_suppressed=row.is_suppressed, is_by_person=row.origin is Origin.MANUAL)
+
+
+def mark_for(failures: int, *, is_suppressed: bool, is_by_person: bool) -> int:
+    """Give the mark of a row of which this is known."""
+    if is_suppressed:
+        return BY_PERSON if is_by_person else BY_FAILURES
+    return min(failures, BY_FAILURES - 1)
 
 
 def _element(key: Key) -> int:
     """Give an address's element without its mark."""
-    digest = blake2b(f"{key[0]}\0{key[1]}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) & ~_MARK
+    # The interpreter's own hash of text (SipHash, with a secret of this process) is ten times as quick as others.
+    return hash(f"{key[0]}\0{key[1]}") & _HASH

@@ -9,7 +9,7 @@ SENTENCES: Mapping[Why, str] = MappingProxyType(
     {
         Why.NEW: "It has just arrived and waits for its first attempt.",
         Why.RETRY: "The last attempt was refused for now; it is tried again on the retry schedule.",
-        Why.NEXT_HOST: "A host of its site has put it off; the attempt goes on at another one.",
+        Why.NEXT_HOST: "A host has put it off; the attempt goes on at another one.",
         Why.AMBIGUOUS: "The session was lost after the content had been sent, so the peer may have taken it; "
         "it is tried again on the retry schedule.",
         Why.SITE_THROTTLED: "The site could not be reached or refused us, so all its mail is paused; "

@@ -27,6 +27,7 @@ from smarthost.wire.wishes import PREFIX, Wishes, read_wishes
 
 # Removed from every message: RFC 5322 3.6.3 (Bcc), RFC 5321 4.4 (Return-Path is the final server's to write).
 _PRIVATE = frozenset({b"bcc", b"resent-bcc", b"return-path"})
+_TLS_REQUIRED = b"tls-required"
 _LOOP_MARK = b"x-smarthost-report"  # of reports: one that comes back is never reported on
 _COMPLETED = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc"})
 _ADDED = frozenset({b"date", b"from", b"message-id"})
@@ -76,7 +77,8 @@ class _Shape(msgspec.Struct, frozen=True, gc=False):
     """What follows from the names of a section's fields alone.
 
     `hops` counts Received fields; `addressed` are the places of the fields whose addresses are completed, and `author`
-    is that of the first From, -1 without; `loses` says that some are taken out, `lacks` that some are to be added.
+    is that of the first From, -1 without; `loses` says that some are taken out, `lacks` that some are to be added,
+    and `is_about_tls` that there is TLS-Required (RFC 8689 3).
     """
 
     hops: int
@@ -84,6 +86,7 @@ class _Shape(msgspec.Struct, frozen=True, gc=False):
     author: int
     loses: bool
     lacks: bool
+    is_about_tls: bool
 
 
 def edit_header(
@@ -112,6 +115,8 @@ def edit_header(
         shape = _find_shape(fields)
     if rewriter.has_rules or wishes.priority is not None:
         envelope = _rewrite_envelope(envelope, wishes.priority, rewriter)
+    if shape.is_about_tls and not envelope.requiretls and _makes_tls_optional(fields):
+        envelope = msgspec.structs.replace(envelope, tls_optional=True)
     if wishes.send_at > envelope.hold_until:
         envelope = msgspec.structs.replace(envelope, hold_until=wishes.send_at)
     author, domain = _complete_fields(fields, shape, rules.default_domain)
@@ -155,7 +160,13 @@ def _shape_of(names: tuple[bytes, ...]) -> _Shape:
         names.index(b"from") if b"from" in names else -1,
         any(name in _PRIVATE or name.startswith(PREFIX) for name in names),
         not _ADDED.issubset(names),
+        _TLS_REQUIRED in names,
     )
+
+
+def _makes_tls_optional(fields: list[Field]) -> bool:
+    """Whether a message says TLS-Required: No, and nothing else of it (RFC 8689 3)."""
+    return all(field_value(raw).lower() == b"no" for name, raw in fields if name == _TLS_REQUIRED)
 
 
 def _check_authors(user: User, fields: list[Field]) -> Reply | None:
@@ -169,7 +180,7 @@ def _check_authors(user: User, fields: list[Field]) -> Reply | None:
 
 
 def _silence(envelope: Envelope) -> Envelope:
-    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 6.1)."""
+    """Let nobody hear of a report that comes by again: reports on reports would have no end (RFC 3461 5.2)."""
     recipients = tuple(msgspec.structs.replace(each, notify=int(Notify.NEVER)) for each in envelope.recipients)
     return msgspec.structs.replace(envelope, recipients=recipients)
 

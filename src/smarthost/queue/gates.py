@@ -46,6 +46,10 @@ class Gates:
         self.drain(list(self._lines))
         self._restraints = restraints
         self._lines = {}
+        # Who was let in and is in no session yet is asked again there, for what is restrained otherwise now.
+        for line in self._out.values():
+            self._came_in(line)
+        self._out = {}
         # What is in delivery still counts at its gate.
         self._gates = {name: gate for name, gate in self._gates.items() if gate.flying}
         self._set_active()

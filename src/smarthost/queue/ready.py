@@ -7,7 +7,7 @@ import msgspec
 
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Priority
-from smarthost.mail.route import Site
+from smarthost.mail.route import Route, Site
 from smarthost.policy.capacity import Capacity
 from smarthost.policy.depth import Depth
 from smarthost.policy.ledger import Ledger
@@ -25,7 +25,8 @@ class ReadyQueue:
     dispatcher has taken and not settled; `is_paced` says whether `wait` may ever be long. Nothing is sent before
     `suspended_until`, a Unix time; `suspended_by` and `slowed_by` say for people what has suspended the site, or has
     made its limits stricter than the configuration's, "" where nothing has. `quota` is what an upstream of a pool may
-    take, counted in `cells`, too; None where there is none.
+    take, counted in `cells`, too; None where there is none. `switched_to` is the route for the mail of an upstream
+    that a rule has suspended, when no other upstream can have it.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class ReadyQueue:
         "stopped_until",
         "suspended_by",
         "suspended_until",
+        "switched_to",
         "todo",
         "usual_cells",
         "window",
@@ -88,6 +90,7 @@ class ReadyQueue:
         self.suspended_until = self.ruled_until = self.stopped_until = 0.0
         self.ruled_by = self.stopped_by = ""
         self.suspended_by = self.slowed_by = ""
+        self.switched_to: Route | None = None
 
     @property
     def suspended_why(self) -> Why:
@@ -197,4 +200,4 @@ class ReadyQueue:
 
 
 def _cells(ledger: Ledger | None, site: Site, what: str, rates: Sequence[Rate]) -> Cells:
-    return Cells(rates) if ledger is None else ledger.cells(f"site {site.name} {what}", rates)
+    return Cells(rates) if ledger is None else ledger.cells(f"site {site.place} {what}", rates)

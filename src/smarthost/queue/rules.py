@@ -10,7 +10,11 @@ from smarthost.policy.account import ROUTE_PREFIX
 from smarthost.policy.backoff import Retry
 from smarthost.policy.restraints import Facts, Restraints, sender_domain, suffix_of
 from smarthost.policy.routing import RoutingTable
+from smarthost.policy.security import as_asked
 from smarthost.queue.edit import EditRules
+
+# What the names of queues have more whose mail asks something of TLS, behind what `site_queue` looks for.
+_REQUIRED, _OPTIONAL = "/ requiretls", "/ tls-optional"
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -24,21 +28,29 @@ class Rules(msgspec.Struct, frozen=True):
     restraints: Restraints = msgspec.field(default_factory=Restraints)
 
     def route_for(self, message: Message, recipient: Recipient) -> Route:
-        """Choose the route of one recipient of a message."""
+        """Choose the route of one recipient of a message, as the message wants it travelled (RFC 8689)."""
+        envelope = message.envelope
         if message.report and self.report_route is not None:
             return self.report_route
-        if message.route:
-            chosen = self.routing.routes.get(message.route)
-            if chosen is not None:
-                return chosen
-            if message.route.startswith(ROUTE_PREFIX):
-                # An account that is gone: nobody else's upstream may have the mail.
-                return Route(message.route, Deliver.HOLD)
-        return self.routing.choose(message.envelope.reverse_path, recipient, message.arrival.identity, message.tag)
+        route = self._chosen(message) if message.route else None
+        if route is None:
+            route = self.routing.choose(envelope.reverse_path, recipient, message.arrival.identity, message.tag)
+        return as_asked(route, envelope) if envelope.requiretls or envelope.tls_optional else route
+
+    def _chosen(self, message: Message) -> Route | None:
+        """Give the route that a message names; None when it is not configured any more."""
+        chosen = self.routing.routes.get(message.route)
+        if chosen is None and message.route.startswith(ROUTE_PREFIX):
+            # An account that is gone: nobody else's upstream may have the mail.
+            return Route(message.route, Deliver.HOLD)
+        return chosen
 
     def queue_for(self, message: Message, route: Route, domain: str) -> str:
         """Name the queue of a recipient: the route's for its domain, or one for what is restrained as it is."""
         queue = route.queue_for(domain)
+        envelope = message.envelope
+        if (envelope.requiretls or envelope.tls_optional) and not route.pool:
+            queue += _REQUIRED if envelope.requiretls else _OPTIONAL
         if not self.restraints:
             return queue
         return queue + suffix_of(self.restraints.of(facts_of(message, domain, route.name)))

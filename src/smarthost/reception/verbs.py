@@ -34,7 +34,7 @@ NESTED_MAIL = make_reply(503, "5.5.1", "A transaction is open already")
 MAIL_FIRST = make_reply(503, "5.5.1", "Send MAIL first")
 BAD_SENDER_DOMAIN = make_reply(501, "5.1.7", "The domain of the reverse-path cannot exist")
 BAD_RECIPIENT_DOMAIN = make_reply(501, "5.1.3", "The domain of the recipient cannot exist")
-HELD_TOO_LONG = make_reply(554, "5.5.4", f"A message is held for {LONGEST_HOLD // 86400} days at most")
+HELD_TOO_LONG = make_reply(501, "5.5.4", f"A message is held for {LONGEST_HOLD // 86400} days at most")
 SENDS_TOO_FAST = make_reply(450, "4.7.1", "Message rate exceeded, try again later")
 
 Verb = Callable[[Dialogue, bytes], bytes | Reply]

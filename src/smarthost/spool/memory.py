@@ -14,6 +14,7 @@ from smarthost.mail.message import Message, format_id
 from smarthost.mail.suppression import Key as SuppressionKey
 from smarthost.mail.suppression import Suppression
 from smarthost.policy.ledger import LimitState
+from smarthost.policy.suppression_marks import mark_of
 from smarthost.spool.event_log import MemoryEventLog
 from smarthost.spool.match import Matcher
 from smarthost.spool.memory_records import MemoryRecords
@@ -77,6 +78,10 @@ class MemorySuppressions:
     async def page(self, after: SuppressionKey, limit: int) -> list[Suppression]:
         """Give rows behind a key."""
         return [self._rows[key] for key in sorted(self._rows) if key > after][:limit]
+
+    async def marks(self, after: SuppressionKey, limit: int) -> list[tuple[SuppressionKey, int]]:
+        """Give keys and marks behind a key."""
+        return [(row.key, mark_of(row)) for row in await self.page(after, limit)]
 
     async def find(self, keys: Sequence[SuppressionKey]) -> dict[SuppressionKey, Suppression]:
         """Give those rows that there are."""

@@ -20,8 +20,11 @@ Asked = ParamSpec("Asked")
 
 # The index is named where a guess of the planner would read every row of a long queue.
 _SELECT = f"SELECT {schema.ENTRY_COLUMNS} FROM entry AS e"
+# One question for entries and their messages: for each row of a question the reader lets go of the interpreter, and
+# has to wait for it again. CROSS JOIN has the entries read first.
 _DUE = (
-    f"{_SELECT} INDEXED BY entry_lane WHERE e.queue = ? AND e.lane = ? AND e.due < ? "
+    f"SELECT m.meta, {schema.ENTRY_COLUMNS} FROM entry AS e INDEXED BY entry_lane CROSS JOIN message AS m "
+    "ON m.id = e.message WHERE e.queue = ? AND e.lane = ? AND e.due < ? "
     "ORDER BY e.queue, e.lane, e.due, e.message, e.number LIMIT ?"
 )
 _DEADLINES = (
@@ -106,14 +109,30 @@ class Reader:
 
     def due(self, queue: str, lane: str, before: float, limit: int) -> list[Entry]:
         """Give the entries of a queue's lane that are due before a time."""
-        return self._entries(_DUE, (queue, lane, before, limit))
+        return self._due((queue, lane, before, limit), {})
+
+    def _due(self, asked: tuple[str, str, float, int], messages: dict[int, Message]) -> list[Entry]:
+        """Read entries, and of their messages those that are not in `messages` yet, where they are put."""
+        entries: list[Entry] = []
+        # Row by row: a message for a thousand has its large row beside each of its entries.
+        for meta, *row in self._connection.execute(_DUE, asked):
+            message = messages.get(row[0])
+            if message is None:
+                message = messages[row[0]] = record.read_message(meta)
+            entries.append(record.read_entry(row, message))
+        return entries
 
     def pull(self, queue: str, lanes: Sequence[tuple[str, int]], before: float) -> list[Pulled]:
         """Give for each lane what is due and, where that is all of it, when more will be."""
         pulled: list[Pulled] = []
-        for lane, limit in lanes:
-            entries = self.due(queue, lane, before, limit)
-            pulled.append((entries, None if len(entries) >= limit else self.next_due(queue, lane, before)))
+        messages: dict[int, Message] = {}
+        self._connection.execute("BEGIN")
+        try:
+            for lane, limit in lanes:
+                entries = self._due((queue, lane, before, limit), messages)
+                pulled.append((entries, None if len(entries) >= limit else self.next_due(queue, lane, before)))
+        finally:
+            self._connection.execute("COMMIT")
         return pulled
 
     def deadlines(self, before: float, limit: int) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -140,7 +141,7 @@ def read_message(meta: bytes) -> Message:
     return _decode_message(meta) if meta[:1] == _JSON else _decode_old_message(meta)
 
 
-def read_entry(row: Row, message: Message) -> Entry:
+def read_entry(row: Sequence[Any], message: Message) -> Entry:
     """Read an entry back from the columns `schema.ENTRY_COLUMNS`."""
     _, number, queue, due, deadline, why, blob = row
     state = _decode_state(blob)

@@ -154,6 +154,9 @@ class SuppressionStore(Protocol):
     async def page(self, after: Key, limit: int) -> list[Suppression]:
         """Give at most `limit` rows behind a key, by owner and address."""
 
+    async def marks(self, after: Key, limit: int) -> list[tuple[Key, int]]:
+        """Give the keys and marks (`policy.suppression_marks`) of at most `limit` rows behind a key, as `page` does."""
+
     async def find(self, keys: Sequence[Key]) -> dict[Key, Suppression]:
         """Give those of some rows that there are."""
 

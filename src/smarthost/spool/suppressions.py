@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from smarthost.mail.event import mend
 from smarthost.mail.suppression import REASON_MOST, Key, Origin, Suppression
+from smarthost.policy.suppression_marks import mark_for
 from smarthost.spool.batch import Part
 from smarthost.spool.reader import Reader
 from smarthost.spool.record import Row
@@ -13,6 +14,11 @@ from smarthost.spool.writer import Writer
 
 _COLUMNS = "owner, address, failures, since, expires, origin, reason"
 _PAGE = f"SELECT {_COLUMNS} FROM suppression WHERE (owner, address) > (?, ?) ORDER BY owner, address LIMIT ?"
+# Little of each row: at the start all are read, and made into objects they would cost several times as much.
+_MARKS = (
+    "SELECT owner, address, failures, since > 0, origin FROM suppression WHERE (owner, address) > (?, ?) "
+    "ORDER BY owner, address LIMIT ?"
+)
 _FIND = f"SELECT {_COLUMNS} FROM suppression WHERE owner = ? AND address = ?"
 _EXPIRED = f"SELECT {_COLUMNS} FROM suppression WHERE expires <= ? ORDER BY expires LIMIT ?"
 
@@ -42,6 +48,10 @@ class StoredSuppressions:
         """Give rows behind a key."""
         return await self._reader.ask(read_page, self._reader.rows, after, limit)
 
+    async def marks(self, after: Key, limit: int) -> list[tuple[Key, int]]:
+        """Give keys and marks behind a key."""
+        return await self._reader.ask(_read_marks, self._reader.rows, after, limit)
+
     async def find(self, keys: Sequence[Key]) -> dict[Key, Suppression]:
         """Give those rows that there are, by an indexed look-up each."""
         return await self._reader.ask(_find, self._reader.rows, tuple(keys))
@@ -55,9 +65,21 @@ class StoredSuppressions:
 Rows = Callable[[str, Row], list[Row]]
 
 
+def has_list(ask: Rows) -> bool:
+    """Whether a spool has a suppression list at all: one of schema 1, which no newer relay has opened yet, has none."""
+    return bool(ask("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'suppression'", ()))
+
+
 def read_page(ask: Rows, after: Key, limit: int) -> list[Suppression]:
     """Give at most `limit` rows behind a key, read by a reader's `rows`."""
     return list(map(_read, ask(_PAGE, (*after, limit))))
+
+
+def _read_marks(ask: Rows, after: Key, limit: int) -> list[tuple[Key, int]]:
+    return [
+        ((owner, address), mark_for(failures, is_suppressed=bool(is_suppressed), is_by_person=origin == Origin.MANUAL))
+        for owner, address, failures, is_suppressed, origin in ask(_MARKS, (*after, limit))
+    ]
 
 
 def _find(ask: Rows, keys: Sequence[Key]) -> dict[Key, Suppression]:

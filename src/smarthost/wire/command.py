@@ -222,7 +222,7 @@ def _read_mail(path: str, parameters: dict[str, str]) -> MailCommand | Reply:
     envid = decode_xtext(raw_envid)
     raw_auth = parameters.get("AUTH")
     auth = "" if raw_auth == "<>" else decode_xtext(raw_auth or "")
-    hold_for = read_interval(parameters.get("HOLDFOR", "0"))
+    hold_for = read_interval(parameters["HOLDFOR"]) if "HOLDFOR" in parameters else 0
     hold_until = read_date_time(parameters["HOLDUNTIL"]) if "HOLDUNTIL" in parameters else 0.0
     mt_priority = read_priority(parameters.get("MT-PRIORITY", "0"))
     if (

@@ -157,7 +157,7 @@ def _status_part(facts: ReportFacts, is_global: bool, plain: bool) -> bytes:
     if came_from := _mta_name(facts.received_from):
         lines.append(f"Received-From-MTA: dns; {came_from}")
     lines += [f"Arrival-Date: {format_date(message.arrival.at)}", f"X-Smarthost-Id: {format_id(message.id)}"]
-    if message.envelope.hold_until:  # RFC 4865 7
+    if message.envelope.hold_until:  # RFC 4865 5.1.2
         lines.append(f"Future-Release-Request: until;{format_date_time(message.envelope.hold_until)}")
     for recipient in facts.recipients:
         lines += ["", *_recipient_fields(recipient, format_id(message.id), is_global)]
@@ -178,7 +178,7 @@ def _recipient_fields(recipient: ReportRecipient, log_id: str, is_global: bool) 
     address = outcome.recipient.address
     orcpt = outcome.recipient.orcpt
     lines = []
-    written = encode_orcpt(orcpt) if orcpt.startswith("utf-8;") and not is_global else orcpt
+    written = encode_orcpt(orcpt) if orcpt[:6].lower() == "utf-8;" and not is_global else orcpt
     kind, _, original = written.partition(";")
     if original := clean(original):
         lines += wrap(f"Original-Recipient: {clean(kind)}; {original}", indent=" ")

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-_INTERVAL = re.compile(r"[0-9]{1,9}", re.ASCII)
+_INTERVAL = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)  # RFC 4865 3
 # date-time of RFC 3339 5.6; RFC 4865 3 has it in UTC (errata 2040), and an offset says as much.
 _DATE_TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
@@ -12,7 +12,7 @@ _PRIORITY = re.compile(r"0|-?[1-9]", re.ASCII)
 
 
 def read_interval(value: str) -> int | None:
-    """Read the value of HOLDFOR, seconds; None when it is none."""
+    """Read the value of HOLDFOR, 1 to 999999999 seconds; None when it is none (RFC 4865 3)."""
     return int(value) if _INTERVAL.fullmatch(value) else None
 
 

@@ -41,18 +41,20 @@ def decode_xtext(text: str) -> str | None:
 def encode_orcpt(orcpt: str) -> str:
     """Write "type;address" as ORCPT's value: xtext, and for the type utf-8 the ASCII form of RFC 6533 3."""
     kind, _, address = orcpt.partition(";")
-    if kind == "utf-8":
-        return "utf-8;" + _NOT_QCHAR.sub(lambda found: f"{_EMBEDDED}{{{ord(found.group()):X}}}", address)
+    if kind.lower() == "utf-8":
+        return f"{kind};" + _NOT_QCHAR.sub(lambda found: f"{_EMBEDDED}{{{ord(found.group()):X}}}", address)
     return f"{kind};{encode_xtext(address)}"
 
 
 def decode_orcpt(value: str) -> str | None:
-    """Read ORCPT's value into "type;address", the type in lower case; None when it is malformed."""
+    """Read ORCPT's value into "type;address"; None when it is malformed.
+
+    Letters keep their case in the type, too: it is passed on as it is (RFC 3461 5.2.1 d).
+    """
     kind, semicolon, encoded = value.partition(";")
-    kind = kind.lower()
     if not semicolon or not encoded or _ADDRESS_TYPE.fullmatch(kind) is None:
         return None
-    address = _decode_utf8_address(encoded) if kind == "utf-8" else decode_xtext(encoded)
+    address = _decode_utf8_address(encoded) if kind.lower() == "utf-8" else decode_xtext(encoded)
     return f"{kind};{address}" if address else None
 
 
