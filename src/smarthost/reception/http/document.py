@@ -10,7 +10,7 @@ from litestar.types import Empty
 
 from smarthost.compose.submission import Submission
 from smarthost.reception.http.front import MESSAGES
-from smarthost.reception.http.handing import Taken
+from smarthost.reception.http.handing import TakenMessage
 from smarthost.reception.http.problem import Problem
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -36,7 +36,7 @@ _QUERY = {
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Give the document with everything in it that Litestar does not know of."""
-    types = (Submission, Taken, Problem)
+    types = (Submission, TakenMessage, Problem)
     _, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     document["paths"].setdefault(MESSAGES, {})["post"] = _post_message()
@@ -53,7 +53,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _post_message() -> dict[str, Any]:
-    taken = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="Taken")}}}
+    taken = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="TakenMessage")}}}
     return {
         "summary": "SubmitMessage",
         "operationId": "SubmitMessage",

@@ -39,7 +39,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-class Taken(msgspec.Struct, frozen=True, omit_defaults=True):
+class TakenMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """The answer to a message: its id, what the client calls it, and a result for each recipient."""
 
     id: str
@@ -98,7 +98,7 @@ class Handing:
             raise Refused(422, "no recipient was accepted", title="Message refused", errors=errors)
         if wanted.dry_run:
             until = time_of(wanted.envelope.hold_until)
-            return _encode(200, Taken("", "valid", self._results, wanted.client_id, until, True))
+            return _encode(200, TakenMessage("", "valid", self._results, wanted.client_id, until, True))
         self._count(recipients)
         now = door.clock()
         arrival = Arrival(
@@ -120,7 +120,7 @@ class Handing:
         if not reply.is_positive:
             self._reject(reply, Stage.CONTENT)
         # Without an answer the route has discarded it: there is nothing to be remembered.
-        return self._answer or _encode(202, Taken(reply.text.split()[2], "discarded", self._results, wanted.client_id))
+        return self._answer or _encode(202, TakenMessage(reply.text.split()[2], "discarded", self._results, wanted.client_id))
 
     def _check_sender(self) -> None:
         door, user, reverse_path = self._door, self._user, self._wanted.envelope.reverse_path
@@ -162,7 +162,7 @@ class Handing:
         identity, terms = format_id(message.id), self._parts.terms
         hold_until = message.envelope.hold_until
         status = "scheduled" if hold_until > message.arrival.at else "accepted"
-        taken = Taken(identity, status, self._results, wanted.client_id, time_of(hold_until))
+        taken = TakenMessage(identity, status, self._results, wanted.client_id, time_of(hold_until))
         self._answer = answer = _encode(202, taken)
         results = self._results
         if message.envelope.recipients != self._chosen:
@@ -240,5 +240,5 @@ def digest_of(octets: bytes) -> str:
     return hashlib.sha256(octets).hexdigest()
 
 
-def _encode(status: int, taken: Taken) -> Answer:
+def _encode(status: int, taken: TakenMessage) -> Answer:
     return Answer(status, msgspec.json.encode(taken))
