@@ -90,6 +90,10 @@ class Accounts:
         found = self._kept.get(route_name(tenant, name))
         return found[1].account if found is not None else None
 
+    def has(self, tenant: str, name: str) -> bool:
+        """Say whether a tenant has an account of an id."""
+        return route_name(tenant, name) in self._kept
+
     async def upsert(self, tenant: str, account: UpstreamAccount, password: str | None = None) -> bool:
         """Make an account durable and follow it; None keeps the password that there was. Gives whether it is new.
 

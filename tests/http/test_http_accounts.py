@@ -93,3 +93,19 @@ async def test_every_fault_is_named(house: HttpHouse) -> None:
         refused = await house.ask("POST", "/account", token, body)
         assert refused.status in (400, 422) and field.encode() in refused.body, refused
     assert (await house.ask("GET", "/accounts", token)).json["accounts"] == []
+
+
+async def test_what_is_beyond_a_limit_waits_or_is_refused(house: HttpHouse) -> None:
+    """With "reject" the third message of two an hour is 429 with Retry-After, a repeat of the second is not counted."""
+    await house.open_http(retry=SLOW)
+    _, token = await house.make_key()
+    account = {"id": "main", "host": "127.0.0.1", "port": house.sink.address[1], "use_tls": False, "limit_per_hour": 2}
+    await house.ask("POST", "/account", token, account | {"limit_behavior": "reject"})
+    for name in ("a", "b", "b"):
+        sent = await house.ask("POST", "/api/v1/messages", token, LETTER, {"Idempotency-Key": name})
+        assert sent.status == 202
+    refused = await house.ask("POST", "/api/v1/messages", token, LETTER)
+    assert refused.status == 429 and int(refused.headers["Retry-After"]) > 60
+    await house.ask("POST", "/account", token, account | {"limit_behavior": "defer"})
+    assert (await house.ask("POST", "/api/v1/messages", token, LETTER)).status == 202
+    await taken(house.sink, 2)

@@ -20,6 +20,7 @@ async def test_every_example_of_the_document(house: HttpHouse) -> None:
     soon = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     environment = {
         "PATH": os.environ["PATH"],
+        "SERVER": f"http://{house.http[0]}:{house.http[1]}",
         "API": f"http://{house.http[0]}:{house.http[1]}/api/v1",
         "KEY": token,
         "ID": "",

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from litestar import delete, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from smarthost.mail.key import TENANT, Scope
@@ -105,14 +105,16 @@ async def keep_account(request: Asking, data: JSONBody[NewAccount]) -> AccountKe
 
 
 @get(["/accounts", "/api/v1/accounts"], opt={NEEDS: Scope.ADMIN})
-async def list_accounts(request: Asking, tenant_id: str = "") -> AccountList:
+async def list_accounts(request: Asking, tenant_id: Annotated[str, QueryParameter()] = "") -> AccountList:
     """List a tenant's upstreams."""
     tenant = _tenant(request, tenant_id)
     return AccountList([_shown(tenant, account) for account in _desk(request).of(tenant)])
 
 
 @delete(["/account/{account_id:str}", "/api/v1/accounts/{account_id:str}"], opt={NEEDS: Scope.ADMIN}, status_code=200)
-async def remove_account(request: Asking, account_id: FromPath[str], tenant_id: str = "") -> Done:
+async def remove_account(
+    request: Asking, account_id: FromPath[str], tenant_id: Annotated[str, QueryParameter()] = ""
+) -> Done:
     """Remove an upstream. Mail that waits for it is held, for nobody else's may have it."""
     try:
         found = await _desk(request).remove(_tenant(request, tenant_id), account_id)

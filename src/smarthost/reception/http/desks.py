@@ -26,6 +26,15 @@ class AccountDesk(Protocol):
     def of(self, tenant: str) -> list[UpstreamAccount]:
         """Give a tenant's accounts, by id."""
 
+    def has(self, tenant: str, name: str) -> bool:
+        """Say whether a tenant has an account of an id."""
+
+    def wait(self, tenant: str, name: str) -> float:
+        """Give the seconds until an account takes another message; 0.0 also where it lets mail wait."""
+
+    def take(self, tenant: str, name: str) -> None:
+        """Count a message that was taken for an account."""
+
 
 class WebhookDesk(Protocol):
     """The webhooks of all tenants (`outreach.webhooks`)."""

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from math import ceil
 from urllib.parse import parse_qs
 
 from smarthost.compose.fault import FieldFault
@@ -26,6 +27,7 @@ from smarthost.reception.http.recall import NAMES, Recall, answer_key, repeat
 from smarthost.reception.parts import Draft
 
 _RAW, _JSON = b"message/rfc822", b"application/json"
+_ACCEPTED = 202
 _COME_AGAIN = "60"  # seconds after which an attachment may be had that cannot now
 
 
@@ -66,6 +68,8 @@ class Submit:
         if isinstance(letter, tuple):
             raise _wrong(letter)
         _refuse_unsupported(submission)
+        if submission.account_id and not self._parts.accounts.has(user.name, submission.account_id):
+            raise _wrong([FieldFault("account_id", "there is no such account")])
         envelope = Envelope(
             letter.reverse_path,
             letter.recipients,
@@ -90,9 +94,23 @@ class Submit:
             await self._write(draft, letter, wishes)
 
         handing = Handing(self._parts, asked, user, wanted)
+
+        async def run() -> Answer:
+            self._check_limit(submission.account_id, user.name)
+            answer = await handing.run(write)
+            if submission.account_id and answer.status == _ACCEPTED and not submission.dry_run:
+                self._parts.accounts.take(user.name, submission.account_id)
+            return answer
+
         if key is None and not submission.id:
-            return await handing.run(write)
-        return await self._once(wanted, user.name, lambda: handing.run(write))
+            return await run()
+        return await self._once(wanted, user.name, run)
+
+    def _check_limit(self, account: str, tenant: str) -> None:
+        """Refuse what is beyond the limits of an account that lets no mail wait."""
+        if account and (wait := self._parts.accounts.wait(tenant, account)) > 0.0:
+            headers = {"Retry-After": str(ceil(wait))}
+            raise Refused(429, f"account {account} takes no more for now: its limit is reached", headers=headers)
 
     async def _write(self, draft: Draft, letter: Letter, wishes: bytes) -> None:
         """Write a letter into a draft, behind the fields that say what is wished of the relay."""
