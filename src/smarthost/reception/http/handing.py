@@ -120,7 +120,9 @@ class Handing:
         if not reply.is_positive:
             self._reject(reply, Stage.CONTENT)
         # Without an answer the route has discarded it: there is nothing to be remembered.
-        return self._answer or _encode(202, TakenMessage(reply.text.split()[2], "discarded", self._results, wanted.client_id))
+        return self._answer or _encode(
+            202, TakenMessage(reply.text.split()[2], "discarded", self._results, wanted.client_id)
+        )
 
     def _check_sender(self) -> None:
         door, user, reverse_path = self._door, self._user, self._wanted.envelope.reverse_path
