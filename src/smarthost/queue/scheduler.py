@@ -17,9 +17,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
 TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
-CROWDED_BOUND = (
-    64  # entries of one queue in memory while the total is over its half; 32 cost half as much again to read
-)
+CROWDED_BOUND = 64  # entries of one queue in memory while the total is over its half; 32 cost half more to read
 SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
 LOOK = 1e-4  # seconds between two looks at queues for which there is no room
 TURNS = 100  # queues that are looked at between two moments for the rest of the program
