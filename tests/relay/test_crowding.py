@@ -68,8 +68,7 @@ async def test_more_sites_than_connections(house: House) -> None:
     assert not any(event.event is Kind.DELAYED for event in house.events)
     for dispatcher in relay.dispatchers.values():
         dispatcher.retire()
-    await house.until(lambda: relay.places.taken == 0)
-    assert relay.places.waiting == relay.places.called_back == 0
+    await house.until(lambda: relay.places.taken == relay.places.waiting == relay.places.called_back == 0)
     for sink in sinks:
         await sink.stop()
 
