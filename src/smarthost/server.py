@@ -20,13 +20,11 @@ from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
 from smarthost.from_config import make_keyring
 from smarthost.mail.message import format_id
-from smarthost.network.attachments import AttachmentSources
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
-from smarthost.policy.attachments import AttachmentSettings
 from smarthost.queue.burial import bury
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -107,7 +105,7 @@ class Server:
         await outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
-        await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
+        await self.api.start()
         for listener in config.listeners:
             door = self.relay.door if listener.protocol == "smtp" else self.api
             with _naming(f"listener {listener.address}"):
@@ -171,6 +169,8 @@ class Server:
                 relay.bookkeeper.stop()
                 if hasattr(self, "api"):
                     self.api.keys.close()
+        if hasattr(self, "api"):
+            await self.api.close()
         if hasattr(self, "outreach"):
             await self.outreach.stop()
         if hasattr(self, "spool"):
@@ -231,7 +231,7 @@ class Server:
             log.error("the configuration was not reloaded: %s", "; ".join(problems))
             return problems
         self.config = config
-        self.api.follow(config.http)
+        self.api.follow(config)
         self.relay.apply(self.accounts.lay_over(config), keyring)
         await self.relay.suppression.follow(config.suppression)
         await self.outreach.follow(config.outreach)
@@ -284,6 +284,7 @@ class Server:
                     await self.spool.forget_history(now - self.config.history_keep)
                     await self.relay.suppression.forget_expired()
                     await bury(self.spool, now)
+                    await asyncio.to_thread(self.api.attachments.sweep, now)
             except Exception:
                 log.exception("the watch failed")
             if self._notifier.watchdog_interval and now >= next_alive:

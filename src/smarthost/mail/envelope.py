@@ -56,13 +56,24 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     orcpt: str = ""
 
 
+class Pace(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How one message is tried, where its sender said so: seconds between attempts, and until it is given up.
+
+    () and None leave to the relay what was not said. The last delay repeats.
+    """
+
+    schedule: tuple[float, ...] = ()
+    lifetime: float | None = None
+
+
 class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """What MAIL and RCPT said. `reverse_path` "" is the null reverse-path, everywhere.
 
     `envid` is the decoded ENVID or ""; `body` and `smtputf8` are what the client declared, not what was measured;
     `hold_until` is a Unix time in seconds before which nothing is sent, or 0; `mt_priority` is what MAIL said of it,
     -9 to 9 (RFC 6710), None where it said nothing. `tls_optional` says that the message's header has "TLS-Required: No"
-    and that REQUIRETLS, which would stand above it, was not given (RFC 8689).
+    and that REQUIRETLS, which would stand above it, was not given (RFC 8689). `pace` is None unless the sender asked to
+    be tried otherwise than the relay does.
     """
 
     reverse_path: str
@@ -76,6 +87,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     priority: Priority = Priority.MEDIUM
     mt_priority: int | None = None
     tls_optional: bool = False
+    pace: Pace | None = None
 
 
 def priority_of(mt_priority: int) -> Priority:

@@ -169,15 +169,16 @@ class HttpClient:
     @asynccontextmanager
     async def open(self, request: HttpRequest) -> AsyncIterator[HttpStream | HttpFault]:
         """Put one question whose answer may be large; `most_octets` is not looked at. What goes wrong is a value."""
-        try:
-            response = await self._send(request)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            yield fault_of(error)
-            return
-        try:
-            yield HttpStream(response)
-        finally:
-            response.close()
+        async with self._room:
+            try:
+                response = await self._send(request)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                yield fault_of(error)
+                return
+            try:
+                yield HttpStream(response)
+            finally:
+                response.close()
 
     def _send(self, request: HttpRequest) -> Any:
         return self._session.request(

@@ -12,6 +12,7 @@ from smarthost.reception.http.accounts import ACCOUNTS
 from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
 from smarthost.reception.http.dead_letters import DEAD_LETTERS
+from smarthost.reception.http.downloads import DOWNLOADS
 from smarthost.reception.http.events import EVENTS
 from smarthost.reception.http.front import MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
@@ -24,7 +25,7 @@ from smarthost.reception.http.submit import Submit
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES)
+ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES, *DOWNLOADS)
 
 
 class HttpDoor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from smarthost.compose.limits import SubmissionLimits
-from smarthost.network.attachments import AttachmentSources
+from smarthost.network.attaching import Attaching
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
@@ -19,7 +19,7 @@ Probe = Callable[[], Sequence[str]]
 
 
 class HttpParts(msgspec.Struct, kw_only=True):
-    """Everything that the routes need. `terms` are replaced at a reload.
+    """Everything that the routes need. `terms` and `limits` are replaced at a reload.
 
     `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
     not; `version` is its own. The desks are None while their parts do not run.
@@ -30,7 +30,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     terms: HttpTerms
     limits: SubmissionLimits
     lifetime: Callable[[], float]
-    sources: AttachmentSources
+    attaching: Attaching
     keys: Keys
     spool: Spool
     operator: Operator

@@ -14,14 +14,16 @@ from smarthost.compose.submission import Submission, read_submission
 from smarthost.mail.envelope import Envelope
 from smarthost.mail.key import Scope
 from smarthost.mail.record import RecordKey
+from smarthost.network.attaching import Warn
+from smarthost.network.held_content import Held
 from smarthost.network.source_fault import SourceFault
 from smarthost.policy.account import route_name
 from smarthost.policy.admission import User
-from smarthost.reception.http.bodies import read_whole
 from smarthost.reception.http.front import Answer, Asked
-from smarthost.reception.http.handing import Handing, Wanted, digest_of, drained
+from smarthost.reception.http.handing import Handing, Wanted, drained
+from smarthost.reception.http.large_request import JsonRequest, read_json
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import Refused, no_caller
+from smarthost.reception.http.problem import FieldError, Refused, no_caller
 from smarthost.reception.http.raw import RawMessage
 from smarthost.reception.http.recall import NAMES, Recall, answer_key, repeat
 from smarthost.reception.parts import Draft
@@ -60,14 +62,16 @@ class Submit:
         return self._parts.door.credentials.of_tenant(caller.tenant, caller.key.id if caller.key is not None else "")
 
     async def _take_json(self, asked: Asked, user: User) -> Answer:
-        octets = await read_whole(asked, self._parts.terms.max_request_size)
-        submission = read_submission(octets)
-        if isinstance(submission, tuple):
-            raise _wrong(submission)
-        letter = check_submission(submission, self._parts.limits)
-        if isinstance(letter, tuple):
-            raise _wrong(letter)
-        _refuse_unsupported(submission)
+        parts, key = self._parts, self._answer_key(asked, user)
+        most, folder, room = parts.terms.max_request_size, parts.attaching.folder, parts.limits.attachments
+        request = await read_json(asked, most, folder, room, key is not None)
+        try:
+            return await self._take_request(asked, user, request, key)
+        finally:
+            request.let_go()
+
+    async def _take_request(self, asked: Asked, user: User, request: JsonRequest, key: RecordKey | None) -> Answer:
+        submission, held, letter = self._read(request)
         if submission.account_id and not self._parts.accounts.has(user.name, submission.account_id):
             raise _wrong([FieldFault("account_id", "there is no such account")])
         envelope = Envelope(
@@ -76,9 +80,8 @@ class Submit:
             smtputf8=letter.utf8,
             hold_until=submission.release,
             priority=submission.urgency or user.priority,
+            pace=submission.pace,
         )
-        key = self._answer_key(asked, user)
-        digest = digest_of(octets) if key is not None else ""
         wanted = Wanted(
             envelope=envelope,
             subject=letter.subject,
@@ -86,17 +89,21 @@ class Submit:
             dry_run=submission.dry_run,
             metadata=submission.metadata,
             answer_key=key,
-            digest=lambda: digest,
+            digest=lambda: request.digest,
         )
         wishes = _wishes(submission, user)
+        handing = Handing(self._parts, asked, user, wanted)
+
+        def warn(field: str, message: str) -> None:
+            handing.warnings.append(FieldError(field, message))
 
         async def write(draft: Draft) -> None:
-            await self._write(draft, letter, wishes)
-
-        handing = Handing(self._parts, asked, user, wanted)
+            await self._write(draft, letter, wishes, held, warn)
 
         async def run() -> Answer:
             self._check_limit(submission.account_id, user.name)
+            if submission.dry_run:
+                self._weigh(letter, held, warn)
             answer = await handing.run(write)
             if submission.account_id and answer.status == _ACCEPTED and not submission.dry_run:
                 self._parts.accounts.take(user.name, submission.account_id)
@@ -106,30 +113,55 @@ class Submit:
             return await run()
         return await self._once(wanted, user.name, run)
 
+    def _read(self, request: JsonRequest) -> tuple[Submission, Held, Letter]:
+        """Read what a request says; raises Refused with every fault of it."""
+        limits = self._parts.limits
+        submission = read_submission(request.octets)
+        if isinstance(submission, tuple):
+            raise _wrong(submission)
+        settled = request.settle(submission, limits)
+        if isinstance(settled, list):
+            raise _wrong(settled)
+        submission, held = settled
+        letter = check_submission(submission, limits)
+        if isinstance(letter, tuple):
+            raise _wrong(letter)
+        _check_names(submission)
+        return submission, held, letter
+
+    def _weigh(self, letter: Letter, held: Held, warn: Warn) -> None:
+        """Warn of what is large as far as that is known without fetching anything."""
+        for place, attachment in enumerate(letter.attachments):
+            if place in held or attachment.content is not None:
+                size = held[place].size if place in held else len(attachment.content or b"")
+                self._parts.attaching.measured(place, size, warn)
+
     def _check_limit(self, account: str, tenant: str) -> None:
         """Refuse what is beyond the limits of an account that lets no mail wait."""
         if account and (wait := self._parts.accounts.wait(tenant, account)) > 0.0:
             headers = {"Retry-After": str(ceil(wait))}
             raise Refused(429, f"account {account} takes no more for now: its limit is reached", headers=headers)
 
-    async def _write(self, draft: Draft, letter: Letter, wishes: bytes) -> None:
+    async def _write(self, draft: Draft, letter: Letter, wishes: bytes, held: Held, warn: Warn) -> None:
         """Write a letter into a draft, behind the fields that say what is wished of the relay."""
         # Not a system call for each message; nobody who sees one can tell another.
         self._count += 1
         unique = hashlib.blake2b(b"%d" % self._count, digest_size=16, key=self._secret).hexdigest()
-        hostname = self._parts.reception_terms().hostname
-        composed = compose(letter, Stamp(draft.arrival.at, hostname, unique))
+        stamp = Stamp(draft.arrival.at, self._parts.reception_terms().hostname, unique)
         if wishes:
             draft.write(wishes)
         if not letter.attachments:
-            for piece in composed.pieces:
+            for piece in compose(letter, stamp).pieces:
                 draft.write(piece)  # type: ignore[arg-type]  # without attachments there is no slot
             return
-        async with aclosing(self._parts.sources.message(composed, letter, draft.arrival.identity)) as pieces:
+        attaching = self._parts.attaching
+        async with aclosing(attaching.message(letter, stamp, draft.arrival.identity, warn, held)) as pieces:
             async for each in pieces:
                 if isinstance(each, SourceFault):
                     raise _not_had(each)
                 draft.write(each)
+                if draft.refused is not None:
+                    return  # the commit says why
                 await drained(draft)
 
     async def _take_raw(self, asked: Asked, user: User) -> Answer:
@@ -201,11 +233,9 @@ def _wishes(submission: Submission, user: User) -> bytes:
     return fields
 
 
-def _refuse_unsupported(submission: Submission) -> None:
-    """Say what this release cannot do yet, rather than to do something else."""
+def _check_names(submission: Submission) -> None:
+    """Refuse what can be no name of a route or an account."""
     faults = []
-    if submission.retry is not None:
-        faults.append(FieldFault("retry", "is not supported by this release"))
     for name in ("route", "account_id"):
         text = getattr(submission, name)
         if text and (len(text) > 200 or not text.isascii() or not text.isprintable()):
