@@ -32,12 +32,10 @@ class Attachments:
         """Remember the parts."""
         self._relay, self._folder, self._terms = relay, data_directory, terms
 
-        def context() -> ssl.SSLContext:
-            return relay.contexts.for_level(TlsLevel.VERIFY)
-
-        self._client = HttpClient(relay.resolver, context, connections=CONNECTIONS)
+        self._client = self._connect(allow_private=terms.allow_private)
         # The store's address stands in the configuration: whoever writes that may mean a private one.
-        self._store_client = HttpClient(relay.resolver, context, connections=CONNECTIONS, allow_private=True)
+        self._store_client = self._connect(allow_private=True)
+        self._left: list[HttpClient] = []
         self._cache: AttachmentCache | None = None
         self._downloads: Downloads | None = None
         self._made: Attaching | None = None
@@ -66,12 +64,23 @@ class Attachments:
 
     async def close(self) -> None:
         """End every connection."""
-        await self._client.close()
-        await self._store_client.close()
+        for client in (self._client, self._store_client, *self._left):
+            await client.close()
+
+    def _connect(self, *, allow_private: bool) -> HttpClient:
+        relay = self._relay
+
+        def context() -> ssl.SSLContext:
+            return relay.contexts.for_level(TlsLevel.VERIFY)
+
+        return HttpClient(relay.resolver, context, connections=CONNECTIONS, allow_private=allow_private)
 
     def _sources(self) -> AttachmentSources:
         terms, fetching = self._terms, self._terms.fetching
-        self._client.allow_private = terms.allow_private
+        if self._client.allow_private is not terms.allow_private:
+            # A connection that is open already is looked at no more, and who uses it may not be done.
+            self._left.append(self._client)
+            self._client = self._connect(allow_private=terms.allow_private)
         store = None
         if fetching.s3 is not None:
             store = S3Reader(self._store_client, fetching.s3, self._relay.clock, fetching.url.timeout)
