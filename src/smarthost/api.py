@@ -140,6 +140,7 @@ class Api:
             version=__version__,
             accounts=self.accounts,
             templates=self.templates,
+            suppression=relay.suppression,
             webhooks=self.webhooks,
             bounces=self.bounces,
         )
