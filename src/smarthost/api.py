@@ -17,6 +17,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.config import Config
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.queue.templates import Templates
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
@@ -58,6 +59,7 @@ class Api:
         self.keys = Keys(relay.spool.records, relay.clock, relay.bookkeeper.ledger)
         self.keys.ended.append(relay.door.expel)
         relay.credentials.keys = self.keys
+        self.templates = Templates(relay.spool.records, relay.clock)
         self._door: HttpDoor | None = None
         self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -141,6 +143,8 @@ class Api:
             ready=self._ready,
             version=__version__,
             accounts=self.accounts,
+            templates=self.templates,
+            suppression=relay.suppression,
             webhooks=self.webhooks,
             bounces=self.bounces,
         )

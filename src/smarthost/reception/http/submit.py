@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from math import ceil
 from urllib.parse import parse_qs
@@ -19,11 +19,12 @@ from smarthost.network.held_content import Held
 from smarthost.network.source_fault import SourceFault
 from smarthost.policy.account import route_name
 from smarthost.policy.admission import User
+from smarthost.reception.http.filling import fill_submission
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.handing import Handing, Wanted, drained
 from smarthost.reception.http.large_request import JsonRequest, read_json
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import FieldError, Refused, no_caller
+from smarthost.reception.http.problem import FieldError, Refused, no_caller, wrong_fields
 from smarthost.reception.http.raw import RawMessage
 from smarthost.reception.http.recall import NAMES, Recall, answer_key, repeat
 from smarthost.reception.parts import Draft
@@ -71,9 +72,9 @@ class Submit:
             request.let_go()
 
     async def _take_request(self, asked: Asked, user: User, request: JsonRequest, key: RecordKey | None) -> Answer:
-        submission, held, letter = self._read(request)
+        submission, held, letter = await self._read(request, user)
         if submission.account_id and not self._parts.accounts.has(user.name, submission.account_id):
-            raise _wrong([FieldFault("account_id", "there is no such account")])
+            raise wrong_fields([FieldFault("account_id", "there is no such account")])
         envelope = Envelope(
             letter.reverse_path,
             letter.recipients,
@@ -113,19 +114,21 @@ class Submit:
             return await run()
         return await self._once(wanted, user.name, run)
 
-    def _read(self, request: JsonRequest) -> tuple[Submission, Held, Letter]:
+    async def _read(self, request: JsonRequest, user: User) -> tuple[Submission, Held, Letter]:
         """Read what a request says; raises Refused with every fault of it."""
         limits = self._parts.limits
         submission = read_submission(request.octets)
         if isinstance(submission, tuple):
-            raise _wrong(submission)
+            raise wrong_fields(submission)
         settled = request.settle(submission, limits)
         if isinstance(settled, list):
-            raise _wrong(settled)
+            raise wrong_fields(settled)
         submission, held = settled
+        if submission.template_id or submission.variables:
+            submission = await fill_submission(self._parts.templates, user.name, submission, limits)
         letter = check_submission(submission, limits)
         if isinstance(letter, tuple):
-            raise _wrong(letter)
+            raise wrong_fields(letter)
         _check_names(submission)
         return submission, held, letter
 
@@ -241,7 +244,7 @@ def _check_names(submission: Submission) -> None:
         if text and (len(text) > 200 or not text.isascii() or not text.isprintable()):
             faults.append(FieldFault(name, "is not a name"))
     if faults:
-        raise _wrong(faults)
+        raise wrong_fields(faults)
 
 
 def _not_had(fault: SourceFault) -> Refused:
@@ -249,11 +252,3 @@ def _not_had(fault: SourceFault) -> Refused:
     status = 503 if fault.passing else 422
     headers = {"Retry-After": _COME_AGAIN} if fault.passing else {}
     return Refused(status, f"{fault.field}: {fault.message}", errors=[(fault.field, fault.message)], headers=headers)
-
-
-def _wrong(faults: Sequence[FieldFault]) -> Refused:
-    """Refuse a submission with all its faults; one that is no JSON at all is 400."""
-    if len(faults) == 1 and not faults[0].field and faults[0].message.startswith("is not JSON"):
-        return Refused(400, f"the content {faults[0].message}")
-    detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults[:5])
-    return Refused(422, detail, errors=[(fault.field, fault.message) for fault in faults])
