@@ -4,13 +4,11 @@ import asyncio
 import json
 import os
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from http_house import HttpHouse
 from odd_server import OddServer, hangs_up, says
 
-from smarthost.client import AsyncClient, NewTemplate, Variable
 from smarthost.mail.key import Scope
 
 TEMPLATE = {"id": "t", "name": "t", "subject": "x", "variables": {"age": {"type": "integer", "required": False}}}
@@ -35,50 +33,6 @@ async def batch(*words: str, key: str = "", said: bytes | None = None) -> tuple[
     return run.returncode, output.decode(), errors.decode()
 
 
-async def test_a_file_is_sent(house: HttpHouse, tmp_path: Path) -> None:
-    """A file is sent and waited for; the batch is listed, shown, summed up, and changed while it waits."""
-    await house.open_http()
-    _, key = await house.make_key("shop")
-    url = f"http://{house.http[0]}:{house.http[1]}"
-    form = NewTemplate(
-        name="hello",
-        subject="Hello {{name}}",
-        text="{{age}} {{shop}}",
-        variables={"name": Variable(required=True), "age": Variable("integer")},
-    )
-    async with AsyncClient(url, key) as client:
-        template = (await client.templates.make(form)).id
-    (tmp_path / "key").write_text(key + "\n")
-    file = tmp_path / "recipients.csv"
-    file.write_text("email,name,age\nada@example.net,Ada,36\nbob@example.net,Bob,\n")
-    opened = ("--url", url, "--key-file", str(tmp_path / "key"))
-    sending = ("send", "--template", template, "--from", "shop@example.org", "--var", "shop=Web", *opened)
-    code, output, errors = await batch(*sending, "--wait", str(file))
-    assert (code, errors) == (0, "")
-    identity, status, count = output.split()[:3]
-    assert (status, count) == ("COMPLETED", "2") and "sent 2" in output
-    code, output, _ = await batch("list", "--json", *opened)
-    assert code == 0 and [json.loads(line)["id"] for line in output.splitlines()] == [identity]
-    code, output, _ = await batch("list", *opened)
-    assert code == 0 and identity in output and "COMPLETED" in output
-    code, output, _ = await batch("show", identity, *opened)
-    assert code == 0 and "template  hello" in output
-    code, output, _ = await batch("events", identity, "--type", "sent", *opened)
-    assert code == 0 and output.count(" SENT ") == 2 and "ada@example.net" in output
-    code, output, _ = await batch("summary", identity, *opened)
-    assert code == 0 and "100.0%" in output
-    code, output, errors = await batch("cancel", identity, *opened)
-    assert code == 65 and "COMPLETED" in errors
-    lines = b'{"email": "eve@example.net", "name": "Eve"}\n'
-    at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    code, output, _ = await batch(*sending, "--send-at", at, "--format", "jsonl", "--json", "-", said=lines)
-    made = json.loads(output)
-    assert (code, made["status"], made["recipients"]) == (0, "SCHEDULED", 1)
-    for change, said in (("suspend", "suspended"), ("resume", "resumed"), ("cancel", "cancelled")):
-        code, output, _ = await batch(change, made["id"], *opened)
-        assert (code, output) == (0, f"{said}: {made['id']}\n")
-
-
 async def test_what_goes_wrong(house: HttpHouse, tmp_path: Path) -> None:
     """Each mistake has its sentence and its exit code, and nothing is sent."""
     await house.open_http()
@@ -95,8 +49,6 @@ async def test_what_goes_wrong(house: HttpHouse, tmp_path: Path) -> None:
     assert code == 66 and "template" in errors
     code, _, errors = await batch(*send, "--url", url, key="sh_wrong")
     assert code == 77 and "sh_wrong" not in errors
-    code, _, errors = await batch("show", "none", "--url", url, key=key)
-    assert code == 66 and "batch" in errors
     code, _, errors = await batch("list", "--limit", "-1", "--url", url, key=key)
     assert code == 64
     code, _, errors = await batch(*send, "--url", url, "--key-file", str(tmp_path / "none"))
