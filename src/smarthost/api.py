@@ -14,6 +14,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
@@ -65,6 +66,7 @@ class Api:
         self.pages: Mapping[str, Callable[[str], Page]] = {}
         self.webhooks: WebhookDesk | None = None
         self.bounces: BounceDesk | None = None
+        self.batches: Batches | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
         """Read the keys, and serve from now on who has asked already."""
@@ -139,6 +141,7 @@ class Api:
             accounts=self.accounts,
             webhooks=self.webhooks,
             bounces=self.bounces,
+            batches=self.batches,
         )
 
     def follow(self, terms: HttpTerms) -> None:

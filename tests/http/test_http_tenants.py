@@ -1,11 +1,14 @@
 """Two tenants against each other, on every route that the OpenAPI document has."""
 
+import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from http_house import HttpHouse
 
 from smarthost.mail.key import Scope
+from smarthost.mail.record import Record
 
 HELLO = {"from": "shop@example.org", "to": "secret@example.net", "subject": "secret-subject", "tag": "secret-tag"}
 HELLO |= {"text": "secret-text", "id": "secret-id", "metadata": {"secret-key": 1}}
@@ -20,6 +23,12 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
     sent = await house.ask("POST", "/api/v1/messages", theirs, HELLO)
     made = await house.ask("POST", "/api/v1/admin/keys", theirs, {"name": "secret-name", "scopes": ["send"]})
     names = {"message_id": sent.json["id"], "key_id": made.json["id"]}
+    template = json.dumps({"id": "secret-t", "name": "secret-t", "subject": "secret", "text": "secret"}).encode()
+    written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    house.server.spool.records.write([Record("template", "theirs", "secret-t", template)], done=written.set_result)
+    assert await written is None
+    batch = await _batch(house, theirs)
+    names["batch_id"] = batch["id"]
     before = await house.ask("GET", f"/api/v1/messages/{sent.json['id']}", theirs)
     await house.empty()
     document = (await house.ask("GET", "/api/v1/openapi.json")).json
@@ -45,6 +54,7 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
     assert after.json["recipients"][0]["status"] == "relayed"
     assert (await house.ask("GET", "/api/v1/admin/keys", theirs)).json["keys"][1]["revoked_at"] is None
     assert house.server.api.keys.verify(made.json["key"]) is not None
+    assert (await house.ask("GET", f"/api/v1/batches/{batch['id']}", theirs)).json["status"] == "SCHEDULED"
 
 
 async def test_every_route_wants_a_key(house: HttpHouse) -> None:
@@ -59,6 +69,15 @@ async def test_every_route_wants_a_key(house: HttpHouse) -> None:
             assert (await house.ask(method.upper(), path, "", _body(document, operation))).status == 401, path
     assert (await house.ask("GET", "/api/v1/messages", sender)).status == 403
     assert (await house.ask("GET", "/api/v1/events", sender)).status == 403
+
+
+async def _batch(house: HttpHouse, token: str) -> dict[str, Any]:
+    """Make a batch that waits for its time."""
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    body = {"template_id": "secret-t", "recipients": [{"email": "secret@example.net"}], "send_at": later}
+    made = await house.ask("POST", "/api/v1/batches", token, body)
+    assert made.status == 201, made.body
+    return dict(made.json)
 
 
 def _parameters(operation: dict[str, Any]) -> list[str]:

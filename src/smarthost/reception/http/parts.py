@@ -8,6 +8,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -42,3 +43,4 @@ class HttpParts(msgspec.Struct, kw_only=True):
     streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None
+    batches: Batches | None = None
