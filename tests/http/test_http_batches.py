@@ -26,6 +26,8 @@ TEMPLATE = {
     "subject": "Hello {{name}}",
     "text": "Dear {{name}}, your code is {{code}}.",
     "html": "<p>Dear {{name}}</p>",
+    "created": 1.0,
+    "updated": 1.0,
     "variables": {"name": {"type": "string", "required": True}, "code": {"type": "integer", "required": False}},
 }
 

@@ -1,6 +1,5 @@
 """Two tenants against each other, on every route that the OpenAPI document has."""
 
-import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from http_house import HttpHouse
 
 from smarthost.mail.key import Scope
-from smarthost.mail.record import Record
 
 HELLO = {"from": "shop@example.org", "to": "secret@example.net", "subject": "secret-subject", "tag": "secret-tag"}
 HELLO |= {"text": "secret-text", "id": "secret-id", "metadata": {"secret-key": 1}}
@@ -23,12 +21,8 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
     sent = await house.ask("POST", "/api/v1/messages", theirs, HELLO)
     made = await house.ask("POST", "/api/v1/admin/keys", theirs, {"name": "secret-name", "scopes": ["send"]})
     names = {"message_id": sent.json["id"], "key_id": made.json["id"]}
-    template = json.dumps({"id": "secret-t", "name": "secret-t", "subject": "secret", "text": "secret"}).encode()
-    written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    house.server.spool.records.write([Record("template", "theirs", "secret-t", template)], done=written.set_result)
-    assert await written is None
     batch = await _batch(house, theirs)
-    names["batch_id"] = batch["id"]
+    names |= {"batch_id": batch["id"], "template_id": batch["template_id"]}
     before = await house.ask("GET", f"/api/v1/messages/{sent.json['id']}", theirs)
     await house.empty()
     document = (await house.ask("GET", "/api/v1/openapi.json")).json
@@ -72,12 +66,14 @@ async def test_every_route_wants_a_key(house: HttpHouse) -> None:
 
 
 async def _batch(house: HttpHouse, token: str) -> dict[str, Any]:
-    """Make a batch that waits for its time."""
+    """Make a template, and a batch of it that waits for its time."""
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    body = {"template_id": "secret-t", "recipients": [{"email": "secret@example.net"}], "send_at": later}
+    template = {"name": "secret-t", "subject": "secret", "text": "secret"}
+    asked = await house.ask("POST", "/api/v1/templates", token, template)
+    body = {"template_id": asked.json["id"], "recipients": [{"email": "secret@example.net"}], "send_at": later}
     made = await house.ask("POST", "/api/v1/batches", token, body)
     assert made.status == 201, made.body
-    return dict(made.json)
+    return {**made.json, "template_id": asked.json["id"]}
 
 
 def _parameters(operation: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 
+from smarthost.compose.template_record import StoredTemplate, write_template
 from smarthost.mail.record import Record, RecordKey
 from smarthost.reception.batches.counting import Counting
 from smarthost.reception.batches.expanding import Broken, Expander
@@ -17,7 +18,6 @@ from smarthost.reception.batches.record import (
     PART,
     Batch,
     State,
-    StoredTemplate,
     encode,
 )
 from smarthost.reception.batches.sweeping import sweep
@@ -82,7 +82,7 @@ class Batches:
         """Make a batch durable whose recipients are, with more records, and go on with it; raises Unwritten."""
         records = (
             self._record(batch),
-            Record(FORM, batch.tenant, batch.id, encode(template)),
+            Record(FORM, batch.tenant, batch.id, write_template(template)),
             *self.counting.cursor_record(batch.tenant),
             *more,
         )

@@ -5,13 +5,12 @@ import hashlib
 import logging
 import secrets
 
-import msgspec
-
 from smarthost.compose.batch_form import BatchRecipient, read_group
 from smarthost.compose.letter import as_recipient
 from smarthost.compose.mailbox import read_mailbox
 from smarthost.compose.mime import Stamp, compose
-from smarthost.compose.template_form import fill_letter
+from smarthost.compose.template_form import compile_form, fill_letter
+from smarthost.compose.template_record import read_template
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival, Message
@@ -28,7 +27,6 @@ from smarthost.reception.batches.record import (
     SENT,
     Batch,
     State,
-    StoredTemplate,
     encode,
     envid_of,
     number_of,
@@ -43,8 +41,6 @@ LOOK = 0.02  # seconds between two looks at a crowd
 AGAIN = 5.0  # seconds after which a part that could not be stored is tried again
 LONGEST_PAUSE = 60.0
 _FULL = 452
-
-_template = msgspec.json.Decoder(StoredTemplate)
 
 
 class Broken(Exception):
@@ -210,14 +206,8 @@ class Expander:
             if record is None:
                 raise Broken("its template is gone")
             user = parts.door.credentials.of_tenant(batch.tenant, batch.key)
-            made = make_filling(
-                _template.decode(record.data),
-                batch.form,
-                user,
-                parts.postmaster(),
-                parts.limits,
-                parts.template_limits,
-            )
+            template = await asyncio.to_thread(compile_form, read_template(record.data).form, parts.template_limits)
+            made = make_filling(template, batch.form, user, parts.postmaster(), parts.limits)
             if isinstance(made, tuple):
                 raise Broken("; ".join(f"{fault.field}: {fault.message}" for fault in made))
             filling = self._fillings[batch.id] = made

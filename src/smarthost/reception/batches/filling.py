@@ -1,19 +1,15 @@
 """Filling: a batch made ready for its recipients: its template read, its letter checked."""
 
-from typing import Any
-
 import msgspec
 
 from smarthost.compose.batch_form import BatchForm, make_letter, urgency_of
 from smarthost.compose.fault import FieldFault
 from smarthost.compose.letter import Letter
 from smarthost.compose.limits import SubmissionLimits
-from smarthost.compose.template import TemplateLimits
-from smarthost.compose.template_form import CompiledForm, TemplateForm, compile_form
+from smarthost.compose.template_form import CompiledForm
 from smarthost.mail.envelope import Priority
 from smarthost.policy.account import route_name
 from smarthost.policy.admission import User
-from smarthost.reception.batches.record import StoredTemplate
 
 Faults = tuple[FieldFault, ...]
 
@@ -31,18 +27,12 @@ class Filling(msgspec.Struct, frozen=True):
 
 
 def make_filling(
-    template: StoredTemplate,
-    form: BatchForm,
-    user: User,
-    postmaster: str,
-    limits: SubmissionLimits,
-    template_limits: TemplateLimits,
+    template: CompiledForm | Faults, form: BatchForm, user: User, postmaster: str, limits: SubmissionLimits
 ) -> Filling | Faults:
-    """Read a template and check a batch; gives everything that is wrong with both."""
+    """Check a batch beside its template, which was read; gives everything that is wrong with both."""
     faults: list[FieldFault] = []
-    compiled = compile_form(_form_of(template), template_limits)
-    if isinstance(compiled, tuple):
-        faults += [FieldFault("template_id", f"{each.field}: {each.message}") for each in compiled]
+    if isinstance(template, tuple):
+        faults += [FieldFault("template_id", f"{each.field}: {each.message}") for each in template]
     letter = make_letter(form, postmaster, limits)
     if isinstance(letter, tuple):
         faults += letter
@@ -50,16 +40,9 @@ def make_filling(
         text = getattr(form, name)
         if text and not (text.isascii() and text.isprintable()):
             faults.append(FieldFault(name, "is not a name"))
-    if faults or isinstance(compiled, tuple) or isinstance(letter, tuple):
+    if faults or isinstance(template, tuple) or isinstance(letter, tuple):
         return tuple(faults)
-    return Filling(compiled, letter, _wishes(form, user), urgency_of(form) or user.priority)
-
-
-def _form_of(template: StoredTemplate) -> TemplateForm:
-    parts: dict[str, Any] = {"html": template.html or "", "text": template.text or ""}
-    return TemplateForm(
-        name=template.name or "template", subject=template.subject, variables=template.variables or {}, **parts
-    )
+    return Filling(template, letter, _wishes(form, user), urgency_of(form) or user.priority)
 
 
 def _wishes(form: BatchForm, user: User) -> bytes:

@@ -6,10 +6,8 @@ from typing import Any
 import msgspec
 
 from smarthost.compose.batch_form import BatchForm
-from smarthost.compose.template_form import Variable
 from smarthost.mail.record import Record, RecordKey
 
-TEMPLATE = "template"  # the kind of record that a tenant's templates are
 BATCH, DRAFT, FORM = "batch", "batch_draft", "batch_template"
 PART, SENT = "batch_part", "batch_sent"
 TALLY, FLAGS, EVENTS, CURSOR = "batch_tally", "batch_flags", "batch_events", "batch_cursor"
@@ -61,16 +59,6 @@ class Batch(msgspec.Struct):
     def part_key(self, kind: str, number: int) -> RecordKey:
         """Name one of the records that belong to it, which sort by their numbers."""
         return kind, self.tenant, f"{self.id}-{number:06d}"
-
-
-class StoredTemplate(msgspec.Struct, omit_defaults=True):
-    """What is read of a tenant's template, and kept as it was when a batch came."""
-
-    name: str = ""
-    subject: str = ""
-    html: str | None = None
-    text: str | None = None
-    variables: dict[str, Variable] | None = None
 
 
 class Told(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):

@@ -1,5 +1,6 @@
 """Batch submit: POST /api/v1/batches, read and stored as it comes; answered when all of it is on disk."""
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime
 from math import ceil
@@ -9,6 +10,8 @@ import msgspec
 
 from smarthost.compose.batch_form import BatchForm, BatchReader
 from smarthost.compose.fault import FieldFault
+from smarthost.compose.template_form import compile_form
+from smarthost.compose.template_record import StoredTemplate
 from smarthost.mail.key import Scope
 from smarthost.mail.message import format_id
 from smarthost.mail.record import RecordKey
@@ -16,7 +19,7 @@ from smarthost.policy.admission import User, check_sender
 from smarthost.reception.batches.desk import Batches, Unwritten
 from smarthost.reception.batches.filling import Filling, make_filling
 from smarthost.reception.batches.receiving import Checked, Receiving, Unstored
-from smarthost.reception.batches.record import TEMPLATE, Batch, StoredTemplate
+from smarthost.reception.batches.record import Batch
 from smarthost.reception.http.batch_answers import BadAddress, MadeBatch, status_of
 from smarthost.reception.http.bodies import read_blocks
 from smarthost.reception.http.front import Answer, Asked
@@ -26,8 +29,6 @@ from smarthost.reception.http.recall import Recall, answer_key, answer_record, r
 from smarthost.reception.terms import LONGEST_HOLD
 
 PORTION = 32 * 1024  # octets that are gathered before they are read, so that a slow client costs no more than others
-
-_template = msgspec.json.Decoder(StoredTemplate)
 
 
 class BatchSubmit:
@@ -122,13 +123,12 @@ class BatchSubmit:
             await receiving.put(reader.feed(b"".join(held)))
 
     async def _fill(self, desk: Batches, form: BatchForm, user: User) -> tuple[StoredTemplate, Filling]:
-        key = (TEMPLATE, user.name, form.template_id)
-        record = (await self._parts.spool.records.find([key])).get(key)
-        if record is None:
+        template = await self._parts.templates.get(user.name, form.template_id)
+        if template is None:
             raise wrong([FieldFault("template_id", "there is no such template")])
-        template = _template.decode(record.data)
         given = desk.parts
-        filling = make_filling(template, form, user, given.postmaster(), given.limits, given.template_limits)
+        compiled = await asyncio.to_thread(compile_form, template.form, given.template_limits)
+        filling = make_filling(compiled, form, user, given.postmaster(), given.limits)
         if isinstance(filling, tuple):
             raise wrong(filling)
         return template, filling

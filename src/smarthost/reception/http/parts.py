@@ -8,6 +8,8 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.templates import Templates
 from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
@@ -40,6 +42,8 @@ class HttpParts(msgspec.Struct, kw_only=True):
     ready: Probe
     version: str
     accounts: AccountDesk
+    templates: Templates
+    suppression: SuppressionList
     streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None
