@@ -14,7 +14,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
-from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
+from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
@@ -65,6 +65,8 @@ class Api:
         self.pages: Mapping[str, Callable[[str], Page]] = {}
         self.webhooks: WebhookDesk | None = None
         self.bounces: BounceDesk | None = None
+        self.tenants: TenantDesk | None = None
+        self.suspensions: SuspensionDesk | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
         """Read the keys, and serve from now on who has asked already."""
@@ -139,6 +141,9 @@ class Api:
             accounts=self.accounts,
             webhooks=self.webhooks,
             bounces=self.bounces,
+            tenants=self.tenants,
+            suspensions=self.suspensions,
+            deferred_until=relay.reasons.limited_until,
         )
 
     def follow(self, terms: HttpTerms) -> None:

@@ -12,6 +12,7 @@ from smarthost.compose.submission import Submission
 from smarthost.reception.http.front import MESSAGES
 from smarthost.reception.http.handing import TakenMessage
 from smarthost.reception.http.problem import Problem
+from smarthost.reception.http.proxy_document import PROXY_TYPES, add_proxy_paths
 
 _REFERENCE = "#/components/schemas/{name}"
 _STYLE = (
@@ -36,10 +37,11 @@ _QUERY = {
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Give the document with everything in it that Litestar does not know of."""
-    types = (Submission, TakenMessage, Problem)
+    types = (Submission, TakenMessage, Problem, *PROXY_TYPES)
     _, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     document["paths"].setdefault(MESSAGES, {})["post"] = _post_message()
+    add_proxy_paths(document["paths"])
     problem = {
         "description": "A problem document (RFC 9457).",
         "content": {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},
