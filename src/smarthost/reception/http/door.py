@@ -25,6 +25,8 @@ from smarthost.reception.http.proxy_listing import PROXY_LISTING
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
 from smarthost.reception.http.submit import Submit
+from smarthost.reception.http.suppressions import SUPPRESSIONS
+from smarthost.reception.http.templates import TEMPLATES
 from smarthost.reception.http.tenants import TENANTS
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
@@ -38,6 +40,8 @@ ROUTES = (
     *DEAD_LETTERS,
     *WEBHOOKS,
     *BOUNCES,
+    *TEMPLATES,
+    *SUPPRESSIONS,
     *COMMANDS,
     *PROXY_LISTING,
     *TENANTS,

@@ -18,9 +18,9 @@ from smarthost.reception.http.asking import tenant_named
 from smarthost.reception.http.bodies import read_whole
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import Refused
+from smarthost.reception.http.problem import Refused, wrong_fields
 from smarthost.reception.http.recall import NAMES
-from smarthost.reception.http.submit import Named, Submit, wrong
+from smarthost.reception.http.submit import Named, Submit
 
 MOST = 10_000  # messages of one request
 PORTION = 128  # that are on their way to the disk together
@@ -193,7 +193,7 @@ class Proxy:
         """Read one message, with the user who sends it; raises Refused."""
         found = read_proxy_message(value, default_priority)
         if isinstance(found, list):
-            raise wrong(found)
+            raise wrong_fields(found)
         assert isinstance(value, dict) and asked.caller is not None
         name = tenant_named(asked.caller, value.get("tenant_id") or tenant)
         user = users.get(name)
@@ -237,7 +237,7 @@ def _renamed(refused: Refused) -> Refused:
     if not refused.errors or refused.status != 422:
         return refused
     faults = tuple(FieldFault(each.field, each.message) for each in refused.errors)
-    return wrong(in_proxy_words(faults))
+    return wrong_fields(in_proxy_words(faults))
 
 
 def _reason(refused: Refused) -> str:
