@@ -21,12 +21,25 @@ from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
 from smarthost.reception.http.submit import Submit
+from smarthost.reception.http.suppression_export import SUPPRESSION_EXPORT
 from smarthost.reception.http.suppressions import SUPPRESSIONS
 from smarthost.reception.http.templates import TEMPLATES
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES, *TEMPLATES, *SUPPRESSIONS)
+ROUTES = (
+    *HEALTH,
+    *KEYS,
+    *ACCOUNTS,
+    *LISTING,
+    *EVENTS,
+    *DEAD_LETTERS,
+    *WEBHOOKS,
+    *BOUNCES,
+    *TEMPLATES,
+    *SUPPRESSIONS,
+    *SUPPRESSION_EXPORT,
+)
 
 
 class HttpDoor:
