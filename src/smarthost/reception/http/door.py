@@ -9,11 +9,13 @@ from pathlib import Path
 from smarthost.policy.admission import Listener, Tls
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.reception.http.accounts import ACCOUNTS
+from smarthost.reception.http.batch_submit import BatchSubmit
+from smarthost.reception.http.batches import BATCHES
 from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
 from smarthost.reception.http.dead_letters import DEAD_LETTERS
 from smarthost.reception.http.events import EVENTS
-from smarthost.reception.http.front import MESSAGES, Front, Page
+from smarthost.reception.http.front import BATCHES_PATH, MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
 from smarthost.reception.http.keys_admin import KEYS
 from smarthost.reception.http.listing import LISTING
@@ -36,6 +38,7 @@ ROUTES = (
     *DEAD_LETTERS,
     *WEBHOOKS,
     *BOUNCES,
+    *BATCHES,
     *TEMPLATES,
     *SUPPRESSIONS,
     *SUPPRESSION_EXPORT,
@@ -51,6 +54,7 @@ class HttpDoor:
         self._callers = Callers(parts.keys, parts.terms)
         self._front = Front(self._callers, make_routes(parts, ROUTES))
         self._front.lean["POST", MESSAGES] = Submit(parts)
+        self._front.lean["POST", BATCHES_PATH] = BatchSubmit(parts)
         self._server = HttpServer(self._front, loop, parts.reception_terms().submission.max_connections)
         self._socket_files: list[Path] = []
         parts.keys.ended.append(parts.streams.expel)
