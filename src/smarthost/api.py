@@ -15,6 +15,7 @@ from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
@@ -69,6 +70,7 @@ class Api:
         self.bounces: BounceDesk | None = None
         self.tenants: TenantDesk | None = None
         self.suspensions: SuspensionDesk | None = None
+        self.batches: Batches | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
         """Read the keys, and serve from now on who has asked already."""
@@ -148,6 +150,7 @@ class Api:
             tenants=self.tenants,
             suspensions=self.suspensions,
             deferred_until=relay.reasons.limited_until,
+            batches=self.batches,
         )
 
     def follow(self, terms: HttpTerms) -> None:

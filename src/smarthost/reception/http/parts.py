@@ -11,6 +11,7 @@ from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -51,3 +52,4 @@ class HttpParts(msgspec.Struct, kw_only=True):
     tenants: TenantDesk | None = None
     suspensions: SuspensionDesk | None = None
     deferred_until: Callable[[Entry], float | None] = lambda entry: None
+    batches: Batches | None = None

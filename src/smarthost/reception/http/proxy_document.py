@@ -9,7 +9,7 @@ from smarthost.reception.http.proxy import ProxyAdded, ProxyBatch
 from smarthost.reception.http.proxy_forms import Cleanup, WhichBatch, WhichMessages, WhichTenant
 
 ADD = "/messages/add"
-BATCHES = ("/messages/add_batch", "/commands/add-messages")
+PROXY_BATCHES = ("/messages/add_batch", "/commands/add-messages")
 PROXY_TYPES = (ProxyAdded, ProxyBatch, WhichTenant, WhichBatch, WhichMessages, Cleanup)
 _REFERENCE = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
@@ -81,7 +81,7 @@ _CONTENT = MappingProxyType(
 def add_proxy_paths(paths: dict[str, Any]) -> None:
     """Add what takes messages, and the content of commands, which may be left out."""
     paths[ADD] = {"post": _operation("AddMessage", "Queue a message of a mail proxy's client.", _MESSAGE, ProxyAdded)}
-    for path, name in zip(BATCHES, ("AddMessageBatch", "AddMessages"), strict=True):
+    for path, name in zip(PROXY_BATCHES, ("AddMessageBatch", "AddMessages"), strict=True):
         text = "Queue many messages of a mail proxy's client; they become durable together."
         paths[path] = {"post": _operation(name, text, _BATCH, ProxyBatch)}
     for path, form in _CONTENT.items():
