@@ -7,7 +7,7 @@ import msgspec
 from smarthost.compose.limits import SubmissionLimits
 from smarthost.config_attachments import read_attachments
 from smarthost.config_read import Table, read_duration, read_path, read_positive_duration, read_positive_size, show
-from smarthost.config_words import read_optional, read_tcp_place
+from smarthost.config_words import read_network, read_optional, read_tcp_place
 from smarthost.policy.attachments import AttachmentTerms
 from smarthost.policy.http_terms import HttpTerms
 
@@ -36,7 +36,11 @@ def read_http(table: Table) -> HttpSection:
         message_keep=table.take("message_keep", read_positive_duration, default.message_keep),
         dead_letter_keep=table.take("dead_letter_keep", read_duration, default.dead_letter_keep),
         idempotency_keep=table.take("idempotency_keep", read_positive_duration, default.idempotency_keep),
+        trusted_networks=table.take_list("trusted_networks", read_network),
     )
+    if terms.trusted_networks:
+        said = "lets whoever asks from there act as the operator, for every tenant, without a token"
+        table.warn("trusted_networks", said)
     limits, attachments = read_attachments(table)
     table.finish()
     return HttpSection(address, terms, limits, attachments)

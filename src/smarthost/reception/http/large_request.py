@@ -16,7 +16,7 @@ from smarthost.compose.submission import NOT_RADIX64, Submission
 from smarthost.network.held_content import NOTHING_HELD, Held, HeldContents
 from smarthost.reception.http.bodies import read_blocks, read_whole
 from smarthost.reception.http.front import Asked
-from smarthost.reception.http.problem import disk_full
+from smarthost.reception.http.problem import disk_full, wrong_fields
 
 LARGE = 256 * 1024  # octets of a request that are read into memory as they are
 _BLOCK = 256 * 1024  # octets that are written at a time
@@ -39,8 +39,8 @@ class JsonRequest(msgspec.Struct, frozen=True):
         if self.contents is not None:
             self.contents.let_go()
 
-    def settle(self, submission: Submission, limits: SubmissionLimits) -> tuple[Submission, Held] | list[FieldFault]:
-        """Give the message, with the contents that are on the disk by their places, or what is wrong with them."""
+    def settle(self, submission: Submission, limits: SubmissionLimits) -> tuple[Submission, Held]:
+        """Give the message, and the contents that are on the disk by their places; raises Refused (422)."""
         if self.contents is None or not self.spans:
             return submission, NOTHING_HELD
         spans = dict(self.spans)
@@ -61,7 +61,9 @@ class JsonRequest(msgspec.Struct, frozen=True):
             faults.append(FieldFault("", 'a field named "content" is too long, and is not of an attachment'))
         elif total > limits.attachments:
             faults.append(FieldFault("attachments", too_large_together(limits.attachments)))
-        return faults or (msgspec.structs.replace(submission, attachments=attachments), held)
+        if faults:
+            raise wrong_fields(faults)
+        return msgspec.structs.replace(submission, attachments=attachments), held
 
 
 async def read_json(asked: Asked, most: int, folder: Path, room: int, with_digest: bool) -> JsonRequest:
