@@ -10,6 +10,7 @@ from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -46,3 +47,4 @@ class HttpParts(msgspec.Struct, kw_only=True):
     streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None
+    batches: Batches | None = None
