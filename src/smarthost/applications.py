@@ -41,7 +41,7 @@ class Outreach:
         # Whom the configuration names may be anywhere: whoever writes it has the machine.
         self.sync_client = HttpClient(resolver, context, connections=SYNC_CONNECTIONS, allow_private=True)
         self.report_push = ReportPush(spool, self.sync_client.ask, clock, relay.counters.client_syncs)
-        self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock)
+        self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock, relay.counters.bounces)
         self.sns = SnsDesk(self.client.ask, clock)
 
     async def start(self, terms: OutreachTerms) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from smarthost.mail.suppression import Key, Origin, Suppression
 
-BY_PERSON, BY_FAILURES = 15, 14  # marks of suppressed addresses; those below count hard failures in a row
+# Marks of suppressed addresses: by a person, or by what a host said later, and by failures. Those below count hard
+# failures in a row.
+BY_PERSON, BY_FAILURES = 15, 14
 _SHARDS = 1024
 _SHARD_FROM = 54  # the high ten bits of an element say in which array it is, so that sorted ones lie together
 _MARK = 15  # the low bits of an element are the mark
@@ -75,13 +77,13 @@ class Marks:
 
 def mark_of(row: Suppression) -> int:
     """Give the mark of a stored row."""
-    return mark_for(row.failures, is_suppressed=row.is_suppressed, is_by_person=row.origin is Origin.MANUAL)
+    return mark_for(row.failures, is_suppressed=row.is_suppressed, is_lasting=row.origin is not Origin.AUTOMATIC)
 
 
-def mark_for(failures: int, *, is_suppressed: bool, is_by_person: bool) -> int:
-    """Give the mark of a row of which this is known."""
+def mark_for(failures: int, *, is_suppressed: bool, is_lasting: bool) -> int:
+    """Give the mark of a row of which this is known; what lasts is not ended by a message that is relayed."""
     if is_suppressed:
-        return BY_PERSON if is_by_person else BY_FAILURES
+        return BY_PERSON if is_lasting else BY_FAILURES
     return min(failures, BY_FAILURES - 1)
 
 

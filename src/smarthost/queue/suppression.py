@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 PAGE = 1000  # rows read from disk at a time: a few milliseconds of the event loop
 LOAD = 20_000  # rows read at a time at the start; 0.2 s of the event loop where suppression is enabled by a reload
 EACH_TOLD = 100  # rows that a person changes at once of which each has a line in the log
+COUNTED = "bounces"  # the kind of record that counts what was said later of an address, by owner and address
 _RELAYED = Action.RELAYED  # members are looked up each time they are named
 
 
@@ -79,23 +80,26 @@ class SuppressionList:
             elif outcome.action is Action.FAILED and (counted := failures_counted(self._rules, outcome, outcomes)):
                 self._count(marks, message, outcome, counted)
 
-    def note(self, identity: str, address: str, status: str, reason: str, *, for_all: bool = True) -> None:
+    @property
+    def rules(self) -> SuppressionRules:
+        """What a person decided."""
+        return self._rules
+
+    def note(self, key: Key, reason: str) -> None:
         """Put an address on the list as its host or provider said later that it is dead, or that it complains.
 
-        `address` is `suppression_address`'s; a `status` that never counts (`SuppressionRules.ignore`) does not here.
-        Nothing happens while the list is disabled, or where the address is there already. Without `for_all` it
-        counts for the identity alone, whatever the scope: what a tenant claims must not keep others from sending.
+        Nothing happens while the list is disabled, or where the address is there already. No message that is relayed
+        takes it off: the host takes them all, and says afterwards what became of them.
         """
         marks, rules, now = self._marks, self._rules, self._clock()
-        key = (rules.owner_of(identity) if for_all else identity, address)
-        if marks is None or marks.get(key) in (BY_PERSON, BY_FAILURES):
+        if marks is None or marks.get(key) == BY_PERSON:
             return
-        if any(f"{status}.".startswith(f"{ignored}.") for ignored in rules.ignore):
-            return
-        row = Suppression(*key, rules.after, now, now + rules.expiry, Origin.AUTOMATIC, reason[:REASON_MOST])
+        is_new = marks.get(key) != BY_FAILURES
+        row = Suppression(*key, rules.after, now, now + rules.expiry, Origin.REPORTED, reason[:REASON_MOST])
         marks.put(key, mark_of(row))
         self._spool.suppressions.write([row])
-        self._tell_many(Kind.SUPPRESSED, [(key, reason)])
+        if is_new:
+            self._tell_many(Kind.SUPPRESSED, [(key, reason)])
 
     def put(self, rows: Sequence[Suppression], done: Done) -> None:
         """Put addresses on the list because a person said so."""
@@ -107,6 +111,7 @@ class SuppressionList:
 
     def remove(self, keys: Sequence[Key], done: Done) -> None:
         """Take addresses off the list, and forget their failures, because a person said so."""
+        self._spool.records.write((), [(COUNTED, *key) for key in keys])
         self._spool.suppressions.write((), keys, done)
         if self._marks is not None:
             for key in keys:

@@ -74,6 +74,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     metadata: Mapping[str, Any] = {}
     answer_key: RecordKey | None = None
+    keeps_return_path: bool = False
     digest: Callable[[], str] = str  # of the request's content, once it has been read
 
 
@@ -109,6 +110,7 @@ class Handing:
             envelope = msgspec.structs.replace(envelope, recipients=recipients)
         draft = door.intake.begin(arrival, envelope)
         draft.remember = self._remember
+        draft.keeps_return_path = wanted.keeps_return_path
         try:
             await write(draft)
         except BaseException:

@@ -8,6 +8,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.queue.recall import Recall
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -22,7 +23,8 @@ class HttpParts(msgspec.Struct, kw_only=True):
     """Everything that the routes need. `terms` are replaced at a reload.
 
     `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
-    not; `version` is its own. The desks are None while their parts do not run.
+    not; `version` is its own; `recall` knows the keys of SMTP's mail, too. The desks are None while their
+    parts do not run.
     """
 
     door: Parts
@@ -32,6 +34,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     lifetime: Callable[[], float]
     sources: AttachmentSources
     keys: Keys
+    recall: Recall
     spool: Spool
     operator: Operator
     clock: Callable[[], float]
