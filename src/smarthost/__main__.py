@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "user": "hash a password for the configuration",
     "dlq": "list, send again or delete messages by HTTP that failed and are kept for a time",
     "key": "make, list or revoke API keys, which open the HTTP door and the SMTP door",
+    "template": "list, add, show, fill in or remove templates, from which the HTTP door makes messages",
+    "seed": "make a test key and a sample template, and say how to send a first message with them",
     "dkim": "make, show or check DKIM keys",
     "oauth": "log in by OAuth 2.0 for a route, to obtain its refresh token",
 }

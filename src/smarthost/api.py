@@ -14,6 +14,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
+from smarthost.queue.templates import Templates
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
@@ -55,6 +56,7 @@ class Api:
         self.keys = Keys(relay.spool.records, relay.clock, relay.bookkeeper.ledger)
         self.keys.ended.append(relay.door.expel)
         relay.credentials.keys = self.keys
+        self.templates = Templates(relay.spool.records, relay.clock)
         self._door: HttpDoor | None = None
         self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -138,6 +140,8 @@ class Api:
             ready=self._ready,
             version=__version__,
             accounts=self.accounts,
+            templates=self.templates,
+            suppression=relay.suppression,
             webhooks=self.webhooks,
             bounces=self.bounces,
         )

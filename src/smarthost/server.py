@@ -27,6 +27,7 @@ from smarthost.operations import RelayOperations
 from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
+from smarthost.operations_templates import TemplateOperations
 from smarthost.policy.attachments import AttachmentSettings
 from smarthost.queue.burial import bury
 from smarthost.report.counters import Counters
@@ -99,6 +100,8 @@ class Server:
         self.outreach = outreach = make_outreach(self.relay, config.data_directory)
         self.api.webhooks, self.api.bounces = outreach.webhooks, outreach
         self.operations.keys = KeyOperations(self.api.keys)
+        self.operations.templates = TemplateOperations(self.api.templates)
+        self.operations.about = self._about
         with _naming(f"http.address {config.http_address}"):
             if config.http_address:
                 probes = Probes(self._unhealthy, self._unready, lambda: self._lag.seconds, dropped)
@@ -120,6 +123,16 @@ class Server:
         self._ready = True
         log.info("smarthost %s listens on %s", __version__, ", ".join(self.listening))
         self._notifier.ready(f"listening on {', '.join(self.listening)}")
+
+    def _about(self) -> dict[str, object]:
+        """Give what a command tells of the relay: who it is, and where its API is, None where that is closed."""
+        api = None
+        if self._status is not None:
+            host, port = self._status.address
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            api = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        config = self.relay.config
+        return {"hostname": config.hostname, "postmaster": config.postmaster, "api": api}
 
     async def _start_accounts(self) -> None:
         """Lay the tenants' upstreams over the configuration, now and whenever they change."""

@@ -6,6 +6,7 @@ from email import message_from_bytes
 
 from sim_loop import Clock
 from sim_measures import Measures
+from sim_patience import secured_of
 from sim_plan import Mail, Plan
 from sim_use import Use
 
@@ -90,6 +91,7 @@ class Oracle:
         self.measures = Measures(clock, plan, self.blame)
         self.sites = self.measures.sites
         self.use = Use(plan)
+        self._secured = secured_of(plan)
         self.heard, self.look_at_measures, self.reloaded = self.measures.heard, self.measures.look, self.measures.ended
         self._clock, self._say, self._patience = clock, say, patience
         self.faults: list[str] = []
@@ -154,7 +156,7 @@ class Oracle:
             self.blame(f"{tale.key} to {recipient} is called relayed, and no 250 was read")
         if kind is not Kind.RELAYED and was_read:
             self.blame(f"{tale.key} to {recipient} is {kind} after a 250 that was read")
-        if tale.was_held or (tale.mail and tale.mail.requiretls):
+        if tale.was_held or (tale.mail and tale.mail.requiretls and recipient.rpartition("@")[2] not in self._secured):
             return
         held = tale.mail.held if tale.mail else 0.0
         took, patience = self._clock() - tale.at - held, self._patience(recipient)

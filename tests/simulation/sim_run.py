@@ -300,7 +300,7 @@ class Life:
     def _make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
         """Make the relay's transfer, and count what it takes."""
         transfer = self.relay.make_transfer(session, dispatcher)
-        give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.configured
+        give, name, limits = transfer._next_job, dispatcher.ready.site.place, dispatcher.ready.configured
         quota = self.relay.quota_of(dispatcher.ready.site)
 
         def next_job(asking: Transfer) -> Job | None:
@@ -331,7 +331,7 @@ class Life:
         limits = self.relay.limits.for_site(site)
         owners = {self.world.plan.owner[address]: None for host in site.hosts for address in host.addresses}
         self.oracle.sites[site.name] = tuple(owners)
-        self.oracle.took("connections", site.name, limits.max_connection_rate)
+        self.oracle.took("connections", site.place, limits.max_connection_rate)
         for host in site.hosts:
             for address in host.addresses:
                 self.world.plan.owner[address].limits = limits

@@ -117,11 +117,8 @@ class World:
         site = self.plan.owner[address]
         site.open += 1
         self.most_open[site.name] = max(self.most_open.get(site.name, 0), site.open)
-        # What demands more of TLS ("+requiretls") is a site of its own for the relay, with limits of its own.
-        demands = {name.partition("+")[2] for name, owners in self.oracle.sites.items() if site in owners}
-        allowed = site.limits.max_connections * max(1, len(demands)) if site.limits else site.open
-        if site.open > allowed:
-            self.blame(f"{site.name} has {site.open} connections, {allowed} are allowed")
+        if site.limits and site.open > site.limits.max_connections:
+            self.blame(f"{site.name} has {site.open} connections, {site.limits.max_connections} are allowed")
         stands = False
         try:
             mode = site.temper.modes.get(address, "ok")

@@ -8,7 +8,7 @@ import msgspec
 from smarthost.mail.outcome import Action, Outcome, Stage
 from smarthost.mail.reply import EnhancedStatus, make_reply
 
-MOST_FAILURES = 10  # in a row that may be asked for: a mark in memory counts up to 13
+MOST_FAILURES = 10  # in a row that may be asked for: a mark in memory counts up to 12
 
 SUPPRESSED = make_reply(550, "5.7.1", "The recipient is on the suppression list")
 SUPPRESSED_ON_SEND = "the recipient is on the suppression list, so nothing was sent to it"

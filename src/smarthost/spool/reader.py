@@ -31,6 +31,10 @@ _DEADLINES = (
     f"{_SELECT} INDEXED BY entry_deadline WHERE e.deadline < ? ORDER BY e.deadline, e.message, e.number LIMIT ?"
 )
 _BEHIND = f"{_SELECT} WHERE (e.message, e.number) > (?, ?) ORDER BY e.message, e.number LIMIT ?"
+_PARKED_BEHIND = (
+    f"{_SELECT} INDEXED BY entry_parked WHERE e.due IS NULL AND (e.message, e.number) > (?, ?) AND e.why = ? "
+    "ORDER BY e.message, e.number LIMIT ?"
+)
 _OF = f"{_SELECT} WHERE e.message = ? ORDER BY e.number"
 # Two questions, as SQLite would look for (queue, lane) > (?, ?) by reading the whole lane.
 _NEXT_LANE, _NEXT_QUEUE = (
@@ -151,6 +155,10 @@ class Reader:
             connection.execute("COMMIT")
         messages = {message: record.read_message(meta) for message, meta in metas}
         return [record.read_entry(row, messages[row[0]]) for row in rows]
+
+    def parked_behind(self, key: tuple[int, int], why: str, limit: int) -> list[Entry]:
+        """Give entries that are parked for a reason, by arrival, from behind a key: what is active is not read."""
+        return self._entries(_PARKED_BEHIND, (*key, why, limit))
 
     def entries_of(self, messages: Iterable[int]) -> list[Entry]:
         """Give the entries of messages."""

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from smarthost.mail.entry import Entry
+from smarthost.mail.entry import PARKED, Entry
 from smarthost.mail.event import Event
 from smarthost.policy.ledger import LimitState
 from smarthost.spool import recovery, schema
@@ -241,7 +241,10 @@ class SqliteSpool:
             return [entry for entry in entries if entry.key > after and matcher.matches(entry)][:limit]
         found: list[Entry] = []
         while len(found) < limit:
-            chunk = await self._reader.ask(self._reader.behind, after, _CHUNK)
+            if wanted.why in PARKED:
+                chunk = await self._reader.ask(self._reader.parked_behind, after, wanted.why, _CHUNK)
+            else:
+                chunk = await self._reader.ask(self._reader.behind, after, _CHUNK)
             found += filter(matcher.matches, chunk)
             if len(chunk) < _CHUNK:
                 break

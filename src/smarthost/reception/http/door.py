@@ -21,10 +21,12 @@ from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
 from smarthost.reception.http.submit import Submit
+from smarthost.reception.http.suppressions import SUPPRESSIONS
+from smarthost.reception.http.templates import TEMPLATES
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES)
+ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES, *TEMPLATES, *SUPPRESSIONS)
 
 
 class HttpDoor:

@@ -9,6 +9,8 @@ from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
 from smarthost.queue.recall import Recall
+from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.templates import Templates
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -42,6 +44,8 @@ class HttpParts(msgspec.Struct, kw_only=True):
     ready: Probe
     version: str
     accounts: AccountDesk
+    templates: Templates
+    suppression: SuppressionList
     streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from math import ceil
 from urllib.parse import parse_qs
@@ -18,10 +18,11 @@ from smarthost.network.source_fault import SourceFault
 from smarthost.policy.account import route_name
 from smarthost.policy.admission import User
 from smarthost.reception.http.bodies import read_whole
+from smarthost.reception.http.filling import fill_submission
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.handing import Handing, Wanted, digest_of, drained
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import Refused, no_caller
+from smarthost.reception.http.problem import Refused, no_caller, wrong_fields
 from smarthost.reception.http.raw import RawMessage
 from smarthost.reception.http.recall import NAMES, answer_key, repeat
 from smarthost.reception.parts import Draft
@@ -63,13 +64,15 @@ class Submit:
         octets = await read_whole(asked, self._parts.terms.max_request_size)
         submission = read_submission(octets)
         if isinstance(submission, tuple):
-            raise _wrong(submission)
+            raise wrong_fields(submission)
+        if submission.template_id or submission.variables:
+            submission = await fill_submission(self._parts.templates, user.name, submission, self._parts.limits)
         letter = check_submission(submission, self._parts.limits)
         if isinstance(letter, tuple):
-            raise _wrong(letter)
+            raise wrong_fields(letter)
         _refuse_unsupported(submission)
         if submission.account_id and not self._parts.accounts.has(user.name, submission.account_id):
-            raise _wrong([FieldFault("account_id", "there is no such account")])
+            raise wrong_fields([FieldFault("account_id", "there is no such account")])
         envelope = Envelope(
             letter.reverse_path,
             letter.recipients,
@@ -215,7 +218,7 @@ def _refuse_unsupported(submission: Submission) -> None:
         if text and (len(text) > 200 or not text.isascii() or not text.isprintable()):
             faults.append(FieldFault(name, "is not a name"))
     if faults:
-        raise _wrong(faults)
+        raise wrong_fields(faults)
 
 
 def _not_had(fault: SourceFault) -> Refused:
@@ -223,11 +226,3 @@ def _not_had(fault: SourceFault) -> Refused:
     status = 503 if fault.passing else 422
     headers = {"Retry-After": _COME_AGAIN} if fault.passing else {}
     return Refused(status, f"{fault.field}: {fault.message}", errors=[(fault.field, fault.message)], headers=headers)
-
-
-def _wrong(faults: Sequence[FieldFault]) -> Refused:
-    """Refuse a submission with all its faults; one that is no JSON at all is 400."""
-    if len(faults) == 1 and not faults[0].field and faults[0].message.startswith("is not JSON"):
-        return Refused(400, f"the content {faults[0].message}")
-    detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults[:5])
-    return Refused(422, detail, errors=[(fault.field, fault.message) for fault in faults])
