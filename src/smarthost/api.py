@@ -15,6 +15,7 @@ from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
@@ -67,6 +68,7 @@ class Api:
         self.pages: Mapping[str, Callable[[str], Page]] = {}
         self.webhooks: WebhookDesk | None = None
         self.bounces: BounceDesk | None = None
+        self.batches: Batches | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
         """Read the keys, and serve from now on who has asked already."""
@@ -144,6 +146,7 @@ class Api:
             suppression=relay.suppression,
             webhooks=self.webhooks,
             bounces=self.bounces,
+            batches=self.batches,
         )
 
     def follow(self, terms: HttpTerms) -> None:

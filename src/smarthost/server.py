@@ -13,6 +13,7 @@ from smarthost.accounts import Accounts
 from smarthost.api import Api
 from smarthost.applications import make_outreach
 from smarthost.assembly import Relay
+from smarthost.batching import make_batches
 from smarthost.bounce_door import BounceDoor
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
@@ -29,7 +30,7 @@ from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
 from smarthost.operations_templates import TemplateOperations
 from smarthost.policy.attachments import AttachmentSettings
-from smarthost.queue.burial import bury
+from smarthost.queue.burial import bury, forget_records
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import LoopLag
@@ -99,6 +100,7 @@ class Server:
         self.api = Api(self.relay, self.accounts, self._unhealthy, self._unready)
         self.outreach = outreach = make_outreach(self.relay, config.data_directory)
         self.api.webhooks, self.api.bounces = outreach.webhooks, outreach
+        self.batches = self.api.batches = make_batches(self.relay, self.accounts)
         self.operations.keys = KeyOperations(self.api.keys)
         self.operations.templates = TemplateOperations(self.api.templates)
         self.operations.about = self._about
@@ -114,6 +116,7 @@ class Server:
         self.bounces = BounceDoor(self.relay, outreach.bounces)
         self.bounces.follow(config)
         await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
+        await self.batches.start()
         for listener in config.listeners:
             door = self.relay.door if listener.protocol == "smtp" else self.api
             with _naming(f"listener {listener.address}"):
@@ -202,6 +205,8 @@ class Server:
         cut, _ = await asyncio.gather(relay.door.drain(patience / 2), self._drain_api(patience / 2))
         if cut:
             log.warning("%d sessions were cut off at shutdown", cut)
+        if hasattr(self, "batches"):
+            await self.batches.stop()
         await self._drain_delivery(relay, deadline)
         if self._watch is not None:
             self._watch.cancel()
@@ -302,6 +307,7 @@ class Server:
                     await self.spool.forget_history(now - self.config.history_keep)
                     await self.relay.suppression.forget_expired()
                     await bury(self.spool, now)
+                    await forget_records(self.spool.records, now)
             except Exception:
                 log.exception("the watch failed")
             if self._notifier.watchdog_interval and now >= next_alive:

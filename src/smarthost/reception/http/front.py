@@ -15,7 +15,7 @@ Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-MESSAGES = "/api/v1/messages"
+MESSAGES, BATCHES_PATH = "/api/v1/messages", "/api/v1/batches"
 _JSON = b"application/json"
 
 

@@ -11,6 +11,7 @@ from smarthost.queue.operate import Operator
 from smarthost.queue.recall import Recall
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -49,3 +50,4 @@ class HttpParts(msgspec.Struct, kw_only=True):
     streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None
+    batches: Batches | None = None
