@@ -198,7 +198,7 @@ async def test_bad_and_suppressed_recipients_do_not_keep_the_others(house: HttpH
     await keep_template(house)
     listed = house.server.operations.suppression
     assert listed is not None
-    house.server.relay.suppression.note("shop", "r1@example.net", "5.1.1", "no such user", for_all=False)
+    house.server.relay.suppression.note(("shop", "r1@example.net"), "no such user")
     asked = batch_of(4)
     asked["recipients"][2]["email"] = "nowhere"  # type: ignore[index]
     made = await house.ask("POST", BATCHES, token, asked)

@@ -161,6 +161,7 @@ class Expander:
                 letter.reverse_path, filled.recipients, envid=envid, smtputf8=filled.utf8, priority=filling.priority
             ),
         )
+        draft.keeps_return_path = filling.keeps_return_path
         if filling.wishes:
             draft.write(filling.wishes)
         for piece in composed.pieces:
