@@ -139,13 +139,16 @@ async def test_the_application_hears_of_a_bounce(house: HttpHouse) -> None:
         await house.until(lambda: any("bounce_ts" in each for each in reports) and bool(hooked))
         told = next(each for each in reports if "bounce_ts" in each)
         assert told.pop("bounce_ts") > 1_600_000_000
-        assert told == {
-            "id": "order-7",
-            "recipient": "a@example.net",
-            "bounce_type": "hard",
-            "bounce_code": "5.1.1",
-            "bounce_reason": "550 5.1.1 nobody here",
-        }
+        assert (
+            told.items()
+            >= {
+                "id": "order-7",
+                "recipient": "a@example.net",
+                "bounce_type": "hard",
+                "bounce_code": "5.1.1",
+                "bounce_reason": "550 5.1.1 nobody here",
+            }.items()
+        )
         assert hooked[0]["type"] == "message.bounced" and hooked[0]["data"]["recipient"] == "a@example.net"
         story = (await house.ask("GET", f"/api/v1/messages/{name}", token)).json
         assert "bounced" in json.dumps(story)
