@@ -1,12 +1,15 @@
 """Suppressions over HTTP: put on the list one or many at a time, listed, taken off, each tenant's for itself."""
 
 import asyncio
+import csv
 import hashlib
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from http_house import HttpHouse
 
+from smarthost.cli.suppress_file import read_list
 from smarthost.mail.event import Kind
 from smarthost.mail.key import Scope
 from smarthost.mail.message import parse_id
@@ -165,6 +168,23 @@ async def test_the_list_has_filters_and_a_cursor(house: HttpHouse) -> None:
         assert (await house.ask("GET", f"{LIST}?cursor={bad}", token)).status == 400
     assert (await house.ask("DELETE", f"{LIST}/550@example.net", token)).status == 204
     assert (await house.ask("POST", MESSAGES, token, letter("550@example.net"))).status == 202
+
+
+async def test_the_list_is_exported_as_csv(house: HttpHouse) -> None:
+    """With a heading, page by page, of the tenant alone, and as a command imports it."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    _, other = await house.make_key("other")
+    many = [{"email": f"n{number:03}@example.net", "reason": 'left, "long" ago'} for number in range(600)]
+    await house.ask("POST", LIST, token, {"suppressions": many})
+    await house.ask("POST", LIST, other, {"email": "secret@example.net"})
+    said = await house.ask("GET", f"{LIST}/export", token)
+    assert said.headers["Content-Type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(said.body.decode())))
+    assert [row["email"] for row in rows] == [each["email"] for each in many]
+    assert {(row["user"], row["reason"], row["expires"]) for row in rows} == {("shop", 'left, "long" ago', "")}
+    wanted = list(read_list(io.StringIO(said.body.decode(), newline=""), None))
+    assert (len(wanted), wanted[0].address, wanted[0].user) == (600, "n000@example.net", "shop")
 
 
 async def test_a_suppression_may_end(house: HttpHouse) -> None:

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from smarthost.client.accounts import Account, NewAccount
+from smarthost.client.batches import Batch, BatchEvent, BatchRecipient, BatchSummary, NewBatch, SentBatch
 from smarthost.client.dead_letters import DeadLetter
 from smarthost.client.events import Event
 from smarthost.client.faults import (
@@ -40,7 +41,9 @@ from smarthost.client.messages import (
 )
 from smarthost.client.result import DeliveryResult, DeliveryStatus, RecipientFailure
 from smarthost.client.settings import Retries
+from smarthost.client.suppressions import NewSuppression, Suppression
 from smarthost.client.sync import Client
+from smarthost.client.templates import NewTemplate, Template, Variable
 from smarthost.client.webhooks import Webhook
 
 if TYPE_CHECKING:
@@ -54,6 +57,10 @@ __all__ = [
     "AsyncClient",
     "Attachment",
     "BadRequest",
+    "Batch",
+    "BatchEvent",
+    "BatchRecipient",
+    "BatchSummary",
     "Client",
     "Conflict",
     "DeadLetter",
@@ -65,18 +72,24 @@ __all__ = [
     "Invalid",
     "Message",
     "NewAccount",
+    "NewBatch",
     "NewMessage",
+    "NewSuppression",
+    "NewTemplate",
     "NotFound",
     "Problem",
     "RecipientFailure",
     "RecipientResult",
     "Retries",
     "RetryProfile",
+    "SentBatch",
     "SentMessage",
     "ServerError",
     "SmarthostError",
     "Standing",
     "StoredObject",
+    "Suppression",
+    "Template",
     "TimedOut",
     "TooLarge",
     "TooMany",
@@ -85,6 +98,7 @@ __all__ = [
     "Unreachable",
     "Unreadable",
     "Untrusted",
+    "Variable",
     "Webhook",
 ]
 

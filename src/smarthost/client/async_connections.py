@@ -14,8 +14,21 @@ from smarthost.client.trial import Answer, Prepared
 MOST = 64 * 1024 * 1024  # octets of an answer that are read
 
 
-class ContentFault(Exception):
-    """What the caller gave to be sent cannot be read; its cause says why."""
+class _Blocks:
+    """Gives blocks that are read from a file, say, in a thread. `fault` is what went wrong with that."""
+
+    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
+        self._make = make
+        self.fault: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            blocks = self._make()
+            while block := await asyncio.to_thread(next, blocks, b""):
+                yield block
+        except Exception as error:
+            self.fault = error
+            raise
 
 
 class AsyncConnections:
@@ -28,12 +41,15 @@ class AsyncConnections:
 
     async def exchange(self, request: Prepared) -> Answer:
         """Make one request and read its answer; raises Unreachable, Unreadable, and what reading the content raises."""
+        octets = request.content.octets if request.content is not None else None
+        content = octets if octets is None or isinstance(octets, bytes) else _Blocks(octets)
         try:
-            async with self._ask(request, self._settings.timeout) as response:
+            async with self._ask(request, content, self._settings.timeout) as response:
                 return Answer(response.status, _headers(response), await _read(response))
-        except ContentFault as fault:
-            raise (fault.__cause__ or fault) from None
         except (aiohttp.ClientError, OSError) as error:
+            if isinstance(content, _Blocks) and content.fault is not None:
+                # The library wraps it as if the connection had broken.
+                raise content.fault from None
             raise self._fault(error) from None
 
     @asynccontextmanager
@@ -43,7 +59,7 @@ class AsyncConnections:
         Of an answer that is not 200 the content is read. Raises as `exchange`.
         """
         try:
-            response = await self._ask(request, silence)
+            response = await self._ask(request, None, silence)
             content = b"" if response.status == 200 else await _read(response)
         except (aiohttp.ClientError, OSError) as error:
             raise self._fault(error) from None
@@ -58,7 +74,9 @@ class AsyncConnections:
         if session is not None:
             await session.close()
 
-    def _ask(self, request: Prepared, silence: float) -> "aiohttp.client._RequestContextManager":
+    def _ask(
+        self, request: Prepared, content: bytes | _Blocks | None, silence: float
+    ) -> "aiohttp.client._RequestContextManager":
         if self._session is None:
             context = self._settings.context
             self._session = aiohttp.ClientSession(
@@ -68,11 +86,10 @@ class AsyncConnections:
             )
             # By itself it would make a DELETE twice whose answer was lost, and report the second one's 404.
             self._session._retry_connection = False
-        octets = request.content.octets if request.content is not None else None
         return self._session.request(
             request.method,
             self._settings.place.origin + request.target,
-            data=octets if octets is None or isinstance(octets, bytes) else _blocks(octets),
+            data=content,
             headers=request.headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=silence),
@@ -97,17 +114,8 @@ class AsyncConnections:
             return TimedOut(f"{place} did not answer in time", True)
         if isinstance(error, aiohttp.ClientConnectorError):
             return Unreachable(f"no connection to {place}: {error.strerror or error.os_error}", False)
-        return Unreachable(f"the connection to {place} broke: {(str(error) or type(error).__name__)[:200]}", True)
-
-
-async def _blocks(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
-    """Give blocks that are read from a file, say, in a thread."""
-    try:
-        blocks = make()
-        while block := await asyncio.to_thread(next, blocks, b""):
-            yield block
-    except Exception as error:
-        raise ContentFault from error
+        cause = error.__cause__ or error
+        return Unreachable(f"the connection to {place} broke: {(str(cause) or type(cause).__name__)[:200]}", True)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

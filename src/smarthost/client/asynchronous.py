@@ -11,8 +11,19 @@ from random import Random
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
-from smarthost.client import accounts, dead_letters, events, keys, messages, webhooks
+from smarthost.client import (
+    accounts,
+    batches,
+    dead_letters,
+    events,
+    keys,
+    messages,
+    suppressions,
+    templates,
+    webhooks,
+)
 from smarthost.client.async_connections import AsyncConnections
+from smarthost.client.batches import BatchSummary
 from smarthost.client.call import Call, Page
 from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
@@ -174,6 +185,49 @@ class AsyncKeys(AsyncGroup):
     revoke = _Asks(keys.revoke)
 
 
+class AsyncTemplates(AsyncGroup):
+    """Templates for messages and batches."""
+
+    make = _Asks(templates.make)
+    list = _Lists(templates.list_templates)
+    get = _Asks(templates.show)
+    change = _Asks(templates.change)
+    remove = _Asks(templates.remove)
+    preview = _Asks(templates.preview)
+
+
+class AsyncBatches(AsyncGroup):
+    """One template to many recipients."""
+
+    send = _Asks(batches.send)
+    list = _Lists(batches.list_batches)
+    get = _Asks(batches.show)
+    events = _Lists(batches.list_batch_events)
+    summary = _Asks(batches.summary)
+    suspend = _Asks(batches.suspend)
+    resume = _Asks(batches.resume)
+    cancel = _Asks(batches.cancel)
+
+    async def wait(self, id: str, timeout: float = 3600.0) -> BatchSummary:
+        """Wait until a batch is over, for some seconds at most; gives how it stands then."""
+        client, end = self._client, time.monotonic() + timeout
+        for wait in waits():
+            summary = await client.run(batches.summary(id))
+            left = end - time.monotonic()
+            if summary.is_over or left <= 0.0:
+                break
+            await asyncio.sleep(min(wait, left))
+        return summary
+
+
+class AsyncSuppressions(AsyncGroup):
+    """Addresses to which nothing is sent."""
+
+    list = _Lists(suppressions.list_suppressions)
+    add = _Asks(suppressions.add)
+    remove = _Asks(suppressions.remove)
+
+
 class AsyncClient:
     """A relay's API, for one event loop; connections are kept, so make one and not one for each message."""
 
@@ -193,7 +247,8 @@ class AsyncClient:
         self._chance = Random()
         self.messages, self.dead_letters = AsyncMessages(self), AsyncDeadLetters(self)
         self.events, self.webhooks = AsyncEvents(self), AsyncWebhooks(self)
-        self.accounts, self.keys = AsyncAccounts(self), AsyncKeys(self)
+        self.accounts, self.keys, self.suppressions = AsyncAccounts(self), AsyncKeys(self), AsyncSuppressions(self)
+        self.templates, self.batches = AsyncTemplates(self), AsyncBatches(self)
 
     async def run(self, call: Call[T]) -> T:
         """Make a call, as often as it takes; raises SmarthostError."""

@@ -61,7 +61,8 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `priority` is "immediate", "high", "medium", "low", or 0 to 3; `send_at` a time before which nothing is sent, one
     without a zone in the machine's own; `id` is the application's own name for it, under which it is sent once only;
-    with `dry_run` nothing is sent at all.
+    with `dry_run` nothing is sent at all. With a `template_id` subject and bodies are the template's, filled in with
+    `variables`.
     """
 
     from_: str | Address = msgspec.field(name="from")
@@ -82,6 +83,8 @@ class NewMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: Mapping[str, Any] = {}
     return_path: str | None = None
     retry: RetryProfile | None = None
+    template_id: str = ""
+    variables: Mapping[str, Any] = {}
     id: str = ""
     dry_run: bool = False
 

@@ -9,7 +9,18 @@ from random import Random
 from types import TracebackType
 from typing import Generic, ParamSpec, Self, TypeVar, overload
 
-from smarthost.client import accounts, dead_letters, events, keys, messages, webhooks
+from smarthost.client import (
+    accounts,
+    batches,
+    dead_letters,
+    events,
+    keys,
+    messages,
+    suppressions,
+    templates,
+    webhooks,
+)
+from smarthost.client.batches import BatchSummary
 from smarthost.client.call import Call, Page
 from smarthost.client.connections import Connections
 from smarthost.client.events import Event
@@ -166,6 +177,49 @@ class Keys(Group):
     revoke = _Asks(keys.revoke)
 
 
+class Templates(Group):
+    """Templates for messages and batches."""
+
+    make = _Asks(templates.make)
+    list = _Lists(templates.list_templates)
+    get = _Asks(templates.show)
+    change = _Asks(templates.change)
+    remove = _Asks(templates.remove)
+    preview = _Asks(templates.preview)
+
+
+class Batches(Group):
+    """One template to many recipients."""
+
+    send = _Asks(batches.send)
+    list = _Lists(batches.list_batches)
+    get = _Asks(batches.show)
+    events = _Lists(batches.list_batch_events)
+    summary = _Asks(batches.summary)
+    suspend = _Asks(batches.suspend)
+    resume = _Asks(batches.resume)
+    cancel = _Asks(batches.cancel)
+
+    def wait(self, id: str, timeout: float = 3600.0) -> BatchSummary:
+        """Wait until a batch is over, for some seconds at most; gives how it stands then."""
+        client, end = self._client, time.monotonic() + timeout
+        for wait in waits():
+            summary = client.run(batches.summary(id))
+            left = end - time.monotonic()
+            if summary.is_over or left <= 0.0:
+                break
+            time.sleep(min(wait, left))
+        return summary
+
+
+class Suppressions(Group):
+    """Addresses to which nothing is sent."""
+
+    list = _Lists(suppressions.list_suppressions)
+    add = _Asks(suppressions.add)
+    remove = _Asks(suppressions.remove)
+
+
 class Client:
     """A relay's API. Threads may share one; connections are kept, so make one and not one for each message."""
 
@@ -185,6 +239,7 @@ class Client:
         self._chance = Random()
         self.messages, self.dead_letters, self.events = Messages(self), DeadLetters(self), Events(self)
         self.webhooks, self.accounts, self.keys = Webhooks(self), Accounts(self), Keys(self)
+        self.templates, self.batches, self.suppressions = Templates(self), Batches(self), Suppressions(self)
 
     def run(self, call: Call[T]) -> T:
         """Make a call, as often as it takes; raises SmarthostError."""

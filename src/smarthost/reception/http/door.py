@@ -23,6 +23,7 @@ from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
 from smarthost.reception.http.submit import Submit
+from smarthost.reception.http.suppression_export import SUPPRESSION_EXPORT
 from smarthost.reception.http.suppressions import SUPPRESSIONS
 from smarthost.reception.http.templates import TEMPLATES
 from smarthost.reception.http.webhooks import WEBHOOKS
@@ -40,6 +41,7 @@ ROUTES = (
     *BATCHES,
     *TEMPLATES,
     *SUPPRESSIONS,
+    *SUPPRESSION_EXPORT,
 )
 
 

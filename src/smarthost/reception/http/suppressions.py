@@ -102,7 +102,7 @@ async def list_suppressions(
             and words in row.reason.casefold()
         )
 
-    found, end = await _read(parts.spool.suppressions, _visible(request), _read_cursor(cursor), limit, means)
+    found, end = await read_rows(parts.spool.suppressions, visible_owners(request), _read_cursor(cursor), limit, means)
     return SuppressionPage([_shown(row) for row in found], _cursor(end) if end is not None else None)
 
 
@@ -144,7 +144,7 @@ async def keep_suppressions(request: Asking, data: JSONBody[SuppressionWish]) ->
 async def remove_suppression(request: Asking, email: FromPath[str]) -> None:
     """Send to an address again, and forget its failures."""
     parts, address = parts_of(request), read_suppression_address(email)
-    owners = _visible(request) or ("",)
+    owners = visible_owners(request) or ("",)
     found = await parts.spool.suppressions.find([(owner, address) for owner in owners]) if address is not None else {}
     if not found:
         raise not_found("suppression")
@@ -161,7 +161,7 @@ def _owner(request: Asking) -> str:
     return "" if _is_for_all(request) else caller_of(request).tenant
 
 
-def _visible(request: Asking) -> tuple[str, ...] | None:
+def visible_owners(request: Asking) -> tuple[str, ...] | None:
     """Give whose addresses are seen and removed, None for all.
 
     The tenant `default` is the house itself: where there is no other, what failures put on the list is its own matter,
@@ -185,7 +185,7 @@ def _matcher(email: str) -> Callable[[str], bool]:
     return lambda address: pattern.fullmatch(address) is not None
 
 
-async def _read(
+async def read_rows(
     store: SuppressionStore,
     owners: tuple[str, ...] | None,
     after: Key,
