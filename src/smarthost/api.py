@@ -16,7 +16,7 @@ from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.templates import Templates
 from smarthost.reception.batches.desk import Batches
-from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
+from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
@@ -68,6 +68,8 @@ class Api:
         self.pages: Mapping[str, Callable[[str], Page]] = {}
         self.webhooks: WebhookDesk | None = None
         self.bounces: BounceDesk | None = None
+        self.tenants: TenantDesk | None = None
+        self.suspensions: SuspensionDesk | None = None
         self.batches: Batches | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
@@ -145,6 +147,9 @@ class Api:
             suppression=relay.suppression,
             webhooks=self.webhooks,
             bounces=self.bounces,
+            tenants=self.tenants,
+            suspensions=self.suspensions,
+            deferred_until=relay.reasons.limited_until,
             batches=self.batches,
         )
 

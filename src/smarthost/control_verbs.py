@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 class SuspensionOperations(Protocol):
-    """What a person may suspend: a site, a route or a user. Rows have kind, name, since, until and reason."""
+    """What a person may suspend: a site, a route, a user or a batch. Rows have kind, name, since, until and reason."""
 
     def rows(self) -> AsyncIterator[Row]:
         """Give all suspensions."""

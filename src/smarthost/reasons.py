@@ -15,6 +15,7 @@ from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import NEVER, Key, Waiting
 
+_LIMITED = (Why.RATE_LIMITED, Why.QUOTA_USED)
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -65,6 +66,11 @@ class Reasons:
         if entry.why in PARKED:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         return self._of(entry, self._dispatcher_of(entry.queue, entry.key))
+
+    def limited_until(self, entry: Entry) -> float | None:
+        """Give the Unix time at which a limit lets an entry go that it holds now; None where none holds it."""
+        reason = self.of(entry)
+        return reason.until if reason.why in _LIMITED else None
 
     def of_new(self, entry: Entry, site: Site, dispatcher: Dispatcher | None) -> Reason:
         """Find what would hold an entry for a site that came in now; `dispatcher` is the site's, if it has one.

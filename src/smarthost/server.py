@@ -99,6 +99,7 @@ class Server:
         self.api = Api(self.relay, self.accounts, self._unhealthy, self._unready)
         self.outreach = outreach = make_outreach(self.relay, config.data_directory)
         self.api.webhooks, self.api.bounces = outreach.webhooks, outreach
+        self.api.tenants, self.api.suspensions = outreach.tenants, suspension
         self.batches = self.api.batches = make_batches(self.relay, self.accounts)
         self.operations.keys = KeyOperations(self.api.keys)
         self.operations.templates = TemplateOperations(self.api.templates)

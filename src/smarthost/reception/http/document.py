@@ -14,6 +14,7 @@ from smarthost.reception.http.batch_answers import MadeBatch
 from smarthost.reception.http.front import BATCHES_PATH, MESSAGES
 from smarthost.reception.http.handing import TakenMessage
 from smarthost.reception.http.problem import Problem
+from smarthost.reception.http.proxy_document import PROXY_TYPES, add_proxy_paths
 
 _REFERENCE = "#/components/schemas/{name}"
 _STYLE = (
@@ -38,11 +39,12 @@ _QUERY = {
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Give the document with everything in it that Litestar does not know of."""
-    types = (Submission, TakenMessage, BatchSubmission, MadeBatch, Problem)
+    types = (Submission, TakenMessage, BatchSubmission, MadeBatch, Problem, *PROXY_TYPES)
     _, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     document["paths"].setdefault(MESSAGES, {})["post"] = _post_message()
     document["paths"].setdefault(BATCHES_PATH, {})["post"] = _post_batch()
+    add_proxy_paths(document["paths"])
     problem = {
         "description": "A problem document (RFC 9457).",
         "content": {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from smarthost.mail.envelope import Envelope, Recipient
+from smarthost.mail.envelope import Envelope, Priority, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival, Message, format_id
 from smarthost.mail.outcome import Stage
@@ -65,6 +65,9 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     send_at: float = 0.0
     size: int = 0
     metadata: dict[str, Any] = {}
+    account_id: str = ""
+    batch_code: str = ""
+    priority: Priority = Priority.MEDIUM
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +78,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str = ""
     dry_run: bool = False
     metadata: Mapping[str, Any] = {}
+    account_id: str = ""
+    batch_code: str = ""
     answer_key: RecordKey | None = None
     digest: Callable[[], str] = str  # of the request's content, once it has been read
 
@@ -186,6 +191,9 @@ class Handing:
             hold_until,
             message.size,
             dict(wanted.metadata),
+            wanted.account_id,
+            wanted.batch_code,
+            message.envelope.priority,
         )
         gone = message.released_at + self._parts.lifetime() + terms.message_keep
         records = [Record(KIND, tenant, identity, msgspec.json.encode(kept), expires=gone)]
