@@ -140,6 +140,7 @@ class Api:
             limits=limits_of(relay.config),
             lifetime=lambda: relay.config.retry.lifetime,
             keys=self.keys,
+            recall=relay.recall,
             spool=relay.spool,
             operator=relay.operator,
             clock=relay.clock,

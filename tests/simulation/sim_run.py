@@ -119,7 +119,10 @@ class Run:
                 for error in loop.errors:
                     self.world.blame(error)
                 self.oracle.ambiguous += life.counters.ambiguous
-                if not has_ended and at < OVER:
+                is_crash = not has_ended and at < OVER
+                for wrong in self.oracle.metrics.ended(life.counters, self.clock(), is_crash=is_crash):
+                    self.world.blame(wrong)
+                if is_crash:
                     self._crash(loop, spool, life, pause)
                 else:
                     self._bury(loop)
@@ -270,6 +273,9 @@ class Life:
             ready = dispatcher.ready
             if ready.busy or ready.todo or dispatcher._partial:
                 self.world.blame(f"{ready!r} when nothing is left to do")
+        total = relay.sharing.total
+        if total.taken or total.waiting or total.called_back or relay.sharing._by_hosts:
+            self.world.blame(f"{total.taken} connections are taken, {total.waiting} sites wait, when nothing is left")
 
     async def _arrive(self) -> None:
         """Hand in the mail that has not arrived yet; what was not answered in an earlier life is not sent again."""

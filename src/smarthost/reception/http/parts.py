@@ -9,6 +9,7 @@ from smarthost.mail.entry import Entry
 from smarthost.network.attaching import Attaching
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.queue.recall import Recall
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.templates import Templates
 from smarthost.reception.batches.desk import Batches
@@ -26,8 +27,8 @@ class HttpParts(msgspec.Struct, kw_only=True):
     """Everything that the routes need. `terms` and `limits` are replaced at a reload.
 
     `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
-    not; `version` is its own; `deferred_until` gives when a
-    limit lets an entry go that it holds now, None where none does. The desks are None while their parts do not run.
+    not; `version` is its own; `recall` knows the keys of SMTP's mail, too; `deferred_until` gives when a limit lets an
+    entry go that it holds now, None where none does. The desks are None while their parts do not run.
     """
 
     door: Parts
@@ -37,6 +38,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     lifetime: Callable[[], float]
     attaching: Attaching
     keys: Keys
+    recall: Recall
     spool: Spool
     operator: Operator
     clock: Callable[[], float]
