@@ -142,9 +142,8 @@ def load(
     Without `needs_tokens` the files of refresh tokens may be missing, as before the first `smarthost oauth login`.
     Raises ConfigError with everything that is wrong.
     """
-    source = read_source(path, environ)
-    findings = Findings(source, needs_tokens)
-    top = Table(source.values, (), findings)
+    findings = Findings(read_source(path, environ), needs_tokens)
+    top = Table(findings.source.values, (), findings)
     hostname = _read_hostname(top, fqdn)
     listeners = read_listeners(top)
     routing = read_routing(top)
@@ -183,7 +182,7 @@ def load(
         http_limits=http.limits,
         attachments=http.attachments,
         log=read_log(top.table("log")),
-        source=source.path,
+        source=findings.source.path,
     )
     top.finish()
     _look_at_logins(top, users, listeners)
