@@ -17,6 +17,7 @@ from smarthost.reception.http.front import MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
 from smarthost.reception.http.keys_admin import KEYS
 from smarthost.reception.http.listing import LISTING
+from smarthost.reception.http.metrics import METRICS
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
@@ -24,7 +25,7 @@ from smarthost.reception.http.submit import Submit
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES)
+ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES, *METRICS)
 
 
 class HttpDoor:

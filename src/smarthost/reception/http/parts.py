@@ -8,6 +8,7 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
+from smarthost.queue.traffic import Traffic
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
@@ -34,6 +35,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     keys: Keys
     spool: Spool
     operator: Operator
+    traffic: Traffic
     clock: Callable[[], float]
     healthy: Probe
     ready: Probe
