@@ -14,6 +14,7 @@ from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import format_id
 from smarthost.mail.suppression import Origin, Suppression
 from smarthost.policy.ledger import LimitState
+from smarthost.spool import record
 from smarthost.spool.store import Accepted, Change, Content, Filter, QueueHead, Settlement, Spool
 
 pytestmark = pytest.mark.asyncio
@@ -214,6 +215,25 @@ async def test_select_goes_through_a_long_queue(spool: Spool) -> None:
     assert [entry.key[0] for entry in found] == [sample_id(3), sample_id(503)]
     found = await spool.select(Filter(route="rare"), 2, found[-1].key)
     assert [entry.key[0] for entry in found] == [sample_id(1003)]
+
+
+async def test_select_of_the_parked_reads_nothing_else(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait for a person are found among many that do not, page by page, and only they are read."""
+    samples = [sample(serial) for serial in range(1200)]
+    for serial, why in ((3, Why.DEAD_LETTER), (7, Why.HELD), (1003, Why.DEAD_LETTER), (1190, Why.DEAD_LETTER)):
+        entry = samples[serial].entries[0]
+        entry.why, entry.due, entry.deadline = why, math.inf, math.inf
+    await accept(spool, *samples)
+    read: list[object] = []
+    decode = record.read_entry
+    monkeypatch.setattr(record, "read_entry", lambda *asked: read.append(asked) or decode(*asked))
+    found = await spool.select(Filter(why="dead_letter"), 2)
+    assert [entry.key[0] for entry in found] == [sample_id(3), sample_id(1003)]
+    found = await spool.select(Filter(why="dead_letter", user="app"), 2, found[-1].key)
+    assert [(entry.key[0], entry.why) for entry in found] == [(sample_id(1190), Why.DEAD_LETTER)]
+    assert [entry.key[0] for entry in await spool.select(Filter(why="held"), 9)] == [sample_id(7)]
+    assert await spool.select(Filter(why="held", sender="x*"), 9) == []
+    assert len(read) <= 6
 
 
 async def test_history_is_kept_in_order_and_forgotten(spool: Spool) -> None:

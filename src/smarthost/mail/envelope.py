@@ -62,7 +62,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     `envid` is the decoded ENVID or ""; `body` and `smtputf8` are what the client declared, not what was measured;
     `hold_until` is a Unix time in seconds before which nothing is sent, or 0; `mt_priority` is what MAIL said of it,
     -9 to 9 (RFC 6710), None where it said nothing. `tls_optional` says that the message's header has "TLS-Required: No"
-    and that REQUIRETLS, which would stand above it, was not given (RFC 8689).
+    and that REQUIRETLS, which would stand above it, was not given (RFC 8689). `hold_for` are the seconds of HOLDFOR
+    where `hold_until` comes from there (RFC 4865), else 0.
     """
 
     reverse_path: str
@@ -76,6 +77,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     priority: Priority = Priority.MEDIUM
     mt_priority: int | None = None
     tls_optional: bool = False
+    hold_for: int = 0
 
 
 def priority_of(mt_priority: int) -> Priority:

@@ -1,27 +1,22 @@
 """Draft: one message on its way in, from its first octet to the commit."""
 
 import time
-from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from smarthost.crypto.dkim import BodyHash, Unsigned, prepare
 from smarthost.crypto.dkim_keys import SigningKey
-from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope
 from smarthost.mail.event import accepted_event
-from smarthost.mail.message import Arrival, Message, MessageIds, format_id
+from smarthost.mail.message import Arrival, Message, format_id
 from smarthost.mail.record import Record
 from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply, make_reply
 from smarthost.policy.admission import LongLines
 from smarthost.queue.edit import Edited, edit_header, join_fields
 from smarthost.queue.rework import reencoded
-from smarthost.queue.rules import Rules
-from smarthost.queue.signers import Signers
-from smarthost.queue.signing import Workers, signature_names
-from smarthost.report.counters import Counters
-from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, ContentFile, Fault, Spool
+from smarthost.queue.signing import signature_names
+from smarthost.queue.way import Way
+from smarthost.spool.store import INLINE_LIMIT, Accepted, Content, ContentFile, Fault
 from smarthost.wire.data import MAX_TEXT_LINE, LongLineScan
 from smarthost.wire.header import Field, split_fields
 
@@ -30,24 +25,6 @@ HEADER_LIMIT = 256 * 1024  # octets of a header section; twice what Postfix keep
 _QUEUED = EnhancedStatus(2, 0, 0)
 # Looked up for each message: an attribute of an enum costs more than a name of the module.
 _ENCODE, _REJECT = LongLines.ENCODE, LongLines.REJECT
-
-
-class Way(Protocol):
-    """What a draft needs of the intake that began it."""
-
-    loop: AbstractEventLoop
-    spool: Spool
-    rules: Rules
-    ids: MessageIds
-    counters: Counters
-    signers: Signers
-    files: Workers
-
-    def entries_for(self, message: Message) -> tuple[Entry, ...] | Reply:
-        """Route the recipients of a message into entries."""
-
-    def accepted(self, accepted: Accepted) -> None:
-        """Take a message that is on disk."""
 
 
 class Draft:
@@ -82,7 +59,7 @@ class Draft:
         "remember",
     )
 
-    def __init__(self, intake: "Way", arrival: Arrival, envelope: Envelope) -> None:
+    def __init__(self, intake: Way, arrival: Arrival, envelope: Envelope) -> None:
         """Begin empty."""
         self._intake, self.arrival, self.envelope = intake, arrival, envelope
         self.refused: Reply | None = None

@@ -118,7 +118,7 @@ def edit_header(
     if shape.is_about_tls and not envelope.requiretls and _makes_tls_optional(fields):
         envelope = msgspec.structs.replace(envelope, tls_optional=True)
     if wishes.send_at > envelope.hold_until:
-        envelope = msgspec.structs.replace(envelope, hold_until=wishes.send_at)
+        envelope = msgspec.structs.replace(envelope, hold_until=wishes.send_at, hold_for=0)
     author, domain = _complete_fields(fields, shape, rules.default_domain)
     if shape.lacks and submission.add_missing_headers:
         _add_missing(fields, name, arrival.at, envelope.reverse_path, rules.hostname)

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Message
@@ -22,41 +24,53 @@ _RELAYED = Action.RELAYED  # members are looked up each time they are named
 
 
 class SuppressionList:
-    """Asked for each recipient where suppression is enabled, and for nothing where it is not.
+    """Asked for each recipient where suppression is enabled, or a person has put an address on the list.
 
-    `active` says that outcomes are of interest, `refuses` that suppressed recipients are refused at RCPT, `fails` that
-    they fail when a message is to be sent. Marks in memory are the truth; the disk follows with the next settles, so
-    that a crash loses what the crash of the settle beside it loses.
+    `active` says that outcomes are of interest, which is what "enabled" means: what a person has put on the list holds
+    either way. `refuses` says that suppressed recipients are refused at RCPT, `fails` that they fail when a message is
+    to be sent. Marks in memory are the truth; the disk follows with the next settles, so that a crash loses what the
+    crash of the settle beside it loses.
     """
 
     def __init__(self, spool: Spool, feed: Feed, clock: Callable[[], float]) -> None:
-        """Begin disabled."""
+        """Begin disabled and empty."""
         self._spool, self._feed, self._clock = spool, feed, clock
         self._rules = SuppressionRules()
         self._marks: Marks | None = None
+        self._is_loaded = False
         self.active = self.refuses = self.fails = False
 
     async def follow(self, rules: SuppressionRules) -> None:
-        """Follow rules, new ones or those of the start; reads the list from disk when it was not enabled before."""
-        self._rules = rules
-        if not rules.enabled:
+        """Follow rules, new ones or those of the start; reads the list from disk where it has to know more or less."""
+        is_known = self._is_loaded and self.active == rules.enabled
+        if not rules.enabled and self.active:
             self._marks = None
-            self.active = self.refuses = self.fails = False
-            return
+        self._rules, self.active, self._is_loaded = rules, rules.enabled, True
+        if rules.enabled:
+            self._open()
+        after = ("", "")
+        while not is_known and (page := await self._spool.suppressions.marks(after, LOAD)):
+            wanted = page if self.active else [row for row in page if row[1] == BY_PERSON]
+            if wanted:
+                self._open().load(wanted)
+            after = page[-1][0]
+        self._decide()
+
+    def _open(self) -> Marks:
+        """Give the marks; there are none before they are needed, for they take some memory even when empty."""
         if self._marks is None:
-            self._marks = marks = Marks()
-            self.active = True
-            after = ("", "")
-            while page := await self._spool.suppressions.marks(after, LOAD):
-                marks.load(page)
-                after = page[-1][0]
-        if self._marks is not None:
-            self.refuses = rules.at is SuppressionPoint.RCPT
-            self.fails = rules.at is SuppressionPoint.SEND
+            self._marks = Marks()
+        return self._marks
+
+    def _decide(self) -> None:
+        """Say where recipients are asked about: nowhere as long as nobody can be on the list."""
+        is_of_use = self.active or self.count > 0
+        self.refuses = is_of_use and self._rules.at is SuppressionPoint.RCPT
+        self.fails = is_of_use and self._rules.at is SuppressionPoint.SEND
 
     @property
     def count(self) -> int:
-        """How many addresses are known, suppressed or with a failure; 0 while disabled."""
+        """How many addresses are known: suppressed, or, while enabled, with a failure."""
         return self._marks.count if self._marks is not None else 0
 
     def is_suppressed(self, identity: str, recipient: Recipient) -> bool:
@@ -70,7 +84,7 @@ class SuppressionList:
     def observe(self, message: Message, outcomes: Sequence[Outcome]) -> None:
         """Take what became of recipients in an attempt; our own reports say nothing about their recipients."""
         marks = self._marks
-        if marks is None or message.report:
+        if marks is None or not self.active or message.report:
             return
         for outcome in outcomes:
             if outcome.action is _RELAYED:
@@ -88,7 +102,7 @@ class SuppressionList:
         """
         marks, rules, now = self._marks, self._rules, self._clock()
         key = (rules.owner_of(identity) if for_all else identity, address)
-        if marks is None or marks.get(key) in (BY_PERSON, BY_FAILURES):
+        if marks is None or not self.active or marks.get(key) in (BY_PERSON, BY_FAILURES):
             return
         if any(f"{status}.".startswith(f"{ignored}.") for ignored in rules.ignore):
             return
@@ -100,9 +114,10 @@ class SuppressionList:
     def put(self, rows: Sequence[Suppression], done: Done) -> None:
         """Put addresses on the list because a person said so."""
         self._spool.suppressions.write(rows, (), done)
-        if self._marks is not None:
-            for row in rows:
-                self._marks.put(row.key, mark_of(row))
+        marks = self._open()
+        for row in rows:
+            marks.put(row.key, mark_of(row))
+        self._decide()
         self._tell_many(Kind.SUPPRESSED, [(row.key, row.reason) for row in rows])
 
     def remove(self, keys: Sequence[Key], done: Done) -> None:
@@ -111,16 +126,19 @@ class SuppressionList:
         if self._marks is not None:
             for key in keys:
                 self._marks.put(key, 0)
+        self._decide()
         self._tell_many(Kind.UNSUPPRESSED, [(key, "removed by a person") for key in keys])
 
     async def forget_expired(self) -> int:
         """Take off the list what is over; gives how many addresses. An address that changed meanwhile stays."""
         forgotten = 0
-        while self._marks is not None:
+        while (marks := self._marks) is not None:
             rows = await self._spool.suppressions.expired(self._clock(), PAGE)
-            marks = self._marks
-            gone = [row for row in rows if marks is not None and marks.get(row.key) == mark_of(row)]
-            if marks is None or not gone:
+            unmarked = (
+                set() if self.active else {0}
+            )  # while disabled there are no marks of what failures have put there
+            gone = [row for row in rows if marks.get(row.key) in {mark_of(row), *unmarked}]
+            if marks is not self._marks or not gone:
                 break
             for row in gone:
                 marks.put(row.key, 0)
@@ -129,6 +147,7 @@ class SuppressionList:
             forgotten += len(gone)
             if len(rows) < PAGE:
                 break
+        self._decide()
         return forgotten
 
     def _clear(self, marks: Marks, message: Message, recipient: Recipient) -> None:
@@ -161,7 +180,8 @@ class SuppressionList:
         owner, address = key
         event = Event(self._clock(), kind, message.id, recipient=address, user=owner, reply=reason)
         self._feed.publish(event)
-        self._spool.record((event,))
+        # The log says for whose mail it holds; the history is read by tenants, and whose the message is counts there.
+        self._spool.record((msgspec.structs.replace(event, user=message.arrival.identity),))
 
     def _tell_many(self, kind: Kind, rows: Sequence[tuple[Key, str]]) -> None:
         """Tell of each address, or of a large number as one line."""
@@ -169,4 +189,7 @@ class SuppressionList:
             log.info("%d addresses: %s", len(rows), kind)
             return
         for (owner, address), reason in rows:
-            self._feed.publish(Event(self._clock(), kind, recipient=address, user=owner, reply=reason))
+            event = Event(self._clock(), kind, recipient=address, user=owner, reply=reason)
+            self._feed.publish(event)
+            if owner:  # what holds for everybody is no tenant's to read
+                self._spool.record((event,))

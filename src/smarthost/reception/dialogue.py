@@ -154,6 +154,7 @@ class Dialogue:
             hold_until=self.hold_until(mail),
             priority=priority,
             mt_priority=mail.mt_priority,
+            hold_for=mail.hold_for,
         )
 
     def hold_until(self, mail: MailCommand) -> float:

@@ -31,6 +31,10 @@ _DEADLINES = (
     f"{_SELECT} INDEXED BY entry_deadline WHERE e.deadline < ? ORDER BY e.deadline, e.message, e.number LIMIT ?"
 )
 _BEHIND = f"{_SELECT} WHERE (e.message, e.number) > (?, ?) ORDER BY e.message, e.number LIMIT ?"
+_PARKED_BEHIND = (
+    f"{_SELECT} INDEXED BY entry_parked WHERE e.due IS NULL AND (e.message, e.number) > (?, ?) AND e.why = ? "
+    "ORDER BY e.message, e.number LIMIT ?"
+)
 _OF = f"{_SELECT} WHERE e.message = ? ORDER BY e.number"
 # Two questions, as SQLite would look for (queue, lane) > (?, ?) by reading the whole lane.
 _NEXT_LANE, _NEXT_QUEUE = (
@@ -95,6 +99,10 @@ class Reader:
         """Give the rows of one question."""
         return self._connection.execute(sql, arguments).fetchall()
 
+    def each(self, sql: str, arguments: Sequence[record.Row]) -> list[record.Row]:
+        """Give the rows of one question for each of some arguments, all in one turn of the thread."""
+        return [row for each in arguments for row in self._connection.execute(sql, each).fetchall()]
+
     def heads(self, after: tuple[str, str], limit: int) -> list[QueueHead]:
         """Give the heads of at most `limit` lanes behind a queue and lane: a seek each, however long a lane is."""
         found: list[QueueHead] = []
@@ -151,6 +159,10 @@ class Reader:
             connection.execute("COMMIT")
         messages = {message: record.read_message(meta) for message, meta in metas}
         return [record.read_entry(row, messages[row[0]]) for row in rows]
+
+    def parked_behind(self, key: tuple[int, int], why: str, limit: int) -> list[Entry]:
+        """Give entries that are parked for a reason, by arrival, from behind a key: what is active is not read."""
+        return self._entries(_PARKED_BEHIND, (*key, why, limit))
 
     def entries_of(self, messages: Iterable[int]) -> list[Entry]:
         """Give the entries of messages."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -45,8 +45,12 @@ class Recall:
 
     async def find(self, key: RecordKey) -> Record | None:
         """Give the record of a key that has not expired."""
-        record = (await self._records.find([key])).get(key)
-        return record if record is not None and record.expires > self._clock() else None
+        return (await self.find_all([key])).get(key)
+
+    async def find_all(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Record]:
+        """Give those of many records that there are and that have not expired, in one question."""
+        found, now = await self._records.find(keys), self._clock()
+        return {key: record for key, record in found.items() if record.expires > now}
 
 
 def answer_key(tenant: str, shown: str) -> RecordKey:
