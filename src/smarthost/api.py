@@ -137,6 +137,7 @@ class Api:
             limits=SubmissionLimits(attachment=self._sources.largest, attachments=self._sources.together),
             lifetime=lambda: relay.config.retry.lifetime,
             keys=self.keys,
+            recall=relay.recall,
             spool=relay.spool,
             operator=relay.operator,
             traffic=Traffic(relay.spool.event_log, relay.clock),

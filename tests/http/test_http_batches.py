@@ -198,7 +198,7 @@ async def test_bad_and_suppressed_recipients_do_not_keep_the_others(house: HttpH
     await keep_template(house)
     listed = house.server.operations.suppression
     assert listed is not None
-    house.server.relay.suppression.note("shop", "r1@example.net", "5.1.1", "no such user", for_all=False)
+    house.server.relay.suppression.note(("shop", "r1@example.net"), "no such user")
     asked = batch_of(4)
     asked["recipients"][2]["email"] = "nowhere"  # type: ignore[index]
     made = await house.ask("POST", BATCHES, token, asked)
@@ -294,6 +294,35 @@ async def test_suspend_resume_and_cancel_reach_the_queue(house: HttpHouse) -> No
     await house.empty()
     shown = await until(house, token, name, lambda shown: bool(shown["counts"]["cancelled"] == 120))
     assert (shown["counts"]["sent"], shown["counts"]["pending"]) == (0, 0)
+
+
+async def test_a_batch_keeps_to_the_rate_of_its_key(house: HttpHouse) -> None:
+    """No more goes than the rate of the key allows; the rest waits for its time, and goes with a higher rate."""
+    await house.open_http()
+    key, token = await house.make_key("shop", rate=("130/h",))
+    await keep_template(house)
+    asked = batch_of(250)
+    asked["recipients"][7]["email"] = "nowhere"  # type: ignore[index]
+    name = (await house.ask("POST", BATCHES, token, asked)).json["id"]
+    await until(house, token, name, lambda shown: bool(shown["counts"]["sent"] == 130))
+    _, other = await house.make_key("other")
+    await keep_template(house, "other")
+    second = (await house.ask("POST", BATCHES, other, batch_of(150))).json["id"]
+    await until(house, other, second, is_("COMPLETED"))
+    shown = (await house.ask("GET", f"{BATCHES}/{name}", token)).json
+    assert (shown["status"], shown["counts"]["sent"], shown["counts"]["failed"]) == ("SENDING", 130, 1)
+    assert house.server.relay.credentials.wait("shop", key.id) > 0.0
+    await house.close()
+    house.sink = Sink(SinkSettings(keep=1000))
+    await house.open_http()
+    tally = await house.server.batches.find("shop", name)
+    assert tally is not None
+    tally.batch.key = ""
+    await house.server.batches.suspend(tally)
+    await house.server.batches.resume(tally)
+    shown = await until(house, token, name, is_("COMPLETED"))
+    assert shown["counts"]["sent"] == 249
+    assert sorted(recipients(house)) == sorted(f"r{n}@example.net" for n in range(131, 250))
 
 
 async def test_a_batch_goes_on_after_a_restart(house: HttpHouse) -> None:

@@ -27,7 +27,7 @@ from smarthost.client.batches import BatchSummary
 from smarthost.client.call import Call, Page
 from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
-from smarthost.client.following import SILENCE, Following
+from smarthost.client.following import Following
 from smarthost.client.health import Health, ask_health, ask_ready
 from smarthost.client.result import DeliveryResult
 from smarthost.client.settings import RETRIES, Retries, Settings
@@ -270,7 +270,7 @@ class AsyncClient:
         following = Following(cursor, self._settings, self._chance)
         while True:
             try:
-                async with self._connections.stream(following.request, SILENCE) as (answer, pieces):
+                async with self._connections.stream(following.request) as (answer, pieces):
                     if answer.status != 200:
                         wait = following.refused(answer, time.time())
                     else:

@@ -48,12 +48,14 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
 
     `address` is the mailbox, complete with a domain, in the client's own spelling; `domain` is the A-label form of
     its domain, lower case, or an address literal; `orcpt` is the decoded ORCPT value "type;address" or "".
+    `return_path` is the reverse-path with which it is sent to, if that is another one than the envelope's.
     """
 
     address: str
     domain: str
     notify: int = 0
     orcpt: str = ""
+    return_path: str = ""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
