@@ -15,8 +15,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 TEST_ARGS ?=
-# Most tests wait rather than compute. A few chosen ones are not worth the start of workers.
-WORKERS ?= $(if $(TEST_ARGS),0,$(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)))
+# A few chosen tests are not worth the start of workers.
+WORKERS ?= $(if $(TEST_ARGS),0,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))
 BENCH_ARGS ?=
 SEEDS ?= 200
 SEED ?=
