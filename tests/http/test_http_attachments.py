@@ -23,7 +23,7 @@ from relay_house import SLOW
 
 from smarthost.compose.limits import SubmissionLimits
 from smarthost.mail.entry import Entry
-from smarthost.network import http_client
+from smarthost.network import http_session
 from smarthost.policy.attachments import (
     AttachmentSettings,
     AttachmentTerms,
@@ -159,8 +159,8 @@ async def test_no_private_address_is_spoken_to(
     for host in ("127.0.0.1", "localhost", "[::1]", "2130706433"):
         said = await sent(house, token, {"filename": "a", "url": f"http://{host}:{web.port}/a"})
         assert said.status in (422, 503) and not web.asked, host
-    judge = http_client.is_public
-    monkeypatch.setattr(http_client, "is_public", lambda address: address == "127.0.0.1" or judge(address))
+    judge = http_session.is_public
+    monkeypatch.setattr(http_session, "is_public", lambda address: address == "127.0.0.1" or judge(address))
     said = await sent(house, token, {"filename": "a", "url": f"http://127.0.0.1:{web.port}/inside"})
     assert said.status == 422 and "private address" in said.json["detail"] and len(web.asked) == 1
 
