@@ -47,7 +47,7 @@ async def test_queues_get_room_in_turn_and_in_one_go(house: House) -> None:
     """While memory moves, the others wait in line and each is read with its whole share, none before its turn."""
     await filled(house, 8, 40)
     orders = []
-    for number in range(8):
+    for _ in range(8):
         await house.until(lambda: len(house.offered) >= 40)
         await asyncio.sleep(0.12)
         assert house.scheduler.total == 40
