@@ -28,7 +28,10 @@ COMMANDS: Mapping[str, str] = {
     "reload": "make the running relay read its configuration again",
     "user": "hash a password for the configuration",
     "dlq": "list, send again or delete messages by HTTP that failed and are kept for a time",
+    "batch": "send a template to the recipients of a file; show, suspend, resume or cancel batches",
     "key": "make, list or revoke API keys, which open the HTTP door and the SMTP door",
+    "template": "list, add, show, fill in or remove templates, from which the HTTP door makes messages",
+    "seed": "make a test key and a sample template, and say how to send a first message with them",
     "dkim": "make, show or check DKIM keys",
     "oauth": "log in by OAuth 2.0 for a route, to obtain its refresh token",
 }

@@ -125,8 +125,19 @@ class Accounts:
 
     def wait(self, tenant: str, name: str) -> float:
         """Give the seconds until an account takes another message at the door; 0.0 also where it lets mail wait."""
+        return 0.0 if self._lets_wait(tenant, name) else self._wait(tenant, name)
+
+    def deferred(self, tenant: str, name: str) -> float:
+        """Give the seconds for which the next message waits for an account's limit; 0.0 where it need not."""
+        return self._wait(tenant, name) if self._lets_wait(tenant, name) else 0.0
+
+    def _wait(self, tenant: str, name: str) -> float:
         cells = self._cells.get(route_name(tenant, name))
         return cells.wait(self._clock()) if cells is not None else 0.0
+
+    def _lets_wait(self, tenant: str, name: str) -> bool:
+        account = self.get(tenant, name)
+        return account is not None and account.limit_behavior is Behavior.DEFER
 
     def take(self, tenant: str, name: str) -> None:
         """Count a message that was taken for an account."""
@@ -147,9 +158,9 @@ class Accounts:
         if account.user:
             self._logins[name] = Login(account.user, password)
         self._cells.pop(name, None)
-        if account.limit_behavior is not Behavior.DEFER:
+        if rates := rates_of(account):
             # Not strict, as for users: what is counted here is written beside the message that is accepted.
-            self._cells[name] = self._ledger.cells(f"door {name}", map(parse_rate, rates_of(account)), is_strict=False)
+            self._cells[name] = self._ledger.cells(f"door {name}", map(parse_rate, rates), is_strict=False)
 
     def _seal(self, password: str, owner: str) -> bytes:
         return self._box().seal(password, owner) if password else b""

@@ -14,7 +14,9 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
-from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
+from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
+from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
@@ -55,6 +57,7 @@ class Api:
         self.keys = Keys(relay.spool.records, relay.clock, relay.bookkeeper.ledger)
         self.keys.ended.append(relay.door.expel)
         relay.credentials.keys = self.keys
+        self.templates = Templates(relay.spool.records, relay.clock)
         self._door: HttpDoor | None = None
         self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -65,6 +68,9 @@ class Api:
         self.pages: Mapping[str, Callable[[str], Page]] = {}
         self.webhooks: WebhookDesk | None = None
         self.bounces: BounceDesk | None = None
+        self.tenants: TenantDesk | None = None
+        self.suspensions: SuspensionDesk | None = None
+        self.batches: Batches | None = None
 
     async def start(self, sources: AttachmentSources) -> None:
         """Read the keys, and serve from now on who has asked already."""
@@ -130,6 +136,7 @@ class Api:
             limits=SubmissionLimits(attachment=self._sources.largest, attachments=self._sources.together),
             lifetime=lambda: relay.config.retry.lifetime,
             keys=self.keys,
+            recall=relay.recall,
             spool=relay.spool,
             operator=relay.operator,
             clock=relay.clock,
@@ -137,8 +144,14 @@ class Api:
             ready=self._ready,
             version=__version__,
             accounts=self.accounts,
+            templates=self.templates,
+            suppression=relay.suppression,
             webhooks=self.webhooks,
             bounces=self.bounces,
+            tenants=self.tenants,
+            suspensions=self.suspensions,
+            deferred_until=relay.reasons.limited_until,
+            batches=self.batches,
         )
 
     def follow(self, terms: HttpTerms) -> None:

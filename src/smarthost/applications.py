@@ -14,6 +14,7 @@ from smarthost.outreach.webhooks import Webhooks
 from smarthost.policy.client_sync import OutreachTerms
 from smarthost.queue.bounces import BounceIntake
 from smarthost.sns_desk import SnsDesk
+from smarthost.tenants import Tenants
 from smarthost.wire.report_mail import read_report
 from smarthost.wire.ses_notice import read_ses
 from smarthost.wire.sns import SnsType, read_sns
@@ -31,6 +32,7 @@ class Outreach:
         """Tell nobody yet. `key_file` is the relay's own key, made with the first secret that has to be kept."""
         self._key_file = key_file
         self._sealer: Sealer | None = None
+        self._tenant_sealer: Sealer | None = None
         spool, resolver, clock = relay.spool, relay.resolver, relay.clock
 
         def context() -> ssl.SSLContext:
@@ -40,12 +42,18 @@ class Outreach:
         self.webhooks = Webhooks(spool, self.client.ask, self._box, clock, relay.rng, relay.counters.webhooks)
         # Whom the configuration names may be anywhere: whoever writes it has the machine.
         self.sync_client = HttpClient(resolver, context, connections=SYNC_CONNECTIONS, allow_private=True)
-        self.report_push = ReportPush(spool, self.sync_client.ask, clock, relay.counters.client_syncs)
-        self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock)
+        self.report_push = ReportPush(
+            spool, self.sync_client.ask, clock, relay.counters.client_syncs, guarded=self.client.ask
+        )
+        self.tenants = Tenants(spool.records, self._tenant_box, self.report_push)
+        self.tenants.changed = self._tell
+        self._terms = OutreachTerms()
+        self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock, relay.counters.bounces)
         self.sns = SnsDesk(self.client.ask, clock)
 
     async def start(self, terms: OutreachTerms) -> None:
         """Begin to tell."""
+        await self.tenants.load()
         await self.follow(terms)
         await self.webhooks.start()
 
@@ -53,7 +61,12 @@ class Outreach:
         """Follow a new configuration."""
         self.client.allow_private = terms.allow_private_urls
         self.sns.topics = terms.sns_topics
-        await self.report_push.follow(terms)
+        self._terms = terms
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Tell those whom the configuration names, and those who were named over HTTP."""
+        await self.report_push.follow(self.tenants.lay_over(self._terms))
 
     async def take_ses(self, body: bytes, tenant: str | None) -> int | str:
         """Take a document of Amazon SES, or an envelope of SNS around one, that a tenant vouches for, or nobody.
@@ -84,6 +97,11 @@ class Outreach:
         if self._sealer is None:
             self._sealer = Sealer(load_master_key(self._key_file), "webhooks")
         return self._sealer
+
+    def _tenant_box(self) -> Sealer:
+        if self._tenant_sealer is None:
+            self._tenant_sealer = Sealer(load_master_key(self._key_file), "tenants")
+        return self._tenant_sealer
 
     async def stop(self) -> None:
         """End, with the progress written."""

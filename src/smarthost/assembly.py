@@ -17,11 +17,11 @@ from smarthost.delivery.connect import Connector
 from smarthost.delivery.detours import Detours
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.hall import Hall
-from smarthost.delivery.places import Places
 from smarthost.delivery.promoter import Promoter
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.reporting import Reporter
 from smarthost.delivery.resolve import Sites
+from smarthost.delivery.sharing import Sharing
 from smarthost.delivery.suspending import Suspender
 from smarthost.delivery.tls_policies import TlsPolicies
 from smarthost.delivery.transfer import Terms, Transfer
@@ -29,6 +29,7 @@ from smarthost.from_config import (
     hello_name,
     make_keyring,
     make_report_terms,
+    make_return_paths,
     make_rules,
     make_sts,
     make_terms,
@@ -48,7 +49,7 @@ from smarthost.network.round import Round
 from smarthost.network.session import Session, SessionSettings, Timeouts
 from smarthost.open_files import connections_within
 from smarthost.policy.ledger import Ledger
-from smarthost.policy.limits import LimitTable, OnLimit
+from smarthost.policy.limits import LimitTable, OnLimit, SiteLimits
 from smarthost.policy.rate import Rate, parse_rate
 from smarthost.policy.restraints import Restraints
 from smarthost.policy.suppression import SUPPRESSED
@@ -58,6 +59,7 @@ from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.recall import Recall
 from smarthost.queue.rules import site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
@@ -73,8 +75,6 @@ from smarthost.report.feed import Feed
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.sqlite import SqliteSpool
 from smarthost.spool.stats import SECONDS, SIZES
-
-LONGEST_SESSION = 3600.0  # seconds; far beyond max_age with the longest time that a peer may take for its replies
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -108,9 +108,11 @@ class Relay:
         counters.follow_commits(spool.stats, SECONDS, SIZES)
         self.keyring = make_keyring(config)
         self.tls = make_tls(config, clock)
-        self.rules = make_rules(config, self.keyring)
+        self.rules = make_rules(config, self.keyring, make_return_paths(config))
         self.ids = MessageIds(spool.last_id)
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
+        self.recall = self.intake.recall = Recall(spool.records, clock)
+        self.recall.keep = config.http.idempotency_keep
         self.adapter = Adapter(self.intake, spool, counters, clock)
         self.adapter.follow(config.conversion)
         self.scheduler = Scheduler(spool, Contents(), clock)
@@ -129,14 +131,12 @@ class Relay:
         self.memory = Memory(self.bookkeeper, self.remedies, self.connector, self._login_of, clock)
         self.dispatchers: dict[str, Dispatcher] = {}
         self.retired: list[Dispatcher] = []
-        # By site: queues of the configurations before, for their sessions, and until when those matter.
-        self.former: dict[str, tuple[ReadyQueue, float]] = {}
         self.round = Round(loop)
         self.gates = Gates(self.scheduler, self.bookkeeper.ledger, clock, loop)
         self.gates.follow(self.rules.restraints)
-        self.places = Places(connections_within(config.delivery.max_connections), loop)
+        self.sharing = Sharing(connections_within(config.delivery.max_connections), loop)
         self.hall = self._make_hall()
-        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, clock)
+        self.reasons = Reasons(self.scheduler, self.connector, self.dispatcher_of, self.gates, self.sharing, clock)
         self.promoter = Promoter(self.sites, self.scheduler, self.settler, self.rules, self.dispatcher_for, self.hall)
         self.promoter.rng = self.rng
         self.has_space = True
@@ -161,7 +161,7 @@ class Relay:
 
     def _make_hall(self) -> Hall:
         parts = (self.scheduler, self.spool, self.settler, self.remedies, self.connector)
-        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates, self.places)
+        return Hall(*parts, self.make_transfer, self.clock, self.loop, self.gates, self.sharing)
 
     def _join(self) -> None:
         """Set the calls between parts that cannot be handed in at construction."""
@@ -176,6 +176,7 @@ class Relay:
         self.operator.awake = self._awake
         self.operator.reason_of = self.reasons.why
         self.reasons.source_of, self.reasons.looking_up = self._limit_source, self.promoter.looking_up
+        self.reasons.limits_of = self._limits_of
         self.reasons.awaits_dns = lambda queue: self.questions.waiting > 0 and self.promoter.looks_up(queue)
         self.promoter.joined = self.remedies.joined
         self.promoter.suppression = self.settler.teller.suppression = self.suppression
@@ -187,6 +188,9 @@ class Relay:
 
     def _login_of(self, name: str) -> Login | None:
         return self.config.credentials.get(name)
+
+    def _limits_of(self, site: Site) -> SiteLimits:
+        return self.limits.for_site(site)
 
     def _limit_source(self, site: Site, key: str) -> str:
         return self.limits.sources(site).get(key, "the configuration")
@@ -209,13 +213,14 @@ class Relay:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
         self.bookkeeper.ledger.tidy(self.clock())
         self.config, self.keyring = config, keyring
-        self.rules = make_rules(config, keyring)
+        self.rules = make_rules(config, keyring, make_return_paths(config))
         self.intake.rules = self.rules
+        self.recall.keep = config.http.idempotency_keep
         self.settler.retry = self.operator.retry = config.retry
         self.settler.dead_letters.keep = config.http.dead_letter_keep
         self.reporter.terms = make_report_terms(config)
         self.limits = LimitTable(config.limits)
-        self.places.most = connections_within(config.delivery.max_connections)
+        self.sharing.total.most = connections_within(config.delivery.max_connections)
         self.adapter.follow(config.conversion)
         self.promoter.rules = self.rules
         self.promoter.forget()
@@ -238,7 +243,8 @@ class Relay:
     def follow_accounts(self, config: Config, routes: Collection[str]) -> None:
         """Follow a configuration in which the routes of some accounts are new, different or gone, and nothing else."""
         self.config = config
-        self.rules = self.intake.rules = self.promoter.rules = make_rules(config, self.keyring)
+        rules = make_rules(config, self.keyring, self.rules.return_paths)
+        self.rules = self.intake.rules = self.promoter.rules = rules
         self.limits = LimitTable(config.limits)
         self.logins.follow(config)
         self._retire([name for name, each in self.dispatchers.items() if each.ready.site.route.name in routes])
@@ -253,8 +259,6 @@ class Relay:
             dispatcher = self.dispatchers.pop(name)
             dispatcher.retire()
             self.retired.append(dispatcher)
-            if dispatcher.ready.window.taken:
-                self.former[name] = dispatcher.ready, self.clock() + LONGEST_SESSION
 
     def tidy(self) -> None:
         """Forget queues and sites of which nothing is left; called every few minutes."""
@@ -266,8 +270,6 @@ class Relay:
         self.dispatchers = {
             name: each for name, each in self.dispatchers.items() if each in named or not each.is_unused
         }
-        now = self.clock()
-        self.former = {name: each for name, each in self.former.items() if each[1] > now}
 
     def forget_retired(self) -> None:
         """Drop dispatchers of an older configuration whose last session has ended."""
@@ -290,8 +292,7 @@ class Relay:
         """Give the dispatcher of a site, the same for all queues whose hosts are the same."""
         dispatcher = self.dispatchers.get(site.name)
         if dispatcher is None:
-            former, _ = self.former.pop(site.name, (None, 0.0))
-            ready = ReadyQueue(site, self.limits.for_site(site), former, self.bookkeeper.ledger, self.quota_of(site))
+            ready = ReadyQueue(site, self._limits_of(site), self.bookkeeper.ledger, self.quota_of(site))
             ready.capacity = self.memory.capacities.of(site.name)
             if site.route.login and (paused := self.connector.login_pause(site)) is not None:
                 ready.window.pause(paused[0])

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from smarthost.control_template_verbs import NewTemplate, TemplateName, TemplateOperations, TemplatePreview, TemplatesOf
 from smarthost.mail.message import parse_id
 from smarthost.mail.suppression import Origin, Suppression
 from smarthost.policy.glob import compile_globs
@@ -14,7 +15,7 @@ Row = dict[str, Any]
 
 
 class SuspensionOperations(Protocol):
-    """What a person may suspend: a site, a route or a user. Rows have kind, name, since, until and reason."""
+    """What a person may suspend: a site, a route, a user or a batch. Rows have kind, name, since, until and reason."""
 
     def rows(self) -> AsyncIterator[Row]:
         """Give all suspensions."""
@@ -61,6 +62,7 @@ class Operations(Protocol):
     suppression: SuppressionOperations
     suspension: SuspensionOperations
     keys: KeyOperations
+    templates: TemplateOperations
 
     def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival (`entry_row`), at most `limit` of them; 0 is no limit."""
@@ -350,6 +352,11 @@ VERBS: Mapping[str, Verb] = {
     "key.add": Verb(NewKey, one=lambda relay, asked: relay.keys.add(asked)),
     "key.list": Verb(Tenant, rows=lambda relay, asked: relay.keys.rows(asked)),
     "key.revoke": Verb(KeyName, one=lambda relay, asked: relay.keys.revoke(asked)),
+    "template.list": Verb(TemplatesOf, rows=lambda relay, asked: relay.templates.rows(asked)),
+    "template.add": Verb(NewTemplate, one=lambda relay, asked: relay.templates.add(asked)),
+    "template.show": Verb(TemplateName, one=lambda relay, asked: relay.templates.show(asked)),
+    "template.preview": Verb(TemplatePreview, one=lambda relay, asked: relay.templates.preview(asked)),
+    "template.remove": Verb(TemplateName, one=lambda relay, asked: relay.templates.remove(asked)),
     "explain": Verb(Question, one=lambda relay, asked: relay.explain(asked)),
     "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
     "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),

@@ -241,8 +241,8 @@ def _explain_time(known: Known, sending: Sending, site: Site) -> Row:
     recipient = sending.envelope.recipients[0]
     queue = known.rules.queue_for(sending.message, site.route, recipient.domain)
     entry = Entry(sending.message, 0, queue, (recipient,), now, now + known.config.retry.lifetime, now)
-    reason = relay.reasons.of_new(entry, relay.dispatchers.get(site.name))
-    suspended = relay.suspender.suspensions.of_user(sending.message.arrival.identity)
+    reason = relay.reasons.of_new(entry, site, relay.dispatchers.get(site.name))
+    suspended = relay.suspender.suspensions.of_mail(sending.message.arrival.identity, sending.message.tag)
     if suspended is not None:
         at = format_end(suspended.until)
         text = f"{SENTENCES[Why.SUSPENDED]} Reason: {suspended.text}."

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from smarthost import __version__
+from smarthost.control_template_verbs import TemplateOperations
 from smarthost.control_verbs import KeyOperations, Question, Row, SuppressionOperations, SuspensionOperations
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
@@ -26,6 +27,7 @@ class RelayOperations:
     suppression: SuppressionOperations
     suspension: SuspensionOperations
     keys: KeyOperations
+    templates: TemplateOperations
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class RelayOperations:
         self.explainer: Callable[[Question], Awaitable[Row]] | None = None
         self.started_at = clock()
         self.listening: list[str] = []
+        self.about: Callable[[], Row] = dict
 
     async def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
         """Give entries by arrival, each with what it waits for just now, and what holds its site till when."""
@@ -134,6 +137,7 @@ class RelayOperations:
             "uptime_seconds": round(self._clock() - self.started_at, 1),
             "time": format_time(time.time()),
             "listening": self.listening,
+            **self.about(),
             "queue": counts,
             "in_memory": self._scheduler.total,
         }

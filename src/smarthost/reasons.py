@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 from smarthost.delivery.connect import Connector
 from smarthost.delivery.dispatcher import Dispatcher
+from smarthost.delivery.sharing import Sharing
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event
 from smarthost.mail.route import Site
+from smarthost.policy.limits import SiteLimits
 from smarthost.policy.waiting import SENTENCES
 from smarthost.queue.gates import Gates
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import NEVER, Key, Waiting
 
+_LIMITED = (Why.RATE_LIMITED, Why.QUOTA_USED)
 IN_DELIVERY = "It is in delivery just now."
 
 
@@ -32,8 +35,9 @@ class Reason(NamedTuple):
 class Reasons:
     """Looks at what is in memory; nothing is read from disk, so that it is cheap enough for a whole queue.
 
-    `source_of` names the limit of the configuration that sets a key for a site, `awaits_dns` says whether a queue's
-    look-up waits for its turn, and `looking_up` what is looked up for an entry, as a sentence; the assembly sets them.
+    `limits_of` gives a site's limits, `source_of` names the limit of the configuration that sets one of them,
+    `awaits_dns` says whether a queue's look-up waits for its turn, and `looking_up` what is looked up for an entry,
+    as a sentence; the assembly sets them.
     """
 
     def __init__(
@@ -42,11 +46,13 @@ class Reasons:
         connector: Connector,
         dispatcher_of: Callable[[str, Key], Dispatcher | None],
         gates: Gates,
+        sharing: Sharing,
         clock: Callable[[], float],
     ) -> None:
         """Join the parts; `dispatcher_of` finds the dispatcher of an entry by the name of its queue and its key."""
         self._scheduler, self._connector = scheduler, connector
-        self._dispatcher_of, self._gates, self._clock = dispatcher_of, gates, clock
+        self._dispatcher_of, self._gates, self._sharing, self._clock = dispatcher_of, gates, sharing, clock
+        self.limits_of: Callable[[Site], SiteLimits] = lambda site: SiteLimits()
         self.source_of: Callable[[Site, str], str] = lambda site, key: "the configuration"
         self.looking_up: Callable[[Entry], str] = lambda entry: ""
         self.awaits_dns: Callable[[str], bool] = lambda queue: False
@@ -61,21 +67,31 @@ class Reasons:
             return Reason(entry.why, _with_last(SENTENCES[entry.why], entry), None, None)
         return self._of(entry, self._dispatcher_of(entry.queue, entry.key))
 
-    def of_new(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
-        """Find what would hold an entry that came in now; `dispatcher` is that of its site, if its site has one.
+    def limited_until(self, entry: Entry) -> float | None:
+        """Give the Unix time at which a limit lets an entry go that it holds now; None where none holds it."""
+        reason = self.of(entry)
+        return reason.until if reason.why in _LIMITED else None
+
+    def of_new(self, entry: Entry, site: Site, dispatcher: Dispatcher | None) -> Reason:
+        """Find what would hold an entry for a site that came in now; `dispatcher` is the site's, if it has one.
 
         Its queue has to be the one that it would really be in: what restrains it is found, and remembered, by that.
         """
         reason = self._of(entry, dispatcher)
-        if dispatcher is None or reason.why is not entry.why:
+        if reason.why is not entry.why:
             return reason
         now = self._clock()
         # The queues of a site are held together, and this one would be as soon as it were one of them.
-        for queue in filter(None, map(self._scheduler.queues.get, dispatcher.queues)):
+        for queue in filter(None, map(self._scheduler.queues.get, dispatcher.queues if dispatcher is not None else ())):
             if queue.blocked_until > now and queue.blocked_why is not Why.RATE_LIMITED:
                 return self._blocked(entry, queue, dispatcher)
-        if not dispatcher.idle_sessions and not dispatcher.ready.window.may_open(now):
-            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), now, None)
+        if dispatcher is not None and dispatcher.idle_sessions:
+            return reason
+        may_open = dispatcher is None or dispatcher.ready.window.may_open(now)
+        if not may_open or not self._sharing.has_room(site.place, self._most_of(site, dispatcher)):
+            return Reason(Why.SITE_BUSY, self._busy(site, dispatcher), now, None)
+        if not (dispatcher is not None and dispatcher.transfers) and not self._sharing.total.has_room:
+            return Reason(Why.RELAY_BUSY, SENTENCES[Why.RELAY_BUSY], now, None)
         return reason
 
     def _of(self, entry: Entry, dispatcher: Dispatcher | None) -> Reason:
@@ -106,6 +122,8 @@ class Reasons:
             return Reason(Why.QUOTA_USED, _with_rule(SENTENCES[Why.QUOTA_USED], dispatcher), since, now + wait)
         if wait > 0.0:
             return Reason(Why.RATE_LIMITED, self._which_rate(dispatcher, now), since, now + wait)
+        if dispatcher.ready.todo and dispatcher.opener.waits_for_hosts:
+            return Reason(Why.SITE_BUSY, self._busy(dispatcher.ready.site, dispatcher), since, None)
         if dispatcher.ready.todo and dispatcher.opener.waits_for_place:
             return Reason(Why.RELAY_BUSY, _with_rule(SENTENCES[Why.RELAY_BUSY], dispatcher), since, None)
         wait = dispatcher.ready.opening_cells.wait(now)
@@ -115,11 +133,26 @@ class Reasons:
             text = f"{SENTENCES[Why.RATE_LIMITED]} Reason: max_connection_rate {rates} of {source}."
             return Reason(Why.RATE_LIMITED, text, since, now + wait)
         if dispatcher.ready.todo and entry.why is not Why.NEXT_HOST:
-            return Reason(Why.SITE_BUSY, _with_rule(SENTENCES[Why.SITE_BUSY], dispatcher), since, None)
+            return Reason(Why.SITE_BUSY, self._busy(dispatcher.ready.site, dispatcher), since, None)
         if not dispatcher.ready.todo and self._scheduler.is_loaded(entry.key, entry.queue):
             return Reason(entry.why, _with_last(IN_DELIVERY, entry), since, None)
         why = Why.NEW if entry.why is Why.SCHEDULED else entry.why
         return Reason(why, _with_last(SENTENCES[why], entry), None, entry.due)
+
+    def _most_of(self, site: Site, dispatcher: Dispatcher | None) -> int:
+        limits = self.limits_of(site) if dispatcher is None else dispatcher.ready.configured
+        return limits.max_connections
+
+    def _busy(self, site: Site, dispatcher: Dispatcher | None) -> str:
+        """Say what bounds the connections: a limit that is used up, by others perhaps, or what the site copes with."""
+        sentence, most = SENTENCES[Why.SITE_BUSY], self._most_of(site, dispatcher)
+        mine, allowed = (0, most) if dispatcher is None else dispatcher.ready.window.bounds
+        if not self._sharing.has_room(site.place, most):
+            others = "" if mine >= most else f", which all sites on the hosts of {site.place} have together"
+            sentence += f" Reason: max_connections {most} of {self.source_of(site, 'max_connections')}{others}."
+        elif mine >= allowed:
+            sentence += f" Reason: the site has shown so far that it copes with {allowed}."
+        return _with_rule(sentence, dispatcher) if dispatcher is not None else sentence
 
     def _which_rate(self, dispatcher: Dispatcher, now: float) -> str:
         """Name the rate that holds mail back for the longest time, and the limit that says so."""

@@ -13,12 +13,14 @@ from smarthost.accounts import Accounts
 from smarthost.api import Api
 from smarthost.applications import make_outreach
 from smarthost.assembly import Relay
+from smarthost.batching import make_batches
+from smarthost.bounce_door import BounceDoor
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
-from smarthost.from_config import make_keyring
+from smarthost.from_config import make_keyring, make_return_paths
 from smarthost.mail.message import format_id
 from smarthost.network.attachments import AttachmentSources
 from smarthost.notify import Notifier
@@ -26,8 +28,9 @@ from smarthost.operations import RelayOperations
 from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
+from smarthost.operations_templates import TemplateOperations
 from smarthost.policy.attachments import AttachmentSettings
-from smarthost.queue.burial import bury
+from smarthost.queue.burial import bury, forget_records
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
 from smarthost.report.gauges import LoopLag
@@ -97,7 +100,11 @@ class Server:
         self.api = Api(self.relay, self.accounts, self._unhealthy, self._unready)
         self.outreach = outreach = make_outreach(self.relay, config.data_directory)
         self.api.webhooks, self.api.bounces = outreach.webhooks, outreach
+        self.api.tenants, self.api.suspensions = outreach.tenants, suspension
+        self.batches = self.api.batches = make_batches(self.relay, self.accounts)
         self.operations.keys = KeyOperations(self.api.keys)
+        self.operations.templates = TemplateOperations(self.api.templates)
+        self.operations.about = self._about
         with _naming(f"http.address {config.http_address}"):
             if config.http_address:
                 probes = Probes(self._unhealthy, self._unready, lambda: self._lag.seconds, dropped)
@@ -107,7 +114,10 @@ class Server:
         await outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
+        self.bounces = BounceDoor(self.relay, outreach.bounces)
+        self.bounces.follow(config)
         await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
+        await self.batches.start()
         for listener in config.listeners:
             door = self.relay.door if listener.protocol == "smtp" else self.api
             with _naming(f"listener {listener.address}"):
@@ -117,6 +127,16 @@ class Server:
         self._ready = True
         log.info("smarthost %s listens on %s", __version__, ", ".join(self.listening))
         self._notifier.ready(f"listening on {', '.join(self.listening)}")
+
+    def _about(self) -> dict[str, object]:
+        """Give what a command tells of the relay: who it is, and where its API is, None where that is closed."""
+        api = None
+        if self._status is not None:
+            host, port = self._status.address
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            api = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        config = self.relay.config
+        return {"hostname": config.hostname, "postmaster": config.postmaster, "api": api}
 
     async def _start_accounts(self) -> None:
         """Lay the tenants' upstreams over the configuration, now and whenever they change."""
@@ -186,6 +206,8 @@ class Server:
         cut, _ = await asyncio.gather(relay.door.drain(patience / 2), self._drain_api(patience / 2))
         if cut:
             log.warning("%d sessions were cut off at shutdown", cut)
+        if hasattr(self, "batches"):
+            await self.batches.stop()
         await self._drain_delivery(relay, deadline)
         if self._watch is not None:
             self._watch.cancel()
@@ -220,9 +242,10 @@ class Server:
         try:
             config = load(self.config.source, os.environ)
             keyring = make_keyring(config)
+            make_return_paths(config)  # their key may be gone
         except ConfigError as error:
             problems = error.render().splitlines()
-        except KeyUnreadable as error:
+        except (KeyUnreadable, OSError, ValueError) as error:
             problems = [str(error)]
         else:
             problems = self._fixed_keys(config)
@@ -233,6 +256,7 @@ class Server:
         self.config = config
         self.api.follow(config.http)
         self.relay.apply(self.accounts.lay_over(config), keyring)
+        self.bounces.follow(config)
         await self.relay.suppression.follow(config.suppression)
         await self.outreach.follow(config.outreach)
         await self.relay.scheduler.refresh()
@@ -284,6 +308,7 @@ class Server:
                     await self.spool.forget_history(now - self.config.history_keep)
                     await self.relay.suppression.forget_expired()
                     await bury(self.spool, now)
+                    await forget_records(self.spool.records, now)
             except Exception:
                 log.exception("the watch failed")
             if self._notifier.watchdog_interval and now >= next_alive:

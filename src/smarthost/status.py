@@ -57,7 +57,7 @@ async def take_gauges(relay: Relay) -> Gauges:
     counts = await spool.count()
     arrivals = {"active": await spool.oldest(), "parked": await spool.oldest(parked=True)}
     connections: dict[tuple[str, str], int] = {}
-    dispatchers, places, questions = relay.dispatchers, relay.places, relay.questions
+    dispatchers, places, questions = relay.dispatchers, relay.sharing.total, relay.questions
     for name, dispatcher in dispatchers.items():
         connections[name, "busy"] = len(dispatcher.transfers) - dispatcher.idle_sessions
         connections[name, "idle"] = dispatcher.idle_sessions

@@ -47,6 +47,7 @@ def test_a_whole_message_is_read() -> None:
         headers={"X-A": "1"},
         return_path="r@example.com",
         tenant_id="acme",
+        colour="of the client's own",
     )
     submission = found.submission
     assert (found.id, found.batch_code, submission.account_id) == ("MSG-001", "b7", "acc-1")
@@ -74,6 +75,7 @@ def test_priority_may_be_a_default() -> None:
         ({"storage_path": "/data/docs/a.pdf"}, "storage_path", "/data/docs/a.pdf"),
         ({"storage_path": "docs/a.pdf", "fetch_mode": "filesystem"}, "storage_path", "docs/a.pdf"),
         ({"storage_path": "/a", "mime_type": "text/csv"}, "content_type", "text/csv"),
+        ({"storage_path": "/a", "content_type": "text/csv"}, "content_type", "text/csv"),
         ({"storage_path": "/a", "content_md5": "0" * 32}, "content_md5", "0" * 32),
     ],
 )
@@ -87,7 +89,6 @@ def test_attachments_are_found_by_their_path(attachment: dict[str, Any], field: 
     ("changed", "field", "says"),
     [
         ({"id": ""}, "id", "needed"),
-        ({"colour": 1}, "colour", "not a field"),
         ({"content_type": "rtf"}, "content_type", "neither"),
         ({"body": 5}, "body", "expected"),
         ({"deferred_ts": "now"}, "deferred_ts", "Unix time"),

@@ -11,8 +11,9 @@ from smarthost.delivery.places import Place, Places
 class Site:
     """A claimant that wants a number of places and keeps what it gets, until it is told to spare some."""
 
-    def __init__(self, places: Places, name: str, wanted: int = 1, *, is_slow: bool = False) -> None:
-        self.places, self.name, self.wanted, self.is_slow = places, name, wanted, is_slow
+    def __init__(self, places: Places, name: str, wanted: int = 1, *, rank: int = 2) -> None:
+        self.places, self.name, self.wanted, self.rank = places, name, wanted, rank
+        self.is_slow = False
         self.held: list[Place] = []
         self.idle = self.stalled = False
 
@@ -21,14 +22,14 @@ class Site:
         while len(self.held) < self.wanted and (place := self.places.take(self)) is not None:
             self.held.append(place)
 
-    def spare_idle(self) -> int:
-        """Give all back, if they rest."""
-        return self._give_back(len(self.held)) if self.idle else 0
+    def spare_idle(self, most: int) -> int:
+        """Give some back, if they rest."""
+        return self._give_back(min(len(self.held), most)) if self.idle else 0
 
-    def spare_busy(self) -> int:
+    def spare_busy(self, before: float) -> int:
         """Say that one will end."""
         for place in self.held:
-            if not place.is_called_back:
+            if place.since < before and not place.is_called_back:
                 place.call_back()
                 return 1
         return 0
@@ -117,6 +118,52 @@ async def test_of_several_busy_sessions_one_is_called_back_for_each_that_waits(p
         place.give_back()
     await turns()
     assert all(each.held for each in waiting) and places.called_back == 0
+
+
+async def test_nobody_takes_from_who_has_no_more(places: Places) -> None:
+    """A site that waits for its fifth connection has none ended for it that another one has as its third."""
+    first, second = Site(places, "first", 5), Site(places, "second", 4)
+    first.work()
+    second.work()
+    assert (len(first.held), len(second.held)) == (5, 3)
+    async with asyncio.timeout(5):
+        while not any(place.is_called_back for place in first.held):
+            await asyncio.sleep(0.01)  # for the fourth of the second site, which makes them equal
+    first.held.remove(place := next(place for place in first.held if place.is_called_back))
+    place.give_back()
+    first.work()  # which wants it again
+    await asyncio.sleep(0.3)
+    assert (len(first.held), len(second.held)) == (4, 4)
+    assert places.waiting == 1 and not any(place.is_called_back for place in (*first.held, *second.held))
+
+
+async def test_urgent_mail_goes_first_and_low_mail_goes(places: Places) -> None:
+    """Sites stand in line by their next messages; a low one is passed over 16 times, and one may become more urgent."""
+    crowd = Site(places, "crowd", 8)
+    crowd.work()
+    served: list[str] = []
+
+    class Waiting(Site):
+        def work(self) -> None:
+            before = len(self.held)
+            super().work()
+            if len(self.held) > before:
+                served.append(self.name)
+                self.wanted = 0
+                self.held.pop().give_back()
+
+    low, turned = Waiting(places, "low", rank=3), Waiting(places, "turned", rank=3)
+    for each in (low, turned, *(Waiting(places, f"high {number}", rank=1) for number in range(20))):
+        each.work()
+    turned.rank = 0
+    turned.work()
+    crowd.wanted = 0
+    crowd.held.pop().give_back()
+    async with asyncio.timeout(5):
+        while len(served) < 22:
+            await asyncio.sleep(0)
+    assert served[0] == "turned" and served.index("low") == 16
+    assert [name for name in served if name.startswith("high")] == [f"high {number}" for number in range(20)]
 
 
 async def test_who_hangs_gives_way(places: Places) -> None:

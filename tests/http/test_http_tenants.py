@@ -1,6 +1,7 @@
 """Two tenants against each other, on every route that the OpenAPI document has."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from http_house import HttpHouse
@@ -20,6 +21,8 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
     sent = await house.ask("POST", "/api/v1/messages", theirs, HELLO)
     made = await house.ask("POST", "/api/v1/admin/keys", theirs, {"name": "secret-name", "scopes": ["send"]})
     names = {"message_id": sent.json["id"], "key_id": made.json["id"]}
+    batch = await _batch(house, theirs)
+    names |= {"batch_id": batch["id"], "template_id": batch["template_id"]}
     before = await house.ask("GET", f"/api/v1/messages/{sent.json['id']}", theirs)
     await house.empty()
     document = (await house.ask("GET", "/api/v1/openapi.json")).json
@@ -45,6 +48,7 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
     assert after.json["recipients"][0]["status"] == "relayed"
     assert (await house.ask("GET", "/api/v1/admin/keys", theirs)).json["keys"][1]["revoked_at"] is None
     assert house.server.api.keys.verify(made.json["key"]) is not None
+    assert (await house.ask("GET", f"/api/v1/batches/{batch['id']}", theirs)).json["status"] == "SCHEDULED"
 
 
 async def test_every_route_wants_a_key(house: HttpHouse) -> None:
@@ -59,6 +63,17 @@ async def test_every_route_wants_a_key(house: HttpHouse) -> None:
             assert (await house.ask(method.upper(), path, "", _body(document, operation))).status == 401, path
     assert (await house.ask("GET", "/api/v1/messages", sender)).status == 403
     assert (await house.ask("GET", "/api/v1/events", sender)).status == 403
+
+
+async def _batch(house: HttpHouse, token: str) -> dict[str, Any]:
+    """Make a template, and a batch of it that waits for its time."""
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    template = {"name": "secret-t", "subject": "secret", "text": "secret"}
+    asked = await house.ask("POST", "/api/v1/templates", token, template)
+    body = {"template_id": asked.json["id"], "recipients": [{"email": "secret@example.net"}], "send_at": later}
+    made = await house.ask("POST", "/api/v1/batches", token, body)
+    assert made.status == 201, made.body
+    return {**made.json, "template_id": asked.json["id"]}
 
 
 def _parameters(operation: dict[str, Any]) -> list[str]:

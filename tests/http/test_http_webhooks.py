@@ -126,7 +126,8 @@ async def test_a_bare_bounce_needs_a_key(house: HttpHouse) -> None:
     assert (await house.ask("POST", SES, token, BOUNCE)).json == {"taken": 1}
     async with asyncio.timeout(15):
         await house.server.spool.event_log.beyond(start)
-    (told,) = (await house.server.spool.event_log.after(start, 9, "shop")).events
+    told, suppressed = (await house.server.spool.event_log.after(start, 9, "shop")).events
+    assert (suppressed.event.event, suppressed.event.recipient) == (Kind.SUPPRESSED, "bob@example.net")
     assert (told.event.event, told.event.recipient, told.event.status) == (Kind.BOUNCED, "Bob@Example.net", "5.1.1")
     rows = await house.server.spool.suppressions.page(("", ""), 9)
     assert [(row.owner, row.address) for row in rows] == [("shop", "bob@example.net")]

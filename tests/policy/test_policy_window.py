@@ -54,21 +54,6 @@ def test_a_small_maximum_holds() -> None:
     assert fill(larger) == 1
 
 
-def test_sessions_of_the_window_before_take_places() -> None:
-    """After a reload the maximum holds for old and new sessions together, through any number of reloads."""
-    first = Window(3)
-    assert fill(first) == 3
-    second = Window(3, first)
-    assert fill(second) == 0
-    first.closed()
-    assert fill(second) == 1
-    third = Window(3, second)
-    assert fill(third) == 0
-    for window in (first, first, second):
-        window.closed()
-    assert fill(third) == 3
-
-
 def test_a_failure_beside_open_sessions_shrinks() -> None:
     """One failed dial beside healthy sessions takes one place away and throttles nothing."""
     window = Window(20)

@@ -29,7 +29,7 @@ def test_sites_of_one_place_share_their_rates() -> None:
     """What goes to a host under MTA-STS counts for what goes there without, and another host has its own."""
     ledger, limits = Ledger(), SiteLimits(message_rate=(parse_rate("1/min"),))
     names = ("mx.example", "mx.example+sts", "other")
-    plain, strict, other = (ReadyQueue(Site(name, (), ROUTE, 0.0), limits, None, ledger) for name in names)
+    plain, strict, other = (ReadyQueue(Site(name, (), ROUTE, 0.0), limits, ledger) for name in names)
     before = [ready.wait(1000.0) for ready in (plain, strict, other)]
     strict.cells.take(1000.0)
     assert plain.wait(1000.0) >= 59.0 and strict.wait(1000.0) >= 59.0

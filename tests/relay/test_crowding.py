@@ -54,12 +54,13 @@ async def test_more_sites_than_connections(house: House) -> None:
     rules = tuple(rule_for(f"site{at}", sink.address[1]) for at, sink in enumerate(sinks))
     await house.open(route_rules=rules, retry=SLOW, delivery=DeliverySettings(3))
     relay, most = house.server.relay, 0
+    places = relay.sharing.total
     numbers = [await house.send(f"slow-20@site{at % 10}.example") for at in range(40)]
 
     def all_relayed() -> bool:
         nonlocal most
         open_now = sum(len(each.transfers) + each.opening for each in relay.dispatchers.values())
-        assert open_now <= relay.places.taken <= 3
+        assert open_now <= places.taken <= 3
         most = max(most, open_now)
         return all(Kind.RELAYED in house.kinds(number) for number in numbers)
 
@@ -68,7 +69,7 @@ async def test_more_sites_than_connections(house: House) -> None:
     assert not any(event.event is Kind.DELAYED for event in house.events)
     for dispatcher in relay.dispatchers.values():
         dispatcher.retire()
-    await house.until(lambda: relay.places.taken == relay.places.waiting == relay.places.called_back == 0)
+    await house.until(lambda: places.taken == places.waiting == places.called_back == 0)
     for sink in sinks:
         await sink.stop()
 
@@ -97,10 +98,10 @@ async def test_a_reload_changes_the_number(house: House) -> None:
     """The bound follows the configuration."""
     await house.open(delivery=DeliverySettings(7))
     relay = house.server.relay
-    assert relay.places.most == 7
+    assert relay.sharing.total.most == 7
     changed = DeliverySettings(9)
     relay.apply(type(house.config)(**{**_fields(house), "delivery": changed}), relay.keyring)
-    assert relay.places.most == 9
+    assert relay.sharing.total.most == 9
 
 
 def _fields(house: House) -> dict[str, object]:

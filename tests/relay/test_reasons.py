@@ -239,9 +239,42 @@ async def test_busy_waits_for_a_connection(house: House) -> None:
     await house.send("hang@example.net")
     await house.until(lambda: house.server.relay.dispatcher_of("relayhost") is not None)
     row = await waiting(house, Why.SITE_BUSY, await house.send("250@example.net"))
-    assert row["until"] is None and "connections" in row["text"]
+    assert row["until"] is None and row["text"].endswith("Reason: max_connections 1 of [[limit]] 0.")
     explained = await house.server.operations.explain(Question("250-2@example.net"))
     assert explained["earliest"]["why"] == Why.SITE_BUSY and explained["earliest"]["at"] is None
+    assert "max_connections 1 of [[limit]] 0" in explained["earliest"]["text"]
+
+
+async def test_busy_waits_for_those_on_the_same_hosts(house: House) -> None:
+    """SITE_BUSY: the connection that the limit allows belongs to another site of these hosts, which is said."""
+    await house.open(retry=SLOW, limits=(Limit(match=LimitMatch(), max_connections=1),))
+    relay = house.server.relay
+    place = f"relayhost/[127.0.0.1]:{house.sink.address[1]}"
+
+    class Stranger:
+        rank, is_slow = 0, False
+
+        def work(self) -> None:
+            pass
+
+        def spare_idle(self, most: int) -> int:
+            return 0
+
+        def spare_busy(self, before: float) -> int:
+            return 0
+
+        def cut_stalled(self, seconds: float) -> int:
+            return 0
+
+    taken = relay.sharing.take(Stranger(), place, 1)
+    assert taken is not None
+    explained = await house.server.operations.explain(Question("250-2@example.net"))
+    assert explained["earliest"]["why"] == Why.SITE_BUSY
+    number = await house.send("250@example.net")
+    row = await waiting(house, Why.SITE_BUSY, number)
+    assert row["text"].endswith(f"[[limit]] 0, which all sites on the hosts of {place} have together.")
+    taken.give_back()
+    await house.until(lambda: Kind.RELAYED in house.kinds(number))
 
 
 async def test_busy_relay_waits_for_its_turn(house: House) -> None:
@@ -253,9 +286,11 @@ async def test_busy_relay_waits_for_its_turn(house: House) -> None:
     rules = (RouteRule(Match(recipient=("*@other.example",)), route),)
     await house.open(retry=SLOW, route_rules=rules, delivery=DeliverySettings(1))
     await house.send("hang@other.example")
-    await house.until(lambda: house.server.relay.places.taken == 1)
+    await house.until(lambda: house.server.relay.sharing.total.taken == 1)
     row = await waiting(house, Why.RELAY_BUSY, await house.send("250@example.net"))
     assert row["until"] is None and "[delivery] max_connections" in row["text"]
+    explained = await house.server.operations.explain(Question("250-2@example.net"))
+    assert explained["earliest"]["why"] == Why.RELAY_BUSY and explained["verdict"] == "waits"
     gauges = await take_gauges(house.server.relay)
     assert gauges.delivery_connections == {"taken": 1, "allowed": 1} and gauges.delivery_sites_waiting == 1
     await other.stop()

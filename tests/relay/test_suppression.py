@@ -1,5 +1,6 @@
 """Suppression in a whole relay: who gets on the list, who is refused, and who leaves it."""
 
+import asyncio
 import smtplib
 from asyncio import to_thread
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from relay_house import House
 from smarthost.cli.relay import ask, ask_one
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.event import Event, Kind
+from smarthost.mail.suppression import Origin, Suppression
 from smarthost.policy.suppression import SuppressionPoint, SuppressionRules
 from smarthost.queue.suppression import SuppressionList
 
@@ -123,6 +125,36 @@ async def test_the_list_outlives_a_restart_and_ends(house: House) -> None:
     assert later.count == 0
     while await house.server.spool.suppressions.page(("", ""), 9):
         pass
+
+
+async def test_disabled_only_what_people_said_holds(house: House) -> None:
+    """Disabled, what failures put on the list does not hold and a person's word does, until its time; enabled, both."""
+    await house.open(suppression=ON)
+    await fail(house, "550@example.net")
+    await house.empty()
+    now = house.events[-1].time
+    person = Suppression("", "ann@example.net", 0, now, now + 3600.0, Origin.MANUAL)
+    written = asyncio.get_running_loop().create_future()
+    house.server.relay.suppression.put([person], written.set_result)
+    await written
+    at = [now]
+    suppression = SuppressionList(house.server.spool, house.server.feed, lambda: at[0])
+    await suppression.follow(SuppressionRules())
+    assert (suppression.active, suppression.refuses, suppression.count) == (False, True, 1)
+    await suppression.follow(ON)
+    assert (suppression.active, suppression.count) == (True, 2)
+    await suppression.follow(SuppressionRules(at=SuppressionPoint.SEND))
+    assert (suppression.refuses, suppression.fails, suppression.count) == (False, True, 1)
+    assert suppression.is_suppressed("", recipient("ann@example.net"))
+    assert not suppression.is_suppressed("", recipient("550@example.net"))
+    suppression.note(("", "bob@example.net"), "a bounce")
+    assert suppression.count == 1
+    at[0] = now + 40 * 86400.0
+    await suppression.forget_expired()
+    assert (suppression.refuses, suppression.fails, suppression.count) == (False, False, 0)
+    removed = asyncio.get_running_loop().create_future()
+    suppression.remove([person.key], removed.set_result)
+    await removed
 
 
 async def test_a_person_may_put_addresses_on_and_off(house: House) -> None:

@@ -96,7 +96,7 @@ async def test_a_user_waits_alone(house: House) -> None:
     await house.close()
     await house.sink.start()
     await house.open()
-    assert house.server.relay.suspender.suspensions.of_user("app1") is not None
+    assert house.server.relay.suspender.suspensions.of_mail("app1", "") is not None
     held = await accepted_from(house, "app1", "250-1@example.net")
     free = await accepted_from(house, "app2", "250-2@example.net")
     await house.until(lambda: RELAYED in house.kinds(free))

@@ -22,8 +22,9 @@ class Inline:
         self._loop = loop
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Run a task in the next turn."""
-        self._loop.call_soon(task)
+        """Run a task in the next turn; nothing runs any more in a life that is over."""
+        if not self._loop.is_closed():
+            self._loop.call_soon(task)
 
 
 class Bugs(logging.Handler):

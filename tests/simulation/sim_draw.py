@@ -92,13 +92,14 @@ def _draw_tls(rng: Random, plan: Plan) -> None:
         ]
     if plan.dns_outages or plan.moves or plan.relayhosts or rng.random() < 0.4:
         return
-    # Domains that are hosted together have one policy: what demands differ by are sites of their own, with own limits.
     for site in plan.sites[2:]:
         if rng.random() < 0.6:
             host = f"mx0.{site.name}"
             pattern = rng.choice((host, f"*.{site.name}", "mx9.other.example"))
             policy = rng.choice(("enforce", "enforce", "testing")), pattern
-            plan.sts |= {domain: policy for domain, hosts in plan.exchangers.items() if hosts[0][1] == host}
+            hosted = [domain for domain, hosts in plan.exchangers.items() if hosts[0][1] == host]
+            # Those without it go to the same hosts by a site of their own, which shares the limits.
+            plan.sts |= dict.fromkeys(rng.sample(hosted, rng.randint(1, len(hosted))), policy)
 
 
 def _draw_tokens(rng: Random, plan: Plan) -> None:

@@ -40,6 +40,15 @@ def patience_of(plan: Plan) -> dict[str, float]:
     return found | dict.fromkeys(plan.relayed, _patience_of_pool(plan))
 
 
+def secured_of(plan: Plan) -> set[str]:
+    """Give the domains that take mail with REQUIRETLS as surely as any other: by MX hosts that can all do it."""
+    if plan.tls is TlsLevel.NONE or plan.relayhosts:
+        return set()
+    able = [site for site in plan.sites if site.temper.tls == "trusted" and site.temper.requiretls]
+    hosts = {f"mx0.{site.name}" for site in able}
+    return {domain for domain, exchangers in plan.exchangers.items() if exchangers[0][1] in hosts}
+
+
 def _patience_of_pool(plan: Plan) -> float:
     """Give the seconds for mail that goes to a pool of which one upstream never fails, 0 where none is so.
 

@@ -119,7 +119,10 @@ class Run:
                 for error in loop.errors:
                     self.world.blame(error)
                 self.oracle.ambiguous += life.counters.ambiguous
-                if not has_ended and at < OVER:
+                is_crash = not has_ended and at < OVER
+                for wrong in self.oracle.metrics.ended(life.counters, self.clock(), is_crash=is_crash):
+                    self.world.blame(wrong)
+                if is_crash:
                     self._crash(loop, spool, life, pause)
                 else:
                     self._bury(loop)
@@ -267,6 +270,9 @@ class Life:
             ready = dispatcher.ready
             if ready.busy or ready.todo or dispatcher._partial:
                 self.world.blame(f"{ready!r} when nothing is left to do")
+        total = relay.sharing.total
+        if total.taken or total.waiting or total.called_back or relay.sharing._by_hosts:
+            self.world.blame(f"{total.taken} connections are taken, {total.waiting} sites wait, when nothing is left")
 
     async def _arrive(self) -> None:
         """Hand in the mail that has not arrived yet; what was not answered in an earlier life is not sent again."""
@@ -297,7 +303,7 @@ class Life:
     def _make_transfer(self, session: Session, dispatcher: Dispatcher) -> Transfer:
         """Make the relay's transfer, and count what it takes."""
         transfer = self.relay.make_transfer(session, dispatcher)
-        give, name, limits = transfer._next_job, dispatcher.ready.site.name, dispatcher.ready.configured
+        give, name, limits = transfer._next_job, dispatcher.ready.site.place, dispatcher.ready.configured
         quota = self.relay.quota_of(dispatcher.ready.site)
 
         def next_job(asking: Transfer) -> Job | None:
@@ -328,7 +334,7 @@ class Life:
         limits = self.relay.limits.for_site(site)
         owners = {self.world.plan.owner[address]: None for host in site.hosts for address in host.addresses}
         self.oracle.sites[site.name] = tuple(owners)
-        self.oracle.took("connections", site.name, limits.max_connection_rate)
+        self.oracle.took("connections", site.place, limits.max_connection_rate)
         for host in site.hosts:
             for address in host.addresses:
                 self.world.plan.owner[address].limits = limits

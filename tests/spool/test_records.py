@@ -6,8 +6,10 @@ import msgspec
 import pytest
 from spool_samples import NOW, Opener, Waiting, accept, sample
 
+from smarthost.mail.event import Event, Kind
 from smarthost.mail.record import Record
-from smarthost.spool.store import Spool
+from smarthost.queue.burial import forget_records
+from smarthost.spool.store import Group, Spool
 
 pytestmark = pytest.mark.asyncio
 
@@ -95,3 +97,29 @@ async def test_odd_text_harms_nobody(open_sqlite: Opener) -> None:
     """A record whose id is no UTF-8 is refused to its writer, before it can spoil a transaction of others."""
     with pytest.raises(UnicodeEncodeError):
         open_sqlite().records.write([Record("message", "acme", "\udc80", b"")])
+
+
+async def test_a_group_is_there_as_a_whole(spool: Spool) -> None:
+    """Messages, records that stay and go, and events of a group are there together, and everybody is told."""
+    old, part = Record("batch_part", "acme", "b-0", b"[]"), Record("batch_sent", "acme", "b-0", b"[1]")
+    await write(spool, old)
+    messages, waiting = (sample(1), sample(2)), Waiting()
+    event = Event(NOW, Kind.REJECTED, envid="b.7", recipient="x@example.net", user="acme")
+    before = spool.event_log.head
+    told = tuple((message, waiting.more()) for message in messages)
+    spool.accept_group(Group(told, (part,), (old.key,), (event,)), waiting.more())
+    assert await waiting.all() == [None] * 3
+    assert await spool.records.find([old.key, part.key]) == {part.key: part}
+    for message in messages:
+        assert await spool.entries_of(message.message.id) == list(message.entries)
+    page = await spool.event_log.after(before, 10)
+    assert [each.event for each in page.events][-1:] == [event]
+
+
+async def test_many_that_expired_are_forgotten(spool: Spool) -> None:
+    """However many records are over, all of them go, and no other."""
+    over = [Record("batch_sent", "acme", f"{number:05d}", b"", expires=NOW - 1) for number in range(1100)]
+    stays = Record("batch_sent", "acme", "x", b"", expires=NOW + 1)
+    await write(spool, *over, stays)
+    await forget_records(spool.records, NOW)
+    assert await spool.records.page("batch_sent", "acme", limit=2000) == [stays]

@@ -17,7 +17,14 @@ LONGEST_LINE = 64 * 1024 * 1024  # octets of one answer line
 
 Row = dict[str, Any]
 
-_EXIT_CODES = {400: os.EX_USAGE, 404: os.EX_NOINPUT, 413: os.EX_USAGE, 503: os.EX_TEMPFAIL}
+_EXIT_CODES = {
+    400: os.EX_USAGE,
+    404: os.EX_NOINPUT,
+    409: os.EX_CANTCREAT,
+    413: os.EX_USAGE,
+    422: os.EX_DATAERR,
+    503: os.EX_TEMPFAIL,
+}
 
 
 class RelayDown(CommandFailed):

@@ -1,4 +1,4 @@
-"""smarthost resume: lets a site, a route or a user that was suspended send again."""
+"""smarthost resume: lets a site, a route, a user or a batch that was suspended send again."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""smarthost suspend: lets a site, a route or a user send nothing for now; alone it lists what is suspended."""
+"""smarthost suspend: lets a site, a route, a user or a batch send nothing for now; alone it lists what is suspended."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from smarthost.cli.relay import ask, ask_one
 from smarthost.cli.settings import find_data_directory
 from smarthost.cli.table import format_table
 
-KINDS = ("site", "route", "user")
+KINDS = ("site", "route", "user", "batch")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "kind", nargs="?", choices=KINDS, help="what is suspended; without it, all suspensions are listed"
     )
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="a glob or suffix of MX hosts, a route's or a user's name"
+        "name", nargs="?", metavar="NAME", help="a glob or suffix of MX hosts, a route's or a user's name, user/tag"
     )
     parser.add_argument("--for", dest="seconds", type=parse_age, metavar="TIME", help="[until resumed]")
     parser.add_argument("--reason", default="", metavar="TEXT", help="for whoever asks why")
@@ -33,7 +33,7 @@ def run(chosen: argparse.Namespace) -> int:
     folder = find_data_directory(chosen)
     if chosen.kind is None:
         if chosen.seconds is not None or chosen.reason:
-            raise misused("what shall be suspended? a site, route or user, and its name")
+            raise misused("what shall be suspended? a site, route, user or batch, and its name")
         return _list(chosen)
     if chosen.name is None:
         raise misused(f"which {chosen.kind}?")

@@ -10,9 +10,7 @@ from smarthost.compose.fault import FieldFault
 from smarthost.compose.submission import Submission, convert_submission
 
 _SAME = ("from", "to", "cc", "bcc", "reply_to", "return_path", "subject", "headers", "account_id")
-_OWN = ("id", "tenant_id", "from_addr", "body", "content_type", "message_id", "priority", "deferred_ts", "batch_code")
-_KNOWN = frozenset({*_SAME, *_OWN, "attachments"})
-_ATTACHED = frozenset({"filename", "storage_path", "mime_type", "fetch_mode", "content_md5"})
+_ATTACHED = frozenset({"filename", "storage_path", "mime_type", "content_type", "fetch_mode", "content_md5"})
 _MODES = ("base64", "http_url", "filesystem", "endpoint")
 _LAST = 32_000_000_000.0  # a Unix time in the year 2984
 # How a fault of our form is named in theirs.
@@ -37,13 +35,14 @@ def read_proxy_message(value: object, default_priority: int | str | None = None)
     """Read a message from what JSON was decoded to; gives its faults by the proxy's names of the fields."""
     if not isinstance(value, dict):
         return [FieldFault("", "is not a JSON object")]
-    faults = [FieldFault(name, "is not a field") for name in value if name not in _KNOWN]
+    # What is no field is passed over, as the proxy does: its clients send some of their own.
+    faults: list[FieldFault] = []
     name = value.get("id")
     if not isinstance(name, str) or not name or len(name) > 255:
         faults.append(FieldFault("id", "1 to 255 characters are needed"))
     batch = value.get("batch_code") or ""
-    if not isinstance(batch, str):
-        faults.append(FieldFault("batch_code", "is not a text"))
+    if not isinstance(batch, str) or len(batch) > 255 or not batch.isprintable():
+        faults.append(FieldFault("batch_code", "is not a text of at most 255 characters"))
     form = _form_of(value, default_priority, faults)
     found = convert_submission(form)
     if isinstance(found, tuple):
@@ -100,7 +99,8 @@ def _attachment(value: object, place: int, faults: list[FieldFault]) -> dict[str
         faults.append(FieldFault(path, "is not a JSON object"))
         return form
     faults.extend(FieldFault(f"{path}.{name}", "is not a field") for name in value if name not in _ATTACHED)
-    for ours, theirs in (("filename", "filename"), ("content_type", "mime_type"), ("content_md5", "content_md5")):
+    kind = "content_type" if value.get("mime_type") is None else "mime_type"
+    for ours, theirs in (("filename", "filename"), ("content_type", kind), ("content_md5", "content_md5")):
         if value.get(theirs) is not None:
             form[ours] = value[theirs]
     where = value.get("storage_path")

@@ -70,6 +70,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A message as an application describes it; nothing but the types has been checked.
 
     `id` is its own name for the message, under which it is sent once only; with `dry_run` nothing is sent at all.
+    `template_id` names a template that `variables` fill in, which stands for subject, text and html.
     """
 
     author: Address = field(name="from", default="")
@@ -80,6 +81,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     subject: str = ""
     text: str = ""
     html: str = ""
+    template_id: str = ""
+    variables: dict[str, Any] = {}
     headers: dict[str, str] = {}
     attachments: list[Attachment] = []
     tag: str = ""

@@ -90,12 +90,14 @@ def read_form(value: object) -> TemplateForm | tuple[FieldFault, ...]:
 def compile_form(form: TemplateForm, limits: TemplateLimits) -> CompiledForm | tuple[FieldFault, ...]:
     """Read the parts of a template; the faults say line and column of each part that cannot be read."""
     faults = []
-    if not form.name or len(form.name) > _LONGEST_NAME:
-        faults.append(FieldFault("name", f"1 to {_LONGEST_NAME} characters are needed"))
+    if not form.name.strip() or len(form.name) > _LONGEST_NAME or not form.name.isprintable():
+        faults.append(FieldFault("name", f"1 to {_LONGEST_NAME} characters that can be printed are needed"))
     if not form.html and not form.text:
         faults.append(FieldFault("html", "a body is missing: html, text or both are needed"))
     if len(form.variables) > _MOST_VARIABLES:
         faults.append(FieldFault("variables", f"has {len(form.variables)}; {_MOST_VARIABLES} are allowed"))
+    if any(not 0 < len(name) <= _LONGEST_NAME for name in form.variables):
+        faults.append(FieldFault("variables", f"names have 1 to {_LONGEST_NAME} characters"))
     parts = {}
     for name, source in (("subject", form.subject), ("html", form.html), ("text", form.text)):
         compiled = compile_template(source, name == "html", limits)
@@ -110,7 +112,7 @@ def check_variables(declared: dict[str, Variable], given: dict[str, Any]) -> tup
     """Give a fault for each variable that is missing or of another type; what was not declared may be anything."""
     faults = []
     for name, variable in declared.items():
-        value = given.get(name)
+        value = _value_of(name, given)
         if value is None:
             if variable.required:
                 faults.append(FieldFault(f"variables.{name}", f'the variable "{name}" is missing'))
@@ -118,6 +120,15 @@ def check_variables(declared: dict[str, Variable], given: dict[str, Any]) -> tup
             wrong = f'the variable "{name}" is {_NAMES[type(value)]}; {_article(variable.type)} is needed'
             faults.append(FieldFault(f"variables.{name}", wrong))
     return tuple(faults)
+
+
+def _value_of(name: str, given: Any) -> Any:
+    """Give a variable's value; a name with dots is a path where nothing has it whole."""
+    if name in given:
+        return given[name]
+    for part in name.split("."):
+        given = given.get(part) if isinstance(given, dict) else None
+    return given
 
 
 def _article(kind: str) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from smarthost.delivery.connect import Connector
-from smarthost.delivery.places import Places
 from smarthost.delivery.remedies import Remedies
 from smarthost.delivery.settle import Settler
+from smarthost.delivery.sharing import Sharing
 from smarthost.delivery.transfer import Transfer
 from smarthost.network.session import Session
 from smarthost.queue.gates import Gates
@@ -39,4 +39,4 @@ class Hall(msgspec.Struct):
     clock: Callable[[], float]
     loop: asyncio.AbstractEventLoop
     gates: Gates
-    places: Places
+    sharing: Sharing

@@ -10,6 +10,7 @@ from smarthost.delivery.hall import Hall
 from smarthost.delivery.places import SLOW, Place
 from smarthost.delivery.transfer import Transfer
 from smarthost.mail.entry import Entry
+from smarthost.mail.envelope import RANKS, Priority
 from smarthost.network.session import Session
 from smarthost.queue.ready import ReadyQueue
 
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Opener:
-    """Opens sessions while the window, the rate of connections and the places of all sites allow. Mutable; `opening`
+    """Opens sessions while the window, the rate of connections and what others have of them allow. Mutable; `opening`
     counts what is under way.
 
     `opened` takes a session, `failed` the reason why there is none, whose place is given back behind it; `work` is
@@ -44,7 +45,18 @@ class Opener:
     @property
     def waits_for_place(self) -> bool:
         """Whether one more session is only waiting for a connection that other sites have."""
-        return self._hall.places.waits(self)
+        return self._hall.sharing.total.waits(self)
+
+    @property
+    def waits_for_hosts(self) -> bool:
+        """Whether one more session is only waiting for a connection that sites on the same hosts have."""
+        return self._hall.sharing.waits_for_hosts(self, self._ready.site.place)
+
+    @property
+    def rank(self) -> int:
+        """How urgent the next message is, 0 at the most."""
+        todo = self._ready.todo
+        return RANKS[todo[0].message.envelope.priority if todo else Priority.MEDIUM]
 
     def may_open(self, now: float) -> bool:
         """Whether one more may be opened now, as far as the site is concerned."""
@@ -53,9 +65,10 @@ class Opener:
     def open(self, now: float, entry: Entry | None = None) -> bool:
         """Open one, for the sake of an entry if one is given: it says which hosts are tried first and last.
 
-        False where all places are taken: `work` is called when the site's turn comes.
+        False where others have all connections that there may be, to these hosts or in all: `work` is called when the
+        site's turn comes.
         """
-        place = self._hall.places.take(self)
+        place = self._hall.sharing.take(self, self._ready.site.place, self._ready.configured.max_connections)
         if place is None:
             return False
         self._ready.opening_cells.take(now)
@@ -77,18 +90,18 @@ class Opener:
         for task in tuple(self._tasks):
             task.cancel()
 
-    def spare_idle(self) -> int:
-        """End sessions that rest, unless mail waits for them; gives how many."""
-        resting = [] if self._ready.todo else [transfer for transfer in self._transfers if transfer.is_idle]
+    def spare_idle(self, most: int) -> int:
+        """End some sessions that rest, unless mail waits for them; gives how many."""
+        resting = [] if self._ready.todo else [transfer for transfer in self._transfers if transfer.is_idle][:most]
         for transfer in resting:
             transfer.close()
         return len(resting)
 
-    def spare_busy(self) -> int:
-        """End one of several sessions once it has carried what it carries; gives how many."""
+    def spare_busy(self, before: float) -> int:
+        """End a session that was begun before a loop time, once it has carried what it carries; gives how many."""
         for transfer in self._transfers:
             place = self._held[transfer.session]
-            if not place.is_called_back:
+            if place.since < before and not place.is_called_back:
                 place.call_back()
                 transfer.close()
                 return 1

@@ -1,8 +1,12 @@
 """Places: how many connections all sites together may have, and whose turn it is when none is left."""
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
+from math import inf
 from typing import Protocol
+
+from smarthost.delivery.line import Line
 
 LOOK = 0.1  # seconds between two looks at who could give a place up, while somebody waits for one
 LOOKED_AT = 256  # sites that one look asks
@@ -12,32 +16,44 @@ _SLOW_SHARE = 4  # slow openings have one place in so many at most, and one turn
 
 
 class Claimant(Protocol):
-    """Who opens the sessions of one site. `is_slow` says that opening the last one took long, or that it failed so."""
+    """Who opens the sessions of one site.
+
+    `is_slow` says that opening the last one took long, or that it failed so; `rank` is that of its next message
+    (`mail.envelope.RANKS`).
+    """
 
     is_slow: bool
+
+    @property
+    def rank(self) -> int:
+        """How urgent the next message is; 0 is the most urgent."""
 
     def work(self) -> None:
         """Ask for a place again, if one is still wanted."""
 
-    def spare_idle(self) -> int:
-        """End sessions that nothing waits for; gives how many."""
+    def spare_idle(self, most: int) -> int:
+        """End some sessions that nothing waits for; gives how many."""
 
-    def spare_busy(self) -> int:
-        """End one of several sessions once it has carried what it carries; gives how many."""
+    def spare_busy(self, before: float) -> int:
+        """End a session that was begun before a loop time, once it has carried what it carries; gives how many."""
 
     def cut_stalled(self, seconds: float) -> int:
         """End sessions that have heard nothing for some seconds, where nothing becomes ambiguous; gives how many."""
 
 
 class Place:
-    """A connection that somebody may have. Mutable; it is given back on every path, and more than once is once."""
+    """A connection that somebody may have. Mutable; it is given back on every path, and more than once is once.
 
-    __slots__ = ("_places", "claimant", "is_called_back", "is_slow", "since", "task")
+    `within` is another place that it needs as well, and takes with it whatever becomes of it.
+    """
 
-    def __init__(self, places: "Places", claimant: Claimant, since: float) -> None:
+    __slots__ = ("_places", "claimant", "is_called_back", "is_slow", "since", "task", "within")
+
+    def __init__(self, places: "Places", claimant: Claimant, since: float, within: "Place | None" = None) -> None:
         """Begin as one that is being opened; `task` opens it, and ends when it is cancelled."""
         self._places: Places | None = places
-        self.claimant, self.since, self.is_slow = claimant, since, claimant.is_slow
+        self.within = within
+        self.claimant, self.since, self.is_slow = claimant, since, places.is_slow(claimant)
         self.is_called_back = False
         self.task: asyncio.Task[None] | None = None
 
@@ -45,37 +61,66 @@ class Place:
         """Note that the session stands: whatever its peer does now, opening it is no burden any more."""
         if self._places is not None:
             self._places.opened(self)
+        if self.within is not None:
+            self.within.opened()
 
     def call_back(self) -> None:
         """Note that its session ends for the sake of others."""
         if self._places is not None and not self.is_called_back:
             self.is_called_back = True
             self._places.called_back += 1
+        if self.within is not None:
+            self.within.call_back()
 
     def give_back(self) -> None:
         """Let somebody else have it."""
         places, self._places = self._places, None
         if places is not None:
             places.freed(self)
+        if self.within is not None:
+            self.within.give_back()
 
 
 class Places:
-    """The connections of all sites. Mutable; `most` is how many there may be, `taken` how many there are.
+    """Connections that several sites share. Mutable; `most` is how many there may be, `taken` how many there are.
 
     Where none is left the sites stand in line, and each gets one place when its turn comes. Sessions that rest are
-    ended for them at once, then those of sites that have several, each behind the message that it carries. A site
-    that answers slowly, or not at all, is given a quarter of the places at most while it is being opened: who has
-    taken longer, while others wait and that quarter is full, is cut, with no attempt spent, and comes again in a line
-    of its own.
+    ended for them at once, then those of sites that have more than who waits, each behind the message that it carries;
+    where there is a `turn`, also the only one of a site, for one that has none, after so many seconds.
+
+    Unless all are `alike`, a site that answers slowly, or not at all, is given a quarter of the places at most while
+    it is being opened: who has taken longer, while others wait and that quarter is full, is cut, with no attempt spent,
+    and comes again in a line of its own. `emptied` is called when nobody has a place or waits for one any more.
     """
 
-    def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = (
+        "_called",
+        "_holders",
+        "_is_serving",
+        "_loop",
+        "_number",
+        "_opening",
+        "_prompt_line",
+        "_slow",
+        "_slow_line",
+        "_timer",
+        "alike",
+        "called_back",
+        "emptied",
+        "most",
+        "taken",
+        "turn",
+    )
+
+    def __init__(self, most: int, loop: asyncio.AbstractEventLoop, *, turn: float = inf, alike: bool = False) -> None:
         """Begin with every place free."""
-        self.most, self.taken, self.called_back = most, 0, 0
+        self.most, self.turn, self.alike = most, turn, alike
+        self.taken = self.called_back = 0
+        self.emptied: Callable[[Places], object] = lambda places: None
         self._loop = loop
-        self._slow = self._turn = 0
-        self._prompt_line: dict[Claimant, None] = {}  # sets that keep their order
-        self._slow_line: dict[Claimant, None] = {}
+        self._slow = self._number = 0
+        self._prompt_line: Line[Claimant] = Line()
+        self._slow_line: Line[Claimant] = Line()
         self._opening: dict[Place, None] = {}
         self._holders: dict[Claimant, int] = {}
         self._called: Claimant | None = None
@@ -87,18 +132,28 @@ class Places:
         """Count the sites that wait for a place."""
         return len(self._prompt_line) + len(self._slow_line)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a site that asks now is given a place."""
+        return self.taken < self.most and not self._prompt_line
+
     def waits(self, claimant: Claimant) -> bool:
         """Whether a site stands in line."""
         return claimant in self._prompt_line or claimant in self._slow_line
 
-    def take(self, claimant: Claimant) -> Place | None:
+    def is_slow(self, claimant: Claimant) -> bool:
+        """Whether a site counts as a slow one here."""
+        return claimant.is_slow and not self.alike
+
+    def take(self, claimant: Claimant, within: Place | None = None) -> Place | None:
         """Give a place, or put the site in line and give None: `work` is called when its turn comes."""
         if not self._may_have(claimant):
-            if not self.waits(claimant):
-                (self._slow_line if claimant.is_slow else self._prompt_line)[claimant] = None
+            is_slow = self.is_slow(claimant) and claimant not in self._prompt_line
+            line = self._slow_line if is_slow or claimant in self._slow_line else self._prompt_line
+            line.join(claimant, claimant.rank)
             self._watch()
             return None
-        place = Place(self, claimant, self._loop.time())
+        place = Place(self, claimant, self._loop.time(), within)
         self.taken += 1
         self._slow += place.is_slow
         self._opening[place] = None
@@ -125,6 +180,11 @@ class Places:
         else:
             del self._holders[place.claimant]
         self._serve_soon()
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if not self.taken and not self.waiting:
+            self.emptied(self)
 
     def _may_have(self, claimant: Claimant) -> bool:
         if claimant is self._called:
@@ -132,7 +192,7 @@ class Places:
             return True
         if self.taken >= self.most:
             return False
-        if claimant.is_slow:
+        if self.is_slow(claimant):
             return not self._slow_line and self._slow < self._most_slow
         return not self._prompt_line
 
@@ -152,20 +212,15 @@ class Places:
             self._called = claimant
             claimant.work()
             self._called = None
+        self._tell_if_empty()
 
     def _next(self) -> Claimant | None:
         """Take who is next out of the line; the slow ones come every fourth time at most."""
-        self._turn += 1
+        self._number += 1
         may_be_slow = bool(self._slow_line) and self._slow < self._most_slow
-        if may_be_slow and (not self._prompt_line or self._turn % _SLOW_SHARE == 0):
-            line = self._slow_line
-        elif self._prompt_line:
-            line = self._prompt_line
-        else:
-            return None
-        claimant = next(iter(line))
-        del line[claimant]
-        return claimant
+        if may_be_slow and (not self._prompt_line or self._number % _SLOW_SHARE == 0):
+            return self._slow_line.next()
+        return self._prompt_line.next() if self._prompt_line else None
 
     def _watch(self) -> None:
         if self._timer is None:
@@ -177,7 +232,8 @@ class Places:
         self._timer = None
         if not self.waiting:
             return
-        self._slow_down()
+        if not self.alike:
+            self._slow_down()
         self._reclaim()
         self._serve_soon()
         self._timer = self._loop.call_later(LOOK, self._look)
@@ -207,9 +263,18 @@ class Places:
             if wanted <= 0:
                 break
             asked.append(claimant)
-            wanted -= claimant.cut_stalled(STALLED) + claimant.spare_idle()
+            wanted -= claimant.cut_stalled(STALLED) + claimant.spare_idle(wanted)
+        poorest = self._least_of_those_who_wait() if wanted > 0 else 0
         for claimant in asked:
-            if wanted > 0 and self._holders.get(claimant, 0) > 1:
-                wanted -= claimant.spare_busy()
+            count = self._holders.get(claimant, 0)
+            if wanted > 0 and count > poorest + 1:
+                wanted -= claimant.spare_busy(inf)
+            elif wanted > 0 and count and not poorest and self.turn < inf:
+                wanted -= claimant.spare_busy(self._loop.time() - self.turn)
             if (count := self._holders.pop(claimant, 0)) > 0:
                 self._holders[claimant] = count  # behind all others: asked last
+
+    def _least_of_those_who_wait(self) -> int:
+        """Give how many places those have that wait: the fewest, of the first of them."""
+        some = (*self._prompt_line.first(LOOKED_AT), *self._slow_line.first(LOOKED_AT))
+        return min((self._holders.get(each, 0) for each in some), default=0)

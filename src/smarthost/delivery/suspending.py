@@ -1,4 +1,4 @@
-"""Holds what a person has suspended: sites and routes wait as they are, mail of a user is put off as it comes."""
+"""Holds what a person has suspended: sites and routes wait as they are, mail of users and batches is put off."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ class Suspender:
         """Let nothing go any more; what is in delivery ends."""
         self.suspensions.put(suspension)
         self._follow()
-        if suspension.kind is SuspensionKind.USER:
+        if suspension.kind in (SuspensionKind.USER, SuspensionKind.BATCH):
             self._take_out(suspension)
         self._tell(suspension, Kind.SUSPENDED, suspension.text)
 
@@ -77,19 +77,20 @@ class Suspender:
 
     def holds(self, entry: Entry) -> bool:
         """Put off an entry of a user who is suspended; False for the others."""
-        found = self.suspensions.of_user(entry.message.arrival.identity)
+        found = self._of(entry)
         if found is None:
             return False
         self.put_off(entry, Why.SUSPENDED, found.ends, found.text)
         return True
 
+    def _of(self, entry: Entry) -> Suspension | None:
+        return self.suspensions.of_mail(entry.message.arrival.identity, entry.message.tag)
+
     def _take_out(self, suspension: Suspension) -> None:
         """Put off what of a user waits in memory already; what is in delivery goes."""
         for queue in self._scheduler.queues.values():
             for entry in tuple(queue.loaded.values()):
-                if suspension is self.suspensions.of_user(entry.message.arrival.identity) and self.withdraw(
-                    entry.queue, entry.key
-                ):
+                if suspension is self._of(entry) and self.withdraw(entry.queue, entry.key):
                     self.put_off(entry, Why.SUSPENDED, suspension.ends, suspension.text)
 
     def _wake(self, dispatcher: Dispatcher) -> None:
@@ -107,6 +108,8 @@ class Suspender:
 
     def _tell(self, suspension: Suspension, kind: Kind, reason: str) -> None:
         what = {str(suspension.kind): suspension.name}
+        if suspension.kind is SuspensionKind.BATCH:
+            what = {"user": suspension.name.partition("/")[0]}
         log.warning("%s: %s %s: %s", kind, suspension.kind, suspension.name, reason)
         self._feed.publish(
             Event(

@@ -135,6 +135,7 @@ class Teller:
             time=self._clock(),
             event=kind,
             message=message.id,
+            envid=message.envelope.envid,
             sender=message.envelope.reverse_path,
             recipient=recipients[0].address if len(recipients) == 1 else "",
             user=message.arrival.identity,

@@ -87,6 +87,11 @@ class SyncRunner:
         self._hurries = True
         self._wake.set()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing that the application is still to be told."""
+        return not self._state.refused and self._state.cursor >= self._tail.head
+
     async def _sync(self) -> None:
         """Call as often as there is something to tell, or the application has more for us."""
         while True:
@@ -145,7 +150,7 @@ class SyncRunner:
             record = found.get((MESSAGE, each.tenant, ours))
             name = msgspec.json.decode(record.data, type=_Kept).client_id or ours if record is not None else ""
             if report is not None and (name or each.event.envid):
-                named.append((each, report | {"id": name or each.event.envid}))
+                named.append((each, report | {"id": name or each.event.envid, "tenant_id": each.tenant}))
         return named
 
     async def _call(self, events: list[LoggedEvent], end: int, was_asked: bool) -> bool:
@@ -221,10 +226,18 @@ class ReportPush:
     """Every target of a configuration. `follow` at the start and at each reload, `stop` at the end."""
 
     def __init__(
-        self, spool: Spool, ask: Ask, clock: Callable[[], float], tally: MutableMapping[str, int] | None = None
+        self,
+        spool: Spool,
+        ask: Ask,
+        clock: Callable[[], float],
+        tally: MutableMapping[str, int] | None = None,
+        guarded: Ask | None = None,
     ) -> None:
-        """Tell nobody yet; `ask` puts an HTTP request. `tally` counts calls that were "taken" or "failed"."""
-        self._spool, self._ask, self._clock = spool, ask, clock
+        """Tell nobody yet; `ask` puts an HTTP request, `guarded` one to a guarded target.
+
+        `tally` counts calls that were "taken" or "failed".
+        """
+        self._spool, self._ask, self._guarded, self._clock = spool, ask, guarded or ask, clock
         self._tally = defaultdict(int) if tally is None else tally
         self._tail = Tail(spool.event_log)
         self._runners: dict[str, tuple[SyncRunner, asyncio.Task[None]]] = {}
@@ -243,11 +256,20 @@ class ReportPush:
                 self._begin(name, target, skips if name == EVERYBODY else frozenset())
 
     def run_now(self, tenant: str) -> bool:
-        """Call the application of a tenant at once; false when it has none."""
+        """Call the application of a tenant at once, "" for those of all; false when there is none."""
+        if not tenant:
+            for runner, _ in self._runners.values():
+                runner.run_now()
+            return bool(self._runners)
         found = self._runners.get(tenant) or self._runners.get(EVERYBODY)
         if found is not None:
             found[0].run_now()
         return found is not None
+
+    def is_told(self, tenant: str) -> bool:
+        """Say whether everything that happened was told to the application of a tenant; true where it has none."""
+        found = self._runners.get(tenant) or self._runners.get(EVERYBODY)
+        return found is None or found[0].is_done
 
     async def stop(self) -> None:
         """End; what was told and not written is told again."""
@@ -255,7 +277,8 @@ class ReportPush:
             await self._end(name)
 
     def _begin(self, name: str, target: SyncTarget, skips: frozenset[str]) -> None:
-        runner = SyncRunner(name, target, self._spool, self._tail, self._ask, self._clock)
+        ask = self._guarded if target.is_guarded else self._ask
+        runner = SyncRunner(name, target, self._spool, self._tail, ask, self._clock)
         runner.skips, runner.tally = skips, self._tally
         task = asyncio.create_task(self._keep(runner), name=f"delivery reports of {name}")
         self._runners[name] = runner, task

@@ -21,7 +21,8 @@ _NOBODY: Mapping[str, "SyncTarget"] = MappingProxyType({})
 class SyncTarget(msgspec.Struct, frozen=True):
     """Who is told: with a bearer `token`, or `user` and `password`, or signed by `secret` (as webhooks are).
 
-    Called at least every `interval` seconds, with at most `batch` reports. Its representation shows no secret.
+    Called at least every `interval` seconds, with at most `batch` reports. One that is guarded was named over HTTP, so
+    that it may lead to no private address unless that is allowed. Its representation shows no secret.
     """
 
     url: str
@@ -31,6 +32,7 @@ class SyncTarget(msgspec.Struct, frozen=True):
     secret: str = ""
     interval: float = INTERVAL
     batch: int = BATCH
+    is_guarded: bool = False
 
     def __repr__(self) -> str:
         """Show neither URL nor secrets."""

@@ -1,5 +1,6 @@
-"""Decides what a person has suspended: a site, a route or a user, until a time or until it is resumed."""
+"""Decides what a person has suspended: a site, a route, a user or a batch, until a time or until it is resumed."""
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -14,21 +15,32 @@ Place = tuple[str, str]
 
 
 class SuspensionKind(StrEnum):
-    """What is suspended: hosts by a glob or suffix of their names, a route by its name, what a user has handed in."""
+    """What is suspended: hosts by a glob or suffix of their names, a route by its name, what a user has handed in, or
+    of that what has a tag, by "user/tag".
+    """
 
     SITE = "site"
     ROUTE = "route"
     USER = "user"
+    BATCH = "batch"
+
+
+_OF_MAIL = frozenset({SuspensionKind.USER, SuspensionKind.BATCH})
+_TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class Suspension(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One suspension, as a person asked for it; Unix times, `until` None where it lasts until it is resumed."""
+    """One suspension, as a person asked for it; Unix times, `until` None where it lasts until it is resumed.
+
+    `batch_code` is what the application calls a batch, where its tag had to be another word.
+    """
 
     kind: SuspensionKind
     name: str
     since: float
     until: float | None = None
     reason: str = ""
+    batch_code: str = ""
 
     @property
     def ends(self) -> float:
@@ -59,8 +71,8 @@ class Suspensions:
 
     @property
     def has_users(self) -> bool:
-        """Whether any user is suspended."""
-        return any(kind == SuspensionKind.USER for kind, _ in self._known)
+        """Whether any user, or a batch of one, is suspended, so that mail has to be asked whose it is."""
+        return any(kind in _OF_MAIL for kind, _ in self._known)
 
     def put(self, suspension: Suspension) -> None:
         """Suspend; what was said of the same place before is replaced."""
@@ -84,12 +96,27 @@ class Suspensions:
         found = [each for each in self._known.values() if self._is_about(each, site)]
         return max(found, key=lambda each: each.ends, default=None)
 
-    def of_user(self, identity: str) -> Suspension | None:
-        """Give what suspends the mail of a user."""
-        return self._known.get((SuspensionKind.USER, identity))
+    def of_mail(self, identity: str, tag: str) -> Suspension | None:
+        """Give what suspends the mail of a user that has a tag, "" for none."""
+        found = self._known.get((SuspensionKind.USER, identity))
+        if found is None and tag:
+            found = self._known.get((SuspensionKind.BATCH, batch_name(identity, tag)))
+        return found
 
     def _is_about(self, suspension: Suspension, site: Site) -> bool:
         if suspension.kind is SuspensionKind.ROUTE:
             return suspension.name == site.route.name
         pattern = self._patterns.get(suspension.name)
         return suspension.kind is SuspensionKind.SITE and pattern is not None and is_about(pattern, site)
+
+
+def batch_name(identity: str, tag: str) -> str:
+    """Name what a user has handed in with a tag."""
+    return f"{identity}/{tag}"
+
+
+def batch_tag(code: str) -> str:
+    """Give the tag of a batch, whatever its application calls it: the same for the same code."""
+    if _TAG.fullmatch(code) is not None:
+        return code
+    return f"batch-{hashlib.sha256(code.encode()).hexdigest()[:32]}"

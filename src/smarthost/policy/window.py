@@ -25,29 +25,25 @@ class Window:
     PROBING; success leads to READY from anywhere, a failed probe back to THROTTLED for twice as long.
     """
 
-    def __init__(self, maximum: int, former: "Window | None" = None) -> None:
-        """Start READY with room for a few sessions; `maximum` may be changed later.
-
-        `former` is the window of an older configuration whose sessions have not ended: they take places here, too.
-        """
+    def __init__(self, maximum: int) -> None:
+        """Start READY with room for a few sessions; `maximum` may be changed later."""
         self.maximum = maximum
         self.limit = min(INITIAL, maximum)
         self.open = 0
-        self._former = former if former is not None and former.taken else None
         self.state = State.READY
         self.until = 0.0
         self._failures = 0
         self._pause = FIRST_PAUSE
 
     @property
-    def taken(self) -> int:
-        """Count the places that are taken, with those of the windows before."""
-        return self.open if self._former is None else self.open + self._former.taken
+    def bounds(self) -> tuple[int, int]:
+        """Give how many places are taken, and how many may be while nothing is wrong."""
+        return self.open, min(self.limit, self.maximum)
 
     def may_open(self, now: float) -> bool:
         """Whether one more session may be opened now."""
         if self.state is State.READY:
-            return self.taken < min(self.limit, self.maximum)
+            return self.open < min(self.limit, self.maximum)
         # A probe that ended without a verdict, as by a shutdown, leaves room for another one.
         return now >= self.until and (self.state is State.THROTTLED or not self.open)
 

@@ -1,7 +1,9 @@
-"""Burial: forgets dead letters whose time is over."""
+"""Burial: forgets dead letters and records whose time is over."""
+
+import asyncio
 
 from smarthost.mail.entry import Why
-from smarthost.spool.store import Fault, Filter, Spool
+from smarthost.spool.store import Fault, Filter, RecordStore, Spool
 
 PAGE = 500
 
@@ -17,6 +19,15 @@ async def bury(spool: Spool, now: float) -> int:
             spool.delete(over, _ignore)
             count += len(over)
     return count
+
+
+async def forget_records(records: RecordStore, now: float) -> None:
+    """Have the records deleted that expired at a Unix time or before, some at a time."""
+    while await records.has_expired(now):
+        forgotten: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
+        records.forget_expired(now, lambda fault: None if forgotten.done() else forgotten.set_result(fault))  # noqa: B023
+        if await forgotten is not None:
+            return
 
 
 def _ignore(fault: Fault | None) -> None:

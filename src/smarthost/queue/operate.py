@@ -295,6 +295,7 @@ class Operator:
             time=self._clock(),
             event=kind,
             message=entry.message.id,
+            envid=entry.message.envelope.envid,
             sender=entry.message.envelope.reverse_path,
             recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
             user=entry.message.arrival.identity,

@@ -61,14 +61,13 @@ class ReadyQueue:
         self,
         site: Site,
         limits: SiteLimits,
-        former: "ReadyQueue | None" = None,
         ledger: Ledger | None = None,
         quota: Sequence[Rate] = (),
     ) -> None:
         """Begin empty, with the limits of the site; `quota` are the rates of an upstream of a pool.
 
-        `former` is the site's queue under an older configuration: its sessions count until they have ended. Rates
-        count in the ledger's cells of the site, which outlive the queue, or in cells of its own where there is none.
+        Rates count in the ledger's cells of the site, which outlive the queue, or in cells of its own where there is
+        none.
         """
         self.site = site
         self.limits = self.configured = limits
@@ -77,7 +76,7 @@ class ReadyQueue:
         self._priority: Priority | None = None
         self._identity = ""
         self.busy = 0
-        self.window: Window = Window(limits.max_connections, former.window if former is not None else None)
+        self.window = Window(limits.max_connections)
         self.depth = Depth()
         self.capacity = Capacity()
         self.usual_cells = _cells(ledger, site, "messages", limits.message_rate)

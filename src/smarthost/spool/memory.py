@@ -19,7 +19,19 @@ from smarthost.spool.event_log import MemoryEventLog
 from smarthost.spool.match import Matcher
 from smarthost.spool.memory_records import MemoryRecords
 from smarthost.spool.stats import Stats
-from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, Pulled, QueueHead, Settlement, Space
+from smarthost.spool.store import (
+    Accepted,
+    Change,
+    Content,
+    Done,
+    Fault,
+    Filter,
+    Group,
+    Pulled,
+    QueueHead,
+    Settlement,
+    Space,
+)
 
 Key = tuple[int, int]
 Timed = tuple[float, int, int]  # a time with an entry's key, as the indexes sort them
@@ -159,6 +171,15 @@ class MemorySpool:
         self._tell(accepted.events)
         self.records.keep(accepted.records)
         self._loop.call_soon_threadsafe(done, None)
+
+    def accept_group(self, group: Group, done: Done) -> None:
+        """Keep a group."""
+        for accepted, told in group.accepted:
+            self.accept(accepted, told)
+        if not self._full:
+            self._tell(group.events)
+            self.records.keep(group.records, group.removed)
+        self._loop.call_soon_threadsafe(done, Fault.DISK_FULL if self._full else None)
 
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Keep an attempt's result."""

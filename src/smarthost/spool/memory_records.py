@@ -17,8 +17,10 @@ class MemoryRecords:
         self._rows: dict[RecordKey, Record] = {}
         self._write = write
 
-    def keep(self, records: Sequence[Record]) -> None:
-        """Put records in their places at once, as part of what the spool is writing."""
+    def keep(self, records: Sequence[Record], removed: Sequence[RecordKey] = ()) -> None:
+        """Put records in their places at once, and remove others, as part of what the spool is writing."""
+        for key in removed:
+            self._rows.pop(key, None)
         self._rows.update((record.key, record) for record in records)
 
     def write(self, kept: Sequence[Record], removed: Sequence[RecordKey] = (), done: Done | None = None) -> None:
@@ -26,9 +28,7 @@ class MemoryRecords:
         rows, gone = tuple(kept), tuple(removed)
 
         def act() -> None:
-            for key in gone:
-                self._rows.pop(key, None)
-            self.keep(rows)
+            self.keep(rows, gone)
 
         self._write(act, done)
 

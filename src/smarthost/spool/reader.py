@@ -99,6 +99,10 @@ class Reader:
         """Give the rows of one question."""
         return self._connection.execute(sql, arguments).fetchall()
 
+    def each(self, sql: str, arguments: Sequence[record.Row]) -> list[record.Row]:
+        """Give the rows of one question for each of some arguments, all in one turn of the thread."""
+        return [row for each in arguments for row in self._connection.execute(sql, each).fetchall()]
+
     def heads(self, after: tuple[str, str], limit: int) -> list[QueueHead]:
         """Give the heads of at most `limit` lanes behind a queue and lane: a seek each, however long a lane is."""
         found: list[QueueHead] = []

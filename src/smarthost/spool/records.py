@@ -45,10 +45,8 @@ class StoredRecords:
 
     async def find(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Record]:
         """Give those records that there are."""
-        found: list[Record] = []
-        for key in keys:
-            found += await self._read(_FIND, key)
-        return {record.key: record for record in found}
+        rows = await self._reader.ask(self._reader.each, _FIND, keys)
+        return {record.key: record for record in map(_record, rows)}
 
     async def page(
         self, kind: str, tenant: str, after: str = "", limit: int = 100, *, newest: bool = False

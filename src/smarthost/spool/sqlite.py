@@ -10,6 +10,7 @@ import msgspec
 
 from smarthost.mail.entry import PARKED, Entry
 from smarthost.mail.event import Event
+from smarthost.mail.record import RecordKey
 from smarthost.policy.ledger import LimitState
 from smarthost.spool import recovery, schema
 from smarthost.spool.batch import Part
@@ -23,7 +24,19 @@ from smarthost.spool.record import Row, entry_row, message_row, record_row
 from smarthost.spool.records import StoredRecords
 from smarthost.spool.reserve import Reserve
 from smarthost.spool.stats import Stats
-from smarthost.spool.store import Accepted, Change, Content, Done, Fault, Filter, Pulled, QueueHead, Settlement, Space
+from smarthost.spool.store import (
+    Accepted,
+    Change,
+    Content,
+    Done,
+    Fault,
+    Filter,
+    Group,
+    Pulled,
+    QueueHead,
+    Settlement,
+    Space,
+)
 from smarthost.spool.suppressions import StoredSuppressions
 from smarthost.spool.writer import Writer
 
@@ -127,6 +140,26 @@ class SqliteSpool:
             part.events += accepted.events
             if records:
                 part.records |= records
+            part.dones.append(done)
+
+        self._writer.accept(fill)
+
+    def accept_group(self, group: Group, done: Done) -> None:
+        """Make a group durable: it is added at once, so that no commit can come in between."""
+        rows = [self._rows(accepted) for accepted, _ in group.accepted]
+        records: dict[RecordKey, Row | None] = dict.fromkeys(group.removed)
+        for accepted, _ in group.accepted:
+            records |= {each.key: record_row(each) for each in accepted.records}
+        records |= {each.key: record_row(each) for each in group.records}
+
+        def fill(part: Part) -> None:
+            for row in rows:
+                part.add_message(*row)
+            for accepted, told in group.accepted:
+                part.events += accepted.events
+                part.dones.append(told)
+            part.events += group.events
+            part.records |= records
             part.dones.append(done)
 
         self._writer.accept(fill)

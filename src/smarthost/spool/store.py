@@ -74,6 +74,15 @@ class Settlement(msgspec.Struct, gc=False):
     dead: tuple[Entry, ...] = ()
 
 
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Messages, each with whom to tell, records that stay or go, and events: on disk all together, or not at all."""
+
+    accepted: tuple[tuple[Accepted, Done], ...] = ()
+    records: tuple[Record, ...] = ()
+    removed: tuple[RecordKey, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
 class Change(msgspec.Struct, gc=False):
     """What a person changes: keys of entries that go, entries that come (splits, with new numbers), entries as they
     now stand. A message that keeps an entry is kept; entries of a message that is gone are not added.
@@ -269,6 +278,9 @@ class Spool(Protocol):
 
     def accept(self, accepted: Accepted, done: Done) -> None:
         """Make a message durable, with the accepts and settles that wait beside it; then call `done`."""
+
+    def accept_group(self, group: Group, done: Done) -> None:
+        """Make a group durable in one transaction, as `accept` does; then call whom its messages name, and `done`."""
 
     def settle(self, settlement: Settlement, done: Done) -> None:
         """Make an attempt's result durable; started within 20 ms even when nothing else is to be written."""

@@ -8,9 +8,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
-from smarthost.mail.key import TENANT, Scope
+from smarthost.mail.key import Scope
 from smarthost.policy.account import Behavior, UpstreamAccount, check_account
-from smarthost.reception.http.asking import Asking, caller_of, parts_of, tenant_of
+from smarthost.reception.http.asking import Asking, caller_of, parts_of, tenant_named
 from smarthost.reception.http.desks import AccountDesk, Unwritten
 from smarthost.reception.http.problem import Refused, disk_full, not_found
 from smarthost.reception.http.routes import NEEDS
@@ -130,9 +130,7 @@ def _desk(request: Asking) -> AccountDesk:
 
 
 def _tenant(request: Asking, named: str) -> str:
-    if named and TENANT.fullmatch(named) is None:
-        raise Refused(422, "a field is wrong", errors=[("tenant_id", "1 to 64 letters a-z, digits and dashes")])
-    return tenant_of(caller_of(request), named)
+    return tenant_named(caller_of(request), named)
 
 
 def _shown(tenant: str, account: UpstreamAccount) -> ShownAccount:

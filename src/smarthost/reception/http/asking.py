@@ -4,6 +4,7 @@ from typing import Any
 
 from litestar import Request
 
+from smarthost.mail.key import TENANT
 from smarthost.reception.http.callers import Caller
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.problem import Refused, no_caller
@@ -24,6 +25,18 @@ def caller_of(request: Asking) -> Caller:
     if caller is None:
         raise no_caller()
     return caller
+
+
+def tenant_named(caller: Caller, named: object) -> str:
+    """Give the tenant that a request is about: the caller's, or the one that the operator names as `tenant_id`.
+
+    Raises Refused (403, 422).
+    """
+    if named is None or named == "":
+        return caller.tenant
+    if not isinstance(named, str) or TENANT.fullmatch(named) is None:
+        raise Refused(422, "a field is wrong", errors=[("tenant_id", "1 to 64 letters a-z, digits and dashes")])
+    return tenant_of(caller, named)
 
 
 def tenant_of(caller: Caller, named: str) -> str:

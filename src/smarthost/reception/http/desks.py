@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from smarthost.policy.account import UpstreamAccount
+from smarthost.policy.tenant import ProxyTenant
 from smarthost.policy.webhook import DeadEvent, Faults, Webhook, WebhookStatus, WebhookWish
 
 
@@ -32,8 +33,49 @@ class AccountDesk(Protocol):
     def wait(self, tenant: str, name: str) -> float:
         """Give the seconds until an account takes another message; 0.0 also where it lets mail wait."""
 
+    def deferred(self, tenant: str, name: str) -> float:
+        """Give the seconds for which the next message waits for an account's limit; 0.0 where it need not."""
+
     def take(self, tenant: str, name: str) -> None:
         """Count a message that was taken for an account."""
+
+
+class SuspensionDesk(Protocol):
+    """What tenants have suspended (`operations_suspension`)."""
+
+    def suspended(self, tenant: str) -> list[str]:
+        """Give what is suspended of a tenant: "*" for everything, else its batches, as it calls them."""
+
+    async def suspend_tenant(self, tenant: str, batch_code: str = "") -> None:
+        """Let a tenant's mail wait, or that of one of its batches; raises Unwritten."""
+
+    async def resume_tenant(self, tenant: str, batch_code: str = "") -> bool:
+        """Let a batch of a tenant send again, or everything; false when a batch cannot, as everything is suspended.
+
+        Raises Unwritten.
+        """
+
+
+class TenantDesk(Protocol):
+    """The tenants that were made over HTTP, and what is told to their applications (`tenants`)."""
+
+    async def put(self, tenant: ProxyTenant, secret: str | None = None) -> None:
+        """Keep a tenant that was checked; None keeps the secret that there was. Raises Unwritten."""
+
+    async def remove(self, name: str) -> bool:
+        """Forget a tenant's settings, not its mail; False when there are none. Raises Unwritten."""
+
+    def get(self, name: str) -> ProxyTenant | None:
+        """Give one tenant."""
+
+    def all(self) -> list[ProxyTenant]:
+        """Give all tenants, by id."""
+
+    def run_now(self, tenant: str) -> bool:
+        """Call the application of a tenant at once, "" for all; false when there is none."""
+
+    def is_told(self, tenant: str) -> bool:
+        """Say whether everything that happened was told to the application of a tenant; true where it has none."""
 
 
 class WebhookDesk(Protocol):

@@ -8,10 +8,13 @@ from litestar import Request
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.types import Empty
 
+from smarthost.compose.batch_form import BatchSubmission
 from smarthost.compose.submission import Submission
-from smarthost.reception.http.front import MESSAGES
+from smarthost.reception.http.batch_answers import MadeBatch
+from smarthost.reception.http.front import BATCHES_PATH, MESSAGES
 from smarthost.reception.http.handing import TakenMessage
 from smarthost.reception.http.problem import Problem
+from smarthost.reception.http.proxy_document import PROXY_TYPES, add_proxy_paths
 
 _REFERENCE = "#/components/schemas/{name}"
 _STYLE = (
@@ -36,10 +39,12 @@ _QUERY = {
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Give the document with everything in it that Litestar does not know of."""
-    types = (Submission, TakenMessage, Problem)
+    types = (Submission, TakenMessage, BatchSubmission, MadeBatch, Problem, *PROXY_TYPES)
     _, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
     document["paths"].setdefault(MESSAGES, {})["post"] = _post_message()
+    document["paths"].setdefault(BATCHES_PATH, {})["post"] = _post_batch()
+    add_proxy_paths(document["paths"])
     problem = {
         "description": "A problem document (RFC 9457).",
         "content": {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},
@@ -76,6 +81,19 @@ def _post_message() -> dict[str, Any]:
             "200": {"description": "A dry run: nothing was sent.", "content": taken},
             "202": {"description": "Accepted, and on disk.", "content": taken},
         },
+    }
+
+
+def _post_batch() -> dict[str, Any]:
+    made = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="MadeBatch")}}}
+    asked = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="BatchSubmission")}}}
+    return {
+        "summary": "SubmitBatch",
+        "operationId": "SubmitBatch",
+        "description": "Send a template to up to 100,000 recipients; 201 when all of it is on disk.",
+        "parameters": [_IDEMPOTENCY],
+        "requestBody": {"required": True, "content": asked},
+        "responses": {"201": {"description": "Accepted, and on disk.", "content": made}},
     }
 
 

@@ -9,22 +9,48 @@ from pathlib import Path
 from smarthost.policy.admission import Listener, Tls
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.reception.http.accounts import ACCOUNTS
+from smarthost.reception.http.batch_submit import BatchSubmit
+from smarthost.reception.http.batches import BATCHES
 from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
+from smarthost.reception.http.commands import COMMANDS
 from smarthost.reception.http.dead_letters import DEAD_LETTERS
 from smarthost.reception.http.events import EVENTS
-from smarthost.reception.http.front import MESSAGES, Front, Page
+from smarthost.reception.http.front import BATCHES_PATH, MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
 from smarthost.reception.http.keys_admin import KEYS
 from smarthost.reception.http.listing import LISTING
 from smarthost.reception.http.parts import HttpParts
+from smarthost.reception.http.proxy import Proxy
+from smarthost.reception.http.proxy_document import PROXY_BATCHES
+from smarthost.reception.http.proxy_listing import PROXY_LISTING
 from smarthost.reception.http.routes import make_routes
 from smarthost.reception.http.serve import HttpServer
 from smarthost.reception.http.submit import Submit
+from smarthost.reception.http.suppression_export import SUPPRESSION_EXPORT
+from smarthost.reception.http.suppressions import SUPPRESSIONS
+from smarthost.reception.http.templates import TEMPLATES
+from smarthost.reception.http.tenants import TENANTS
 from smarthost.reception.http.webhooks import WEBHOOKS
 from smarthost.reception.listen import name_of, open_sockets
 
-ROUTES = (*HEALTH, *KEYS, *ACCOUNTS, *LISTING, *EVENTS, *DEAD_LETTERS, *WEBHOOKS, *BOUNCES)
+ROUTES = (
+    *HEALTH,
+    *KEYS,
+    *ACCOUNTS,
+    *LISTING,
+    *EVENTS,
+    *DEAD_LETTERS,
+    *WEBHOOKS,
+    *BOUNCES,
+    *BATCHES,
+    *TEMPLATES,
+    *SUPPRESSIONS,
+    *SUPPRESSION_EXPORT,
+    *COMMANDS,
+    *PROXY_LISTING,
+    *TENANTS,
+)
 
 
 class HttpDoor:
@@ -35,7 +61,13 @@ class HttpDoor:
         self._parts = parts
         self._callers = Callers(parts.keys, parts.terms)
         self._front = Front(self._callers, make_routes(parts, ROUTES))
-        self._front.lean["POST", MESSAGES] = Submit(parts)
+        submit = Submit(parts)
+        proxy = Proxy(parts, submit)
+        self._front.lean["POST", MESSAGES] = submit
+        self._front.lean["POST", "/messages/add"] = proxy.add
+        for path in PROXY_BATCHES:
+            self._front.lean["POST", path] = proxy.add_batch
+        self._front.lean["POST", BATCHES_PATH] = BatchSubmit(parts)
         self._server = HttpServer(self._front, loop, parts.reception_terms().submission.max_connections)
         self._socket_files: list[Path] = []
         parts.keys.ended.append(parts.streams.expel)
@@ -67,7 +99,8 @@ class HttpDoor:
 
     def follow(self, terms: HttpTerms) -> None:
         """Follow other settings, as after a reload."""
-        self._parts.terms = self._callers.terms = terms
+        self._parts.terms = terms
+        self._callers.follow(terms)
 
     async def drain(self, patience: float) -> None:
         """Take no more requests, and let those that are under way end within some seconds."""

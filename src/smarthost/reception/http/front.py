@@ -15,7 +15,7 @@ Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-MESSAGES = "/api/v1/messages"
+MESSAGES, BATCHES_PATH = "/api/v1/messages", "/api/v1/batches"
 _JSON = b"application/json"
 
 
@@ -93,11 +93,10 @@ class Front:
         if self.is_stopping:
             raise stopping()
         # A field that comes twice counts as it came last; none that is looked at here may.
-        headers = dict(scope["headers"])
-        caller = self._callers.find(headers)
+        headers, client = dict(scope["headers"]), scope["client"]
+        caller = self._callers.find(headers, client[0] if client else "")
         lean = self.lean.get((scope["method"], scope["path"]))
         if lean is not None:
-            client = scope["client"]
             asked = Asked(
                 caller,
                 headers,

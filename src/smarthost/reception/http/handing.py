@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
-from smarthost.mail.envelope import Envelope, Recipient
+from smarthost.mail.envelope import Envelope, Priority, Recipient
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival, Message, format_id
 from smarthost.mail.outcome import Stage
 from smarthost.mail.record import Record, RecordKey
 from smarthost.mail.reply import Reply
 from smarthost.policy.admission import User, check_sender
+from smarthost.policy.suppression import SUPPRESSED
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.problem import Refused, disk_full, refusal_of, too_many
@@ -23,6 +24,7 @@ from smarthost.reception.parts import Draft
 from smarthost.reception.terms import LONGEST_HOLD
 
 KIND = "message"
+_SUPPRESSED = "suppressed"
 BACKLOG = 1024 * 1024  # octets that wait for the disk before more is read
 SENDS_TOO_FAST = "the message rate of this key or its tenant is used up"
 
@@ -63,6 +65,9 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     send_at: float = 0.0
     size: int = 0
     metadata: dict[str, Any] = {}
+    account_id: str = ""
+    batch_code: str = ""
+    priority: Priority = Priority.MEDIUM
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +78,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     client_id: str = ""
     dry_run: bool = False
     metadata: Mapping[str, Any] = {}
+    account_id: str = ""
+    batch_code: str = ""
     answer_key: RecordKey | None = None
+    keeps_return_path: bool = False
     digest: Callable[[], str] = str  # of the request's content, once it has been read
 
 
@@ -87,6 +95,7 @@ class Handing:
         self._results: list[Result] = []
         self._chosen: tuple[Recipient, ...] = ()
         self._answer: Answer | None = None
+        self._id = 0
 
     async def run(self, write: Write) -> Answer:
         """Have the content written into a draft and commit it; gives the answer. Raises Refused."""
@@ -94,6 +103,7 @@ class Handing:
         self._check_sender()
         recipients = self._chosen = self._choose()
         if not recipients:
+            self._tell_suppressed(0)
             errors = [("to", f"{each.address}: {each.reason}") for each in self._results]
             raise Refused(422, "no recipient was accepted", title="Message refused", errors=errors)
         if wanted.dry_run:
@@ -109,6 +119,7 @@ class Handing:
             envelope = msgspec.structs.replace(envelope, recipients=recipients)
         draft = door.intake.begin(arrival, envelope)
         draft.remember = self._remember
+        draft.keeps_return_path = wanted.keeps_return_path
         try:
             await write(draft)
         except BaseException:
@@ -119,6 +130,7 @@ class Handing:
         reply = await asyncio.shield(committed)
         if not reply.is_positive:
             self._reject(reply, Stage.CONTENT)
+        self._tell_suppressed(self._id)
         # Without an answer the route has discarded it: there is nothing to be remembered.
         return self._answer or _encode(
             202, TakenMessage(reply.text.split()[2], "discarded", self._results, wanted.client_id)
@@ -146,7 +158,7 @@ class Handing:
                 chosen.append(recipient)
                 self._results.append(Result(recipient.address, "accepted"))
                 continue
-            result = "suppressed" if "suppress" in refusal.text.lower() else "refused"
+            result = _SUPPRESSED if refusal == SUPPRESSED else "refused"
             self._results.append(Result(recipient.address, result, refusal.code, str(refusal.status), refusal.text))
         return tuple(chosen)
 
@@ -161,6 +173,7 @@ class Handing:
     def _remember(self, message: Message) -> tuple[Record, ...]:
         """Any thread: write the answer, and give what travels with the message."""
         wanted, tenant = self._wanted, self._user.name
+        self._id = message.id
         identity, terms = format_id(message.id), self._parts.terms
         hold_until = message.envelope.hold_until
         status = "scheduled" if hold_until > message.arrival.at else "accepted"
@@ -180,6 +193,9 @@ class Handing:
             hold_until,
             message.size,
             dict(wanted.metadata),
+            wanted.account_id,
+            wanted.batch_code,
+            message.envelope.priority,
         )
         gone = message.released_at + self._parts.lifetime() + terms.message_keep
         records = [Record(KIND, tenant, identity, msgspec.json.encode(kept), expires=gone)]
@@ -189,6 +205,31 @@ class Handing:
             until = message.arrival.at + terms.idempotency_keep
             records.append(answer_record(wanted.answer_key, wanted.digest(), answer, until))
         return tuple(records)
+
+    def _tell_suppressed(self, message: int) -> None:
+        """Tell of each recipient to whom nothing is sent; `message` is 0 where there is no other."""
+        left_out = [each for each in self._results if each.result == _SUPPRESSED]
+        if not left_out or self._wanted.dry_run:
+            return
+        events = tuple(
+            Event(
+                time=self._door.clock(),
+                event=Kind.SUPPRESSED,
+                message=message,
+                sender=self._wanted.envelope.reverse_path,
+                recipient=each.address,
+                code=each.code,
+                status=each.status,
+                reply=each.reason,
+                client=self._asked.client,
+                listener="http",
+                user=self._user.name,
+            )
+            for each in left_out
+        )
+        for event in events:
+            self._door.feed.publish(event)
+        self._parts.spool.record(events)
 
     def _reject(self, reply: Reply, stage: Stage) -> None:
         """Tell the feed of a refusal, and raise it."""

@@ -5,10 +5,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from smarthost.compose.limits import SubmissionLimits
+from smarthost.mail.entry import Entry
 from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
-from smarthost.reception.http.desks import AccountDesk, BounceDesk, WebhookDesk
+from smarthost.queue.recall import Recall
+from smarthost.queue.suppression import SuppressionList
+from smarthost.queue.templates import Templates
+from smarthost.reception.batches.desk import Batches
+from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
 from smarthost.reception.keys import Keys
 from smarthost.reception.parts import Parts
@@ -22,7 +27,8 @@ class HttpParts(msgspec.Struct, kw_only=True):
     """Everything that the routes need. `terms` are replaced at a reload.
 
     `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
-    not; `version` is its own. The desks are None while their parts do not run.
+    not; `version` is its own; `recall` knows the keys of SMTP's mail, too; `deferred_until` gives when a limit lets an
+    entry go that it holds now, None where none does. The desks are None while their parts do not run.
     """
 
     door: Parts
@@ -32,6 +38,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     lifetime: Callable[[], float]
     sources: AttachmentSources
     keys: Keys
+    recall: Recall
     spool: Spool
     operator: Operator
     clock: Callable[[], float]
@@ -39,6 +46,12 @@ class HttpParts(msgspec.Struct, kw_only=True):
     ready: Probe
     version: str
     accounts: AccountDesk
+    templates: Templates
+    suppression: SuppressionList
     streams: Streams = msgspec.field(default_factory=Streams)
     webhooks: WebhookDesk | None = None
     bounces: BounceDesk | None = None
+    tenants: TenantDesk | None = None
+    suspensions: SuspensionDesk | None = None
+    deferred_until: Callable[[Entry], float | None] = lambda entry: None
+    batches: Batches | None = None

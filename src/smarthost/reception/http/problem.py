@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from smarthost.compose.fault import FieldFault
 from smarthost.mail.reply import Reply
 
 CONTENT_TYPE = b"application/problem+json"
@@ -72,6 +73,14 @@ def no_caller() -> Refused:
 def not_found(what: str) -> Refused:
     """Say that a tenant has no such thing; of another tenant's the same is said."""
     return Refused(404, f"there is no such {what}")
+
+
+def wrong_fields(faults: Sequence[FieldFault]) -> Refused:
+    """Say everything that is wrong with the content of a request; one that is no JSON at all is 400."""
+    if len(faults) == 1 and not faults[0].field and faults[0].message.startswith("is not JSON"):
+        return Refused(400, f"the content {faults[0].message}")
+    detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults[:5])
+    return Refused(422, detail, errors=[(fault.field, fault.message) for fault in faults])
 
 
 def too_many(seconds: float, detail: str) -> Refused:

@@ -1,5 +1,6 @@
 """Standing: how a message and each of its recipients stand, told by what is in the queue and what has happened."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -55,7 +56,8 @@ def standings(results: Sequence[Result], entries: Iterable[Entry], events: Itera
             dead = {each.address: Standing(each.address, FAILED, reply=entry.last) for each in entry.recipients}
             found |= {address: each for address, each in dead.items() if found.get(address, each).status != FAILED}
             continue
-        due = None if entry.why in PARKED else time_of(entry.due)
+        # What is suspended until a person says otherwise waits for no time.
+        due = None if entry.why in PARKED or entry.due == math.inf else time_of(entry.due)
         for recipient in entry.recipients:
             waiting[recipient.address] = Standing(
                 recipient.address, _waits(entry), reply=entry.last, attempts=entry.attempts, next_attempt=due

@@ -2,10 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from math import ceil
 from urllib.parse import parse_qs
+
+import msgspec
 
 from smarthost.compose.fault import FieldFault
 from smarthost.compose.letter import Letter, check_submission
@@ -17,18 +19,28 @@ from smarthost.mail.record import RecordKey
 from smarthost.network.source_fault import SourceFault
 from smarthost.policy.account import route_name
 from smarthost.policy.admission import User
+from smarthost.reception.http.asking import tenant_of
 from smarthost.reception.http.bodies import read_whole
+from smarthost.reception.http.filling import fill_submission
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.handing import Handing, Wanted, digest_of, drained
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import Refused, no_caller
+from smarthost.reception.http.problem import Refused, no_caller, wrong_fields
 from smarthost.reception.http.raw import RawMessage
-from smarthost.reception.http.recall import NAMES, Recall, answer_key, repeat
+from smarthost.reception.http.recall import NAMES, answer_key, repeat
 from smarthost.reception.parts import Draft
 
 _RAW, _JSON = b"message/rfc822", b"application/json"
-_ACCEPTED = 202
 _COME_AGAIN = "60"  # seconds after which an attachment may be had that cannot now
+
+
+class Named(msgspec.Struct, frozen=True):
+    """How a client calls a message: its own id and batch, "" for none; and the answer that is kept under a key."""
+
+    client_id: str = ""
+    batch_code: str = ""
+    answer_key: RecordKey | None = None
+    digest: str = ""
 
 
 class Submit:
@@ -38,11 +50,11 @@ class Submit:
         """Join the parts."""
         self._parts = parts
         self._secret, self._count = secrets.token_bytes(32), 0
-        self._recall = Recall(parts.spool.records, parts.clock)
+        self.recall = parts.recall
 
     async def __call__(self, asked: Asked) -> Answer:
         """Take one message; raises Refused."""
-        user = self._sender(asked)
+        user = self.sender(asked)
         kind = asked.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind == _RAW:
             return await self._take_raw(asked, user)
@@ -51,25 +63,38 @@ class Submit:
             raise Refused(415, f"a message comes as {allowed}", headers={"Accept-Post": allowed})
         return await self._take_json(asked, user)
 
-    def _sender(self, asked: Asked) -> User:
+    def sender(self, asked: Asked, tenant: str = "") -> User:
+        """Give who sends: the caller, or the tenant that the operator names; raises Refused (401, 403)."""
         caller = asked.caller
         if caller is None:
             raise no_caller()
         if Scope.SEND not in caller.scopes:
             raise Refused(403, f"this needs a key with the scope {Scope.SEND}")
-        return self._parts.door.credentials.of_tenant(caller.tenant, caller.key.id if caller.key is not None else "")
+        key = caller.key.id if caller.key is not None else ""
+        return self._parts.door.credentials.of_tenant(tenant_of(caller, tenant), key)
 
     async def _take_json(self, asked: Asked, user: User) -> Answer:
         octets = await read_whole(asked, self._parts.terms.max_request_size)
         submission = read_submission(octets)
         if isinstance(submission, tuple):
-            raise _wrong(submission)
+            raise wrong_fields(submission)
+        key = self._answer_key(asked, user)
+        digest = digest_of(octets) if key is not None else ""
+        named = Named(submission.id, answer_key=key, digest=digest)
+        if key is None and not submission.id:
+            return await self.take(asked, user, submission, named)
+        return await self._once(named, user.name, lambda: self.take(asked, user, submission, named))
+
+    async def take(self, asked: Asked, user: User, submission: Submission, named: Named) -> Answer:
+        """Take a message that was read and was not handed in before; raises Refused."""
+        if submission.template_id or submission.variables:
+            submission = await fill_submission(self._parts.templates, user.name, submission, self._parts.limits)
         letter = check_submission(submission, self._parts.limits)
         if isinstance(letter, tuple):
-            raise _wrong(letter)
+            raise wrong_fields(letter)
         _refuse_unsupported(submission)
         if submission.account_id and not self._parts.accounts.has(user.name, submission.account_id):
-            raise _wrong([FieldFault("account_id", "there is no such account")])
+            raise wrong_fields([FieldFault("account_id", "there is no such account")])
         envelope = Envelope(
             letter.reverse_path,
             letter.recipients,
@@ -77,40 +102,38 @@ class Submit:
             hold_until=submission.release,
             priority=submission.urgency or user.priority,
         )
-        key = self._answer_key(asked, user)
-        digest = digest_of(octets) if key is not None else ""
         wanted = Wanted(
             envelope=envelope,
             subject=letter.subject,
-            client_id=submission.id,
+            client_id=named.client_id,
             dry_run=submission.dry_run,
             metadata=submission.metadata,
-            answer_key=key,
-            digest=lambda: digest,
+            account_id=submission.account_id,
+            batch_code=named.batch_code,
+            answer_key=named.answer_key,
+            digest=lambda: named.digest,
+            keeps_return_path=submission.return_path is not None,
         )
         wishes = _wishes(submission, user)
 
         async def write(draft: Draft) -> None:
             await self._write(draft, letter, wishes)
 
-        handing = Handing(self._parts, asked, user, wanted)
+        if submission.account_id:
+            self._check_limit(submission, user.name)
+        return await Handing(self._parts, asked, user, wanted).run(write)
 
-        async def run() -> Answer:
-            self._check_limit(submission.account_id, user.name)
-            answer = await handing.run(write)
-            if submission.account_id and answer.status == _ACCEPTED and not submission.dry_run:
-                self._parts.accounts.take(user.name, submission.account_id)
-            return answer
+    def _check_limit(self, submission: Submission, tenant: str) -> None:
+        """Refuse what is beyond the limits of an account that lets no mail wait, and count what is not.
 
-        if key is None and not submission.id:
-            return await run()
-        return await self._once(wanted, user.name, run)
-
-    def _check_limit(self, account: str, tenant: str) -> None:
-        """Refuse what is beyond the limits of an account that lets no mail wait."""
-        if account and (wait := self._parts.accounts.wait(tenant, account)) > 0.0:
+        It is counted before it is on disk, as many may be on their way at once.
+        """
+        account, accounts = submission.account_id, self._parts.accounts
+        if (wait := accounts.wait(tenant, account)) > 0.0:
             headers = {"Retry-After": str(ceil(wait))}
             raise Refused(429, f"account {account} takes no more for now: its limit is reached", headers=headers)
+        if not submission.dry_run:
+            accounts.take(tenant, account)
 
     async def _write(self, draft: Draft, letter: Letter, wishes: bytes) -> None:
         """Write a letter into a draft, behind the fields that say what is wished of the relay."""
@@ -141,7 +164,8 @@ class Submit:
         client_id = query.get("id", [""])[-1]
         if len(client_id) > 200:
             raise Refused(422, "a field is wrong", errors=[("id", "up to 200 characters are allowed")])
-        key = self._answer_key(asked, user)
+        key = self._answer_key(asked, user, message.idempotency_key)
+        named = Named(client_id, answer_key=key)
         wanted = Wanted(
             envelope=message.envelope(query, user.priority, self._parts.limits.recipients),
             subject=message.subject,
@@ -149,45 +173,51 @@ class Submit:
             dry_run=query.get("dry_run", [""])[-1] in ("1", "true"),
             answer_key=key,
             digest=digest.hexdigest,
+            keeps_return_path=message.names_return_path(query),
         )
         handing = Handing(self._parts, asked, user, wanted)
         if key is None and not client_id:
             return await handing.run(message.write)
-        return await self._once(wanted, user.name, lambda: handing.run(message.write), message.skip)
+
+        async def read() -> str:
+            await message.skip()
+            return digest.hexdigest()
+
+        return await self._once(named, user.name, lambda: handing.run(message.write), read)
 
     async def _once(
         self,
-        wanted: Wanted,
+        named: Named,
         tenant: str,
         run: Callable[[], Awaitable[Answer]],
-        read: Callable[[], Awaitable[None]] | None = None,
+        read: Callable[[], Awaitable[str]] | None = None,
     ) -> Answer:
         """Hand in what was not handed in before under the same key or name; one at a time.
 
-        `read` reads what is left of the content, so that it can be told from the one of before.
+        `read` reads what is left of the content, so that it can be told from the one of before, and gives its digest.
         """
-        name = (NAMES, tenant, wanted.client_id) if wanted.client_id else None
-        mine = [key for key in (wanted.answer_key, name) if key is not None]
+        name = (NAMES, tenant, named.client_id) if named.client_id else None
+        mine = [key for key in (named.answer_key, name) if key is not None]
         begun: list[RecordKey] = []
         try:
             for key in mine:
-                await self._recall.begin(key)
+                await self.recall.begin(key)
                 begun.append(key)
-            if wanted.answer_key is not None and (found := await self._recall.find(wanted.answer_key)) is not None:
-                if read is not None:
-                    await read()
-                return repeat(found, wanted.digest())
-            if name is not None and (found := await self._recall.find(name)) is not None:
+            if named.answer_key is not None and (found := await self.recall.find(named.answer_key)) is not None:
+                return repeat(found, named.digest if read is None else await read())
+            if name is not None and (found := await self.recall.find(name)) is not None:
                 known = found.data.decode()
                 raise Refused(409, f"a message with this id was handed in before: it is {known}")
             return await run()
         finally:
             for key in begun:
-                self._recall.end(key)
+                self.recall.end(key)
 
-    def _answer_key(self, asked: Asked, user: User) -> RecordKey | None:
-        shown = asked.headers.get(b"idempotency-key")
-        return None if shown is None else answer_key(user.name, shown.decode("latin-1"))
+    def _answer_key(self, asked: Asked, user: User, otherwise: str | None = None) -> RecordKey | None:
+        """Give the key that the request has, else the one that the message itself has."""
+        header = asked.headers.get(b"idempotency-key")
+        shown = otherwise if header is None else header.decode("latin-1")
+        return None if shown is None else answer_key(user.name, shown)
 
 
 def _wishes(submission: Submission, user: User) -> bytes:
@@ -211,7 +241,7 @@ def _refuse_unsupported(submission: Submission) -> None:
         if text and (len(text) > 200 or not text.isascii() or not text.isprintable()):
             faults.append(FieldFault(name, "is not a name"))
     if faults:
-        raise _wrong(faults)
+        raise wrong_fields(faults)
 
 
 def _not_had(fault: SourceFault) -> Refused:
@@ -219,11 +249,3 @@ def _not_had(fault: SourceFault) -> Refused:
     status = 503 if fault.passing else 422
     headers = {"Retry-After": _COME_AGAIN} if fault.passing else {}
     return Refused(status, f"{fault.field}: {fault.message}", errors=[(fault.field, fault.message)], headers=headers)
-
-
-def _wrong(faults: Sequence[FieldFault]) -> Refused:
-    """Refuse a submission with all its faults; one that is no JSON at all is 400."""
-    if len(faults) == 1 and not faults[0].field and faults[0].message.startswith("is not JSON"):
-        return Refused(400, f"the content {faults[0].message}")
-    detail = "; ".join(f"{fault.field}: {fault.message}" if fault.field else fault.message for fault in faults[:5])
-    return Refused(422, detail, errors=[(fault.field, fault.message) for fault in faults])
