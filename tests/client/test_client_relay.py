@@ -251,3 +251,11 @@ async def test_health(house: HttpHouse, hand: Any) -> None:
     assert (await hand.call(client.ready)).status == "ok"
     with pytest.raises(Unauthorized):
         await hand.first(client.messages.list())
+
+
+async def test_bounces(house: HttpHouse, hand: Any) -> None:
+    """A notification and a mail that reports a failure are handed in; what says nothing is taken for nothing."""
+    client = await open_client(house, hand)
+    bounce = {"bounceType": "Permanent", "bouncedRecipients": [{"emailAddress": "gone@example.net"}]}
+    assert await hand.call(client.bounces.ses, {"bounce": bounce}) == 1
+    assert await hand.call(client.bounces.report, b"Subject: I am on holiday\r\n\r\nHi\r\n") == 0
