@@ -7,9 +7,10 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from http_house import HttpHouse
-from relay_house import SLOW
+from relay_house import FAST, SLOW
 
 from smarthost.client import (
     Address,
@@ -133,6 +134,15 @@ async def test_results(house: HttpHouse, hand: Any) -> None:
         await hand.call(client.messages.send, hello("nobody"))
     assert raised.value.errors[0].field == "to"
     assert DeliveryResult.from_error(raised.value).status == "INVALID"
+
+
+async def test_a_result_when_time_is_over(house: HttpHouse, hand: Any) -> None:
+    """What was put off until the relay gave up has failed for now: it may be sent again."""
+    client = await open_client(house, hand, retry=msgspec.structs.replace(FAST, lifetime=0.5))
+    taken = await hand.call(client.messages.send, hello("451.1@example.net"))
+    result = await hand.call(client.wait, taken.id, 15.0)
+    assert (result.status, result.is_retryable, result.is_final) == ("TEMP_FAILED", True, True)
+    assert "451" in result.smtp_error and result.retry_count > 0
 
 
 async def test_lists_and_changes(house: HttpHouse, hand: Any) -> None:
