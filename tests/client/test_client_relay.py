@@ -7,9 +7,10 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from http_house import HttpHouse
-from relay_house import SLOW
+from relay_house import FAST, SLOW
 
 from smarthost.client import (
     Address,
@@ -135,6 +136,15 @@ async def test_results(house: HttpHouse, hand: Any) -> None:
     assert DeliveryResult.from_error(raised.value).status == "INVALID"
 
 
+async def test_a_result_when_time_is_over(house: HttpHouse, hand: Any) -> None:
+    """What was put off until the relay gave up has failed for now: it may be sent again."""
+    client = await open_client(house, hand, retry=msgspec.structs.replace(FAST, lifetime=0.5))
+    taken = await hand.call(client.messages.send, hello("451.1@example.net"))
+    result = await hand.call(client.wait, taken.id, 15.0)
+    assert (result.status, result.is_retryable, result.is_final) == ("TEMP_FAILED", True, True)
+    assert "451" in result.smtp_error and result.retry_count > 0
+
+
 async def test_lists_and_changes(house: HttpHouse, hand: Any) -> None:
     """Lists go over all pages; what waits is held, released, tried again and cancelled."""
     client = await open_client(house, hand, retry=SLOW)
@@ -251,3 +261,11 @@ async def test_health(house: HttpHouse, hand: Any) -> None:
     assert (await hand.call(client.ready)).status == "ok"
     with pytest.raises(Unauthorized):
         await hand.first(client.messages.list())
+
+
+async def test_bounces(house: HttpHouse, hand: Any) -> None:
+    """A notification and a mail that reports a failure are handed in; what says nothing is taken for nothing."""
+    client = await open_client(house, hand)
+    bounce = {"bounceType": "Permanent", "bouncedRecipients": [{"emailAddress": "gone@example.net"}]}
+    assert await hand.call(client.bounces.ses, {"bounce": bounce}) == 1
+    assert await hand.call(client.bounces.report, b"Subject: I am on holiday\r\n\r\nHi\r\n") == 0
