@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from smarthost.config_automation import read_automation
+from smarthost.config_bounces import read_bounces
 from smarthost.config_conversion import read_conversion
 from smarthost.config_delivery import read_delivery
 from smarthost.config_http import HTTP_ADDRESS, read_http
@@ -46,6 +47,7 @@ from smarthost.mail.route import Deliver, Route
 from smarthost.policy.admission import Auth, Listener, Submission, User
 from smarthost.policy.automation import AutomationRule
 from smarthost.policy.backoff import Retry
+from smarthost.policy.bounce_terms import BounceTerms
 from smarthost.policy.client_sync import OutreachTerms
 from smarthost.policy.conversion import Conversions
 from smarthost.policy.http_terms import HttpTerms
@@ -108,6 +110,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     suppression: SuppressionRules = SuppressionRules()
     conversion: Conversions = Conversions()
     outreach: OutreachTerms = OutreachTerms()
+    bounces: BounceTerms = BounceTerms()
     delivery: DeliverySettings = DeliverySettings()
     history_keep: float = 7 * 86400.0
     dns: Dns = Dns()
@@ -167,6 +170,7 @@ def load(
         suppression=read_suppression(top.table("suppression")),
         conversion=read_conversion(top.table("conversion")),
         outreach=read_outreach(top.table("outreach")),
+        bounces=read_bounces(top.table("bounces"), listeners, names),
         delivery=read_delivery(top.table("delivery")),
         history_keep=read_history(top.table("history")),
         dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),

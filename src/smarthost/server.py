@@ -14,12 +14,13 @@ from smarthost.api import Api
 from smarthost.applications import make_outreach
 from smarthost.assembly import Relay
 from smarthost.batching import make_batches
+from smarthost.bounce_door import BounceDoor
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
-from smarthost.from_config import make_keyring
+from smarthost.from_config import make_keyring, make_return_paths
 from smarthost.mail.message import format_id
 from smarthost.network.attachments import AttachmentSources
 from smarthost.notify import Notifier
@@ -113,6 +114,8 @@ class Server:
         await outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
+        self.bounces = BounceDoor(self.relay, outreach.bounces)
+        self.bounces.follow(config)
         await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
         await self.batches.start()
         for listener in config.listeners:
@@ -239,9 +242,10 @@ class Server:
         try:
             config = load(self.config.source, os.environ)
             keyring = make_keyring(config)
+            make_return_paths(config)  # their key may be gone
         except ConfigError as error:
             problems = error.render().splitlines()
-        except KeyUnreadable as error:
+        except (KeyUnreadable, OSError, ValueError) as error:
             problems = [str(error)]
         else:
             problems = self._fixed_keys(config)
@@ -252,6 +256,7 @@ class Server:
         self.config = config
         self.api.follow(config.http)
         self.relay.apply(self.accounts.lay_over(config), keyring)
+        self.bounces.follow(config)
         await self.relay.suppression.follow(config.suppression)
         await self.outreach.follow(config.outreach)
         await self.relay.scheduler.refresh()

@@ -11,7 +11,7 @@ from sim_world import World
 
 from smarthost.crypto import tls
 from smarthost.network import oauth, sts
-from smarthost.queue import scheduler
+from smarthost.queue import room
 
 
 class Inline:
@@ -22,8 +22,9 @@ class Inline:
         self._loop = loop
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Run a task in the next turn."""
-        self._loop.call_soon(task)
+        """Run a task in the next turn; nothing runs any more in a life that is over."""
+        if not self._loop.is_closed():
+            self._loop.call_soon(task)
 
 
 class Bugs(logging.Handler):
@@ -43,7 +44,7 @@ class Bugs(logging.Handler):
 @contextmanager
 def bounded(bounds: dict[str, int]) -> Iterator[None]:
     """Let the scheduler have little memory."""
-    with replaced({(scheduler, name): value for name, value in bounds.items()}):
+    with replaced({(room, name): value for name, value in bounds.items()}):
         yield
 
 

@@ -1,11 +1,12 @@
 """What must be true of a run: keeps the tale of each message, from the disk and from the sites, and compares them."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from email import message_from_bytes
 
 from sim_loop import Clock
 from sim_measures import Measures
+from sim_metrics import Metrics
 from sim_patience import secured_of
 from sim_plan import Mail, Plan
 from sim_use import Use
@@ -92,6 +93,7 @@ class Oracle:
         self.sites = self.measures.sites
         self.use = Use(plan)
         self._secured = secured_of(plan)
+        self.metrics = Metrics()
         self.heard, self.look_at_measures, self.reloaded = self.measures.heard, self.measures.look, self.measures.ended
         self._clock, self._say, self._patience = clock, say, patience
         self.faults: list[str] = []
@@ -105,6 +107,7 @@ class Oracle:
         self.stopped: list[tuple[float, float, str]] = []  # what a person suspended, from when until when
         self.retried: set[str] = set()  # domains whose mail a person had tried at once, scheduled or not; "" for all
         self._tries: dict[tuple[int, str], deque[float]] = {}
+        self.again: Counter[tuple[str, str]] = Counter()
         self.paces: dict[str, Pace] = {}
         self.taken: dict[str, list[float]] = {}
 
@@ -116,6 +119,7 @@ class Oracle:
 
     def told(self, event: Event) -> None:
         """Take an event that is on disk now."""
+        self.metrics.told(event, self._clock())
         if event.event is Kind.ACCEPTED:
             mail = self.mails[event.envid]
             self._begin(event.message, Tale(event.envid, self._clock(), mail.recipients, mail))
@@ -131,7 +135,9 @@ class Oracle:
         elif event.event is Kind.DELETED:
             self.tales[event.message].may_vanish = True
         elif event.event is Kind.RELEASED and self.tales[event.message].mail is None:
-            self.tales[event.message].final.clear()  # a report that failed, and is tried again
+            # A report that failed, and is tried again: it will be counted twice.
+            self.again["recipients", "failed"] += len(self.tales[event.message].final)
+            self.tales[event.message].final.clear()
         elif event.event is Kind.HELD and not event.reply:
             self.tales[event.message].was_held = True
         elif event.event is Kind.HELD:
@@ -258,9 +264,27 @@ class Oracle:
             if message not in self.tales:
                 self.blame(f"the queue has {format_id(message)}, which was never accepted")
 
+    def _compare_metrics(self) -> None:
+        """Compare what all lives have brought to disk, which the metrics count, with how the tales have ended."""
+        ends = Counter(kind for tale in self.tales.values() for kind in tale.final.values())
+        mine = sum(tale.mail is not None for tale in self.tales.values())
+        truth = {
+            ("accepted", ""): mine,
+            ("reports", "reports"): len(self.tales) - mine,
+            ("recipients", "relayed"): ends[Kind.RELAYED],
+            ("recipients", "failed"): ends[Kind.FAILED] + ends[Kind.EXPIRED],
+        }
+        told: Counter[tuple[str, str]] = Counter()
+        for (what, which), number in self.metrics.ever.items():
+            told[what, "" if what == "accepted" else which] += number
+        for place, number in truth.items():
+            if told[place] != number + self.again[place]:
+                self.blame(f"{told[place]} {' '.join(place)} were counted, and there are {number}")
+
     def finish(self) -> None:
         """Look at the whole, when everything has had its time."""
         self.measures.finish()
+        self._compare_metrics()
         for fault in self.use.unused():
             self.blame(fault)
         untold: dict[str, str] = {}

@@ -29,7 +29,7 @@ from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import Match, RouteRule
-from smarthost.queue import contents, scheduler
+from smarthost.queue import contents, room
 from smarthost.queue.rules import facts_of
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -119,7 +119,10 @@ class Run:
                 for error in loop.errors:
                     self.world.blame(error)
                 self.oracle.ambiguous += life.counters.ambiguous
-                if not has_ended and at < OVER:
+                is_crash = not has_ended and at < OVER
+                for wrong in self.oracle.metrics.ended(life.counters, self.clock(), is_crash=is_crash):
+                    self.world.blame(wrong)
+                if is_crash:
                     self._crash(loop, spool, life, pause)
                 else:
                     self._bury(loop)
@@ -246,15 +249,12 @@ class Life:
         loaded = len(entries)
         if relay.scheduler.total != loaded:
             self.world.blame(f"the scheduler counts {relay.scheduler.total} entries in memory, and has {loaded}")
-        if loaded > scheduler.TOTAL_BOUND:
+        if loaded > room.TOTAL_BOUND:
             # Entries whose deadline has come are taken in beyond the bound, a few hundred at a time, to end them.
             loaded = sum(entry.key not in self._claimed for entry in entries)
         # Beyond the bound each lane may have one entry, so that nobody waits for what others have in memory.
         lanes = sum(len(queue.lanes) for queue in relay.scheduler.queues.values())
-        if (
-            loaded > scheduler.TOTAL_BOUND + lanes * scheduler.SURE
-            or relay.scheduler.contents._octets > contents.CACHE_LIMIT
-        ):
+        if loaded > room.TOTAL_BOUND + lanes * room.SURE or relay.scheduler.contents._octets > contents.CACHE_LIMIT:
             self.world.blame(f"{loaded} entries in memory")
 
     def _full_span(self) -> tuple[float, float]:
@@ -270,6 +270,9 @@ class Life:
             ready = dispatcher.ready
             if ready.busy or ready.todo or dispatcher._partial:
                 self.world.blame(f"{ready!r} when nothing is left to do")
+        total = relay.sharing.total
+        if total.taken or total.waiting or total.called_back or relay.sharing._by_hosts:
+            self.world.blame(f"{total.taken} connections are taken, {total.waiting} sites wait, when nothing is left")
 
     async def _arrive(self) -> None:
         """Hand in the mail that has not arrived yet; what was not answered in an earlier life is not sent again."""

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from hashlib import sha256
 from random import Random
 from typing import Any
 
@@ -43,6 +44,13 @@ class World:
     def story(self, last: int = 0) -> str:
         """Write the trace, or its last lines: seconds since the beginning, and what happened."""
         return "\n".join(f"{at:11.4f}  {text % values if values else text}" for at, text, values in self.trace[-last:])
+
+    def digest(self) -> str:
+        """Give a hash of the whole trace, to the microsecond: a replay is the same run if this is the same."""
+        found = sha256()
+        for at, text, values in self.trace:
+            found.update(f"{at:.6f} {text % values if values else text}\n".encode())
+        return found.hexdigest()[:16]
 
     def describe(self) -> str:
         """Write what was drawn."""

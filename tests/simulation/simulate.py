@@ -9,12 +9,14 @@ from os import cpu_count
 from sim_run import Run
 
 
-def faults_of(seed: int) -> tuple[int, list[str]]:
-    """Run a seed; gives it with what was wrong, an exception of the simulation's own included."""
+def faults_of(seed: int) -> tuple[int, list[str], str]:
+    """Run a seed; gives it, what was wrong (an exception of the simulation's own included), and its trace's hash."""
+    run = Run(seed)
     try:
-        return seed, Run(seed).go().faults
+        faults = run.go().faults
     except Exception as error:
-        return seed, [f"the run broke off: {error!r}"]
+        faults = [f"the run broke off: {error!r}"]
+    return seed, faults, run.world.digest()
 
 
 def tell(seed: int, faults: Iterable[str]) -> str:
@@ -29,14 +31,16 @@ def replay(seed: int) -> int:
     print(run.world.describe())
     print(run.world.story())
     print(tell(seed, run.faults) if run.faults else f"seed {seed}: nothing wrong")
+    print(f"seed {seed} trace {run.world.digest()}")
     return 1 if run.faults else 0
 
 
 def many(first: int, count: int) -> int:
-    """Run many seeds, as many at a time as there are processors; gives the exit code."""
+    """Run many seeds, as many at a time as there are processors, and print the hash of each; gives the exit code."""
     began, failed = time.monotonic(), 0
     with ProcessPoolExecutor(cpu_count()) as pool:
-        for seed, faults in pool.map(faults_of, range(first, first + count), chunksize=4):
+        for seed, faults, digest in pool.map(faults_of, range(first, first + count), chunksize=4):
+            print(f"seed {seed} trace {digest}", flush=True)
             if faults:
                 failed += 1
                 print(tell(seed, faults), flush=True)

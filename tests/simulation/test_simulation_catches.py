@@ -9,11 +9,13 @@ from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.settle import Settler
 from smarthost.delivery.transaction import Transaction
 from smarthost.mail.entry import Entry
+from smarthost.mail.event import Event, Kind
 from smarthost.mail.outcome import Action, Outcome
 from smarthost.mail.reply import Reply
 from smarthost.policy import backoff
 from smarthost.policy.rate import Cell, Quota
 from smarthost.queue.scheduler import Scheduler
+from smarthost.report.counters import Counters
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.store import Accepted, Done
 
@@ -105,6 +107,17 @@ def lose_outcomes_at_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Transaction, "lose", hope)
 
 
+def count_twice(patch: pytest.MonkeyPatch) -> None:
+    """A failure is counted when it is decided, and once more when it is on disk."""
+    count = Counters.__call__
+
+    def call(self: Counters, event: Event) -> None:
+        for _ in range(1 + (event.event is Kind.FAILED)):
+            count(self, event)
+
+    patch.setattr(Counters, "__call__", call)
+
+
 BREAKS: dict[Break, str] = {
     forget_a_recipient: "neither ended nor in the queue once",
     send_again: "sent again to",
@@ -115,6 +128,7 @@ BREAKS: dict[Break, str] = {
     try_without_a_pause: "is tried 20 times",
     fail_without_report: "0 reports of failure",
     lose_outcomes_at_the_end: "no 250 was read",
+    count_twice: "the metrics have",
 }
 
 

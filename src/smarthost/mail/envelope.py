@@ -48,12 +48,14 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
 
     `address` is the mailbox, complete with a domain, in the client's own spelling; `domain` is the A-label form of
     its domain, lower case, or an address literal; `orcpt` is the decoded ORCPT value "type;address" or "".
+    `return_path` is the reverse-path with which it is sent to, if that is another one than the envelope's.
     """
 
     address: str
     domain: str
     notify: int = 0
     orcpt: str = ""
+    return_path: str = ""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -62,7 +64,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     `envid` is the decoded ENVID or ""; `body` and `smtputf8` are what the client declared, not what was measured;
     `hold_until` is a Unix time in seconds before which nothing is sent, or 0; `mt_priority` is what MAIL said of it,
     -9 to 9 (RFC 6710), None where it said nothing. `tls_optional` says that the message's header has "TLS-Required: No"
-    and that REQUIRETLS, which would stand above it, was not given (RFC 8689).
+    and that REQUIRETLS, which would stand above it, was not given (RFC 8689). `hold_for` are the seconds of HOLDFOR
+    where `hold_until` comes from there (RFC 4865), else 0.
     """
 
     reverse_path: str
@@ -76,6 +79,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     priority: Priority = Priority.MEDIUM
     mt_priority: int | None = None
     tls_optional: bool = False
+    hold_for: int = 0
 
 
 def priority_of(mt_priority: int) -> Priority:

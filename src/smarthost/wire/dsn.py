@@ -157,8 +157,10 @@ def _status_part(facts: ReportFacts, is_global: bool, plain: bool) -> bytes:
     if came_from := _mta_name(facts.received_from):
         lines.append(f"Received-From-MTA: dns; {came_from}")
     lines += [f"Arrival-Date: {format_date(message.arrival.at)}", f"X-Smarthost-Id: {format_id(message.id)}"]
-    if message.envelope.hold_until:  # RFC 4865 5.1.2
-        lines.append(f"Future-Release-Request: until;{format_date_time(message.envelope.hold_until)}")
+    if until := message.envelope.hold_until:  # in the words of MAIL, RFC 4865 5.1.2
+        interval = message.envelope.hold_for
+        asked = f"for;{interval}" if interval else f"until;{format_date_time(until)}"
+        lines.append(f"Future-Release-Request: {asked}")
     for recipient in facts.recipients:
         lines += ["", *_recipient_fields(recipient, format_id(message.id), is_global)]
     if not is_global:

@@ -81,6 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str = ""
     batch_code: str = ""
     answer_key: RecordKey | None = None
+    keeps_return_path: bool = False
     digest: Callable[[], str] = str  # of the request's content, once it has been read
 
 
@@ -118,6 +119,7 @@ class Handing:
             envelope = msgspec.structs.replace(envelope, recipients=recipients)
         draft = door.intake.begin(arrival, envelope)
         draft.remember = self._remember
+        draft.keeps_return_path = wanted.keeps_return_path
         try:
             await write(draft)
         except BaseException:

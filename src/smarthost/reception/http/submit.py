@@ -27,7 +27,7 @@ from smarthost.reception.http.handing import Handing, Wanted, digest_of, drained
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.problem import Refused, no_caller, wrong_fields
 from smarthost.reception.http.raw import RawMessage
-from smarthost.reception.http.recall import NAMES, Recall, answer_key, repeat
+from smarthost.reception.http.recall import NAMES, answer_key, repeat
 from smarthost.reception.parts import Draft
 
 _RAW, _JSON = b"message/rfc822", b"application/json"
@@ -50,7 +50,7 @@ class Submit:
         """Join the parts."""
         self._parts = parts
         self._secret, self._count = secrets.token_bytes(32), 0
-        self.recall = Recall(parts.spool.records, parts.clock)
+        self.recall = parts.recall
 
     async def __call__(self, asked: Asked) -> Answer:
         """Take one message; raises Refused."""
@@ -112,6 +112,7 @@ class Submit:
             batch_code=named.batch_code,
             answer_key=named.answer_key,
             digest=lambda: named.digest,
+            keeps_return_path=submission.return_path is not None,
         )
         wishes = _wishes(submission, user)
 
@@ -163,7 +164,7 @@ class Submit:
         client_id = query.get("id", [""])[-1]
         if len(client_id) > 200:
             raise Refused(422, "a field is wrong", errors=[("id", "up to 200 characters are allowed")])
-        key = self._answer_key(asked, user)
+        key = self._answer_key(asked, user, message.idempotency_key)
         named = Named(client_id, answer_key=key)
         wanted = Wanted(
             envelope=message.envelope(query, user.priority, self._parts.limits.recipients),
@@ -172,6 +173,7 @@ class Submit:
             dry_run=query.get("dry_run", [""])[-1] in ("1", "true"),
             answer_key=key,
             digest=digest.hexdigest,
+            keeps_return_path=message.names_return_path(query),
         )
         handing = Handing(self._parts, asked, user, wanted)
         if key is None and not client_id:
@@ -211,9 +213,11 @@ class Submit:
             for key in begun:
                 self.recall.end(key)
 
-    def _answer_key(self, asked: Asked, user: User) -> RecordKey | None:
-        shown = asked.headers.get(b"idempotency-key")
-        return None if shown is None else answer_key(user.name, shown.decode("latin-1"))
+    def _answer_key(self, asked: Asked, user: User, otherwise: str | None = None) -> RecordKey | None:
+        """Give the key that the request has, else the one that the message itself has."""
+        header = asked.headers.get(b"idempotency-key")
+        shown = otherwise if header is None else header.decode("latin-1")
+        return None if shown is None else answer_key(user.name, shown)
 
 
 def _wishes(submission: Submission, user: User) -> bytes:
