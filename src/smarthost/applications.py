@@ -48,7 +48,7 @@ class Outreach:
         self.tenants = Tenants(spool.records, self._tenant_box, self.report_push)
         self.tenants.changed = self._tell
         self._terms = OutreachTerms()
-        self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock)
+        self.bounces = BounceIntake(spool, relay.feed, relay.suppression, clock, relay.counters.bounces)
         self.sns = SnsDesk(self.client.ask, clock)
 
     async def start(self, terms: OutreachTerms) -> None:

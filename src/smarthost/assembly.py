@@ -29,6 +29,7 @@ from smarthost.from_config import (
     hello_name,
     make_keyring,
     make_report_terms,
+    make_return_paths,
     make_rules,
     make_sts,
     make_terms,
@@ -58,6 +59,7 @@ from smarthost.queue.gates import Gates
 from smarthost.queue.intake import REJECTED, Intake
 from smarthost.queue.operate import Operator
 from smarthost.queue.ready import ReadyQueue
+from smarthost.queue.recall import Recall
 from smarthost.queue.rules import site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
@@ -106,9 +108,11 @@ class Relay:
         counters.follow_commits(spool.stats, SECONDS, SIZES)
         self.keyring = make_keyring(config)
         self.tls = make_tls(config, clock)
-        self.rules = make_rules(config, self.keyring)
+        self.rules = make_rules(config, self.keyring, make_return_paths(config))
         self.ids = MessageIds(spool.last_id)
         self.intake = Intake(loop, spool, self.rules, self.ids, feed, counters)
+        self.recall = self.intake.recall = Recall(spool.records, clock)
+        self.recall.keep = config.http.idempotency_keep
         self.adapter = Adapter(self.intake, spool, counters, clock)
         self.adapter.follow(config.conversion)
         self.scheduler = Scheduler(spool, Contents(), clock)
@@ -209,8 +213,9 @@ class Relay:
         """Follow a new configuration, with keys that were read already; mail in the queue is routed again."""
         self.bookkeeper.ledger.tidy(self.clock())
         self.config, self.keyring = config, keyring
-        self.rules = make_rules(config, keyring)
+        self.rules = make_rules(config, keyring, make_return_paths(config))
         self.intake.rules = self.rules
+        self.recall.keep = config.http.idempotency_keep
         self.settler.retry = self.operator.retry = config.retry
         self.settler.dead_letters.keep = config.http.dead_letter_keep
         self.reporter.terms = make_report_terms(config)
@@ -238,7 +243,8 @@ class Relay:
     def follow_accounts(self, config: Config, routes: Collection[str]) -> None:
         """Follow a configuration in which the routes of some accounts are new, different or gone, and nothing else."""
         self.config = config
-        self.rules = self.intake.rules = self.promoter.rules = make_rules(config, self.keyring)
+        rules = make_rules(config, self.keyring, self.rules.return_paths)
+        self.rules = self.intake.rules = self.promoter.rules = rules
         self.limits = LimitTable(config.limits)
         self.logins.follow(config)
         self._retire([name for name, each in self.dispatchers.items() if each.ready.site.route.name in routes])

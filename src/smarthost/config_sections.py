@@ -34,7 +34,7 @@ from smarthost.config_words import (
 )
 from smarthost.mail.envelope import Priority
 from smarthost.mail.route import Route, TlsLevel
-from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, Submission, Tls, User
+from smarthost.policy.admission import Auth, BareNewlines, Listener, LongLines, Role, Submission, Tls, User
 from smarthost.policy.backoff import Retry
 from smarthost.policy.rewriting import Rewrite
 from smarthost.report.maillog import LogFormat, LogLevel
@@ -64,7 +64,7 @@ def read_listeners(top: Table) -> tuple[Listener, ...]:
     )
     if not listeners:
         return (Listener(),)
-    smtp = [listener for listener in listeners if listener.protocol == _Protocol.SMTP]
+    smtp = [each for each in listeners if each.protocol == _Protocol.SMTP and each.role is Role.SUBMISSION]
     if smtp and not any(listener.auth is Auth.REQUIRED or is_local_place(listener.address) for listener in smtp):
         top.warn("listener", 'auth = "required" stands nowhere: trusted networks relay without a login')
     return tuple(listeners)
@@ -74,17 +74,21 @@ def _read_listener(table: Table) -> Listener:
     default = Listener()
     protocol = table.take("protocol", read_choice(_Protocol), _Protocol.SMTP)
     is_http = protocol is _Protocol.HTTP
+    role = table.take("role", read_choice(Role), default.role)
     listener = Listener(
         address=table.take("address", read_place, default.address),
         protocol=protocol.value,
         tls=table.take("tls", read_choice(Tls), Tls.IMPLICIT if is_http else default.tls),
-        auth=table.take("auth", read_choice(Auth), default.auth),
+        auth=table.take("auth", read_choice(Auth), Auth.NONE if role is Role.BOUNCES else default.auth),
         allow_plaintext_auth=table.take("allow_plaintext_auth", read_bool, default.allow_plaintext_auth),
         proxy_protocol=table.take("proxy_protocol", read_bool, default.proxy_protocol),
         trusted_proxies=table.take_list("trusted_proxies", read_network),
+        role=role,
     )
     if is_http:
         _check_http(table, listener)
+    elif role is Role.BOUNCES:
+        _check_bounces(table, listener)
     if listener.proxy_protocol:
         table.refuse("proxy_protocol", f"is true, which {NOT_YET}; allowed is false")
     if listener.trusted_proxies:
@@ -98,12 +102,19 @@ def _read_listener(table: Table) -> Listener:
     return listener
 
 
+def _check_bounces(table: Table, listener: Listener) -> None:
+    if listener.auth is not Auth.NONE:
+        table.refuse("auth", f'is "{listener.auth}", but bounces come from strangers; allowed is none')
+    if listener.allow_plaintext_auth:
+        table.refuse("allow_plaintext_auth", "is true, but nobody logs in to send bounces; allowed is false")
+
+
 def _check_http(table: Table, listener: Listener) -> None:
     if listener.tls is Tls.STARTTLS:
         table.refuse("tls", 'is "starttls", which HTTP does not have; allowed are implicit and none')
     elif listener.tls is Tls.NONE and not is_local_place(listener.address):
         table.warn("tls", f'is "none": keys cross the network unprotected at {listener.address}')
-    for key in ("auth", "allow_plaintext_auth"):
+    for key in ("auth", "allow_plaintext_auth", "role"):
         if table.has(key):
             table.refuse(key, "is for smtp; by http every request needs a key, or a token of [http] tokens")
 

@@ -1,10 +1,13 @@
 """Gives from a configuration what the parts of the relay follow: rules, keys, certificates, terms."""
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 
+from smarthost.accounts import KEY_FILE
 from smarthost.config import Config
 from smarthost.crypto.dkim_keys import Keyring
+from smarthost.crypto.sealing import derive_key, load_master_key
 from smarthost.crypto.tls import ServerTls, TlsContexts, ensure_self_signed
 from smarthost.delivery.reporting import ReportTerms
 from smarthost.mail.address import to_literal
@@ -15,11 +18,12 @@ from smarthost.policy.admission import Tls
 from smarthost.policy.restraints import Restraints
 from smarthost.policy.rewriting import Rewriter
 from smarthost.queue.edit import EditRules
+from smarthost.queue.return_paths import ReturnPaths
 from smarthost.queue.rules import Rules
 from smarthost.reception.terms import Terms
 
 
-def make_rules(config: Config, keyring: Keyring) -> Rules:
+def make_rules(config: Config, keyring: Keyring, return_paths: ReturnPaths | None = None) -> Rules:
     """Give what intake follows."""
     routing = config.routes()
     edit = EditRules(
@@ -31,7 +35,21 @@ def make_rules(config: Config, keyring: Keyring) -> Rules:
         routes=frozenset(routing.routes),
     )
     report = _report_route(config, routing.routes)
-    return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits))
+    return Rules(edit, routing, config.retry, keyring, report, Restraints(config.limits), return_paths)
+
+
+def make_return_paths(config: Config) -> ReturnPaths | None:
+    """Give the return paths of mail whose bounces come back to us, None where no domain is configured.
+
+    Their key follows from `[bounces] secret`, else from the relay's own key, which is made when there is none. Raises
+    OSError and ValueError where that cannot be read.
+    """
+    terms = config.bounces
+    if not terms.domain:
+        return None
+    secret = terms.secret.encode()
+    master = sha256(secret).digest() if secret else load_master_key(Path(config.data_directory) / KEY_FILE)
+    return ReturnPaths(terms, derive_key(master, "return paths"))
 
 
 def _report_route(config: Config, routes: Mapping[str, Route]) -> Route | None:

@@ -14,21 +14,20 @@ from smarthost.api import Api
 from smarthost.applications import make_outreach
 from smarthost.assembly import Relay
 from smarthost.batching import make_batches
+from smarthost.bounce_door import BounceDoor
 from smarthost.config import Config, ConfigError, load
 from smarthost.control import ControlServer
 from smarthost.crypto.dkim_keys import KeyUnreadable
 from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
-from smarthost.from_config import make_keyring
+from smarthost.from_config import make_keyring, make_return_paths
 from smarthost.mail.message import format_id
-from smarthost.network.attachments import AttachmentSources
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
 from smarthost.operations_templates import TemplateOperations
-from smarthost.policy.attachments import AttachmentSettings
 from smarthost.queue.burial import bury, forget_records
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -113,7 +112,9 @@ class Server:
         await outreach.start(config.outreach)
         await self.relay.bookkeeper.start()
         await self.relay.scheduler.start()
-        await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
+        self.bounces = BounceDoor(self.relay, outreach.bounces)
+        self.bounces.follow(config)
+        await self.api.start()
         await self.batches.start()
         for listener in config.listeners:
             door = self.relay.door if listener.protocol == "smtp" else self.api
@@ -188,6 +189,8 @@ class Server:
                 relay.bookkeeper.stop()
                 if hasattr(self, "api"):
                     self.api.keys.close()
+        if hasattr(self, "api"):
+            await self.api.close()
         if hasattr(self, "outreach"):
             await self.outreach.stop()
         if hasattr(self, "spool"):
@@ -239,9 +242,10 @@ class Server:
         try:
             config = load(self.config.source, os.environ)
             keyring = make_keyring(config)
+            make_return_paths(config)  # their key may be gone
         except ConfigError as error:
             problems = error.render().splitlines()
-        except KeyUnreadable as error:
+        except (KeyUnreadable, OSError, ValueError) as error:
             problems = [str(error)]
         else:
             problems = self._fixed_keys(config)
@@ -250,8 +254,9 @@ class Server:
             log.error("the configuration was not reloaded: %s", "; ".join(problems))
             return problems
         self.config = config
-        self.api.follow(config.http)
+        self.api.follow(config)
         self.relay.apply(self.accounts.lay_over(config), keyring)
+        self.bounces.follow(config)
         await self.relay.suppression.follow(config.suppression)
         await self.outreach.follow(config.outreach)
         await self.relay.scheduler.refresh()
@@ -303,6 +308,7 @@ class Server:
                     await self.spool.forget_history(now - self.config.history_keep)
                     await self.relay.suppression.forget_expired()
                     await bury(self.spool, now)
+                    await asyncio.to_thread(self.api.attachments.sweep, now)
                     await forget_records(self.spool.records, now)
             except Exception:
                 log.exception("the watch failed")

@@ -7,6 +7,7 @@ from http_house import HttpHouse
 
 from smarthost.mail.key import Scope
 from smarthost.queue.templates import KIND, NAMES
+from smarthost.spool.store import Fault
 
 TEMPLATES, MESSAGES = "/api/v1/templates", "/api/v1/messages"
 WELCOME = {
@@ -99,6 +100,26 @@ async def test_a_template_that_cannot_be_read_is_refused(
     assert [error["field"] for error in said.json["errors"]] == [field]
     assert all(word in said.json["errors"][0]["message"] for word in words)
     assert await house.server.spool.records.count(KIND, "shop") == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        ({"name": "a", "text": "x"}, "subject", "is missing"),
+        ({"name": "a", "subject": "s", "text": "x", "bogus": 1}, "bogus", "is not a field"),
+        ({"name": "a", "subject": 3, "text": "x"}, "subject", "str"),
+        ([], "", "Expected `object`"),
+        (None, "", "the content is missing"),
+    ],
+)
+async def test_what_is_no_template_names_the_field(house: HttpHouse, body: object, field: str, words: str) -> None:
+    """A field that is missing, not known, or of another type is named, and so is content that is none at all."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    said = await house.ask("POST", TEMPLATES, token, body)
+    assert said.status == 422
+    (error,) = said.json["errors"]
+    assert error["field"] == field and words in error["message"]
 
 
 async def test_a_preview_fills_in_and_sends_nothing(house: HttpHouse) -> None:
@@ -196,3 +217,21 @@ async def test_templates_outlive_a_restart(house: HttpHouse) -> None:
     await house.open_http()
     shown = await house.ask("GET", f"{TEMPLATES}/{made.json['id']}", token)
     assert shown.json == made.json
+
+
+async def test_a_full_disk_is_said(house: HttpHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written is 503 with a time to come again, and nothing has changed."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    made = await house.ask("POST", TEMPLATES, token, WELCOME)
+    place = f"{TEMPLATES}/{made.json['id']}"
+    with monkeypatch.context() as patched:
+        patched.setattr(house.server.spool.records, "write", lambda kept, removed, done: done(Fault.DISK_FULL))
+        for method, path, body in (
+            ("POST", TEMPLATES, WELCOME | {"name": "x"}),
+            ("PUT", place, WELCOME),
+            ("DELETE", place, None),
+        ):
+            said = await house.ask(method, path, token, body)
+            assert (said.status, "Retry-After" in said.headers) == (503, True), method
+    assert (await house.ask("GET", place, token)).json == made.json

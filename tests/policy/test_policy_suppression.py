@@ -9,7 +9,7 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus, make_reply
 from smarthost.mail.suppression import Origin, Suppression, read_suppression_address, suppression_address
 from smarthost.policy.suppression import SuppressionRules, failures_counted
-from smarthost.policy.suppression_marks import BY_FAILURES, BY_PERSON, Marks, mark_of
+from smarthost.policy.suppression_marks import BY_FAILURES, BY_PERSON, BY_REPORT, Marks, mark_of
 
 RULES = SuppressionRules(enabled=True)
 SOMEBODY = Recipient("a@example.net", "example.net")
@@ -85,7 +85,7 @@ def test_marks_remember_as_a_dictionary_does() -> None:
     rng, marks, expected = random.Random(7), Marks(), {}
     for _ in range(20_000):
         key = (rng.choice(["", "app1"]), f"user{rng.randrange(3000)}@example.net")
-        mark = rng.choice([0, 0, 1, 2, BY_FAILURES, BY_PERSON])
+        mark = rng.choice([0, 0, 1, 2, BY_FAILURES, BY_PERSON, BY_REPORT])
         marks.put(key, mark)
         expected[key] = mark
     assert all(marks.get(key) == mark for key, mark in expected.items())

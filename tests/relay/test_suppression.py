@@ -147,7 +147,7 @@ async def test_disabled_only_what_people_said_holds(house: House) -> None:
     assert (suppression.refuses, suppression.fails, suppression.count) == (False, True, 1)
     assert suppression.is_suppressed("", recipient("ann@example.net"))
     assert not suppression.is_suppressed("", recipient("550@example.net"))
-    suppression.note("", "bob@example.net", "5.1.1", "a bounce")
+    suppression.note(("", "bob@example.net"), "a bounce")
     assert suppression.count == 1
     at[0] = now + 40 * 86400.0
     await suppression.forget_expired()

@@ -9,7 +9,7 @@ from smarthost.wire.notice import Notice, NoticeKind
 from smarthost.wire.report_mail import read_report
 from smarthost.wire.ses_notice import read_ses
 from smarthost.wire.sns import is_certificate_url, is_subscribe_url, read_sns, signed_octets
-from smarthost.wire.verp import make_return_path, message_of
+from smarthost.wire.verp import ReturnPath, make_return_path, read_return_path, tag_of
 
 KEY = b"k" * 32
 MESSAGE = 1_799_707_200_000_000 << 4
@@ -223,27 +223,33 @@ def test_only_certificates_of_sns_are_asked_for(url: str, is_good: bool) -> None
 
 def test_a_return_path_leads_to_its_message() -> None:
     """What was made is read back, in any case and with brackets; what was not made by the key is nobody's."""
-    made = make_return_path("bounces@example.org", MESSAGE, KEY)
-    assert message_of(made, "bounces@example.org", KEY) == MESSAGE
-    assert message_of(f"<{made.upper()}>", "Bounces@Example.org", KEY) == MESSAGE
+    mailbox, bob = "bounces@example.org", "Bob@example.net"
+    made = make_return_path(mailbox, MESSAGE, bob, KEY)
+    expected = ReturnPath(MESSAGE, tag_of(MESSAGE, bob.lower(), KEY))
+    assert read_return_path(made, mailbox, KEY) == expected
+    assert read_return_path(f"<{made.upper()}>", "Bounces@Example.org", KEY) == expected
     assert len(made.partition("@")[0]) <= 64
+    identity, tag, check = made.partition("@")[0].split("-")
     for wrong in (
-        make_return_path("bounces@example.org", MESSAGE, b"x" * 32),
-        make_return_path("bounces@example.com", MESSAGE, KEY),
-        make_return_path("other@example.org", MESSAGE, KEY),
+        make_return_path(mailbox, MESSAGE, bob, b"x" * 32),
+        make_return_path("bounces@example.com", MESSAGE, bob, KEY),
+        make_return_path("other@example.org", MESSAGE, bob, KEY),
         made.replace("-", "-a", 1),
+        made.replace("-", "", 1),
         made[:8] + ("0" if made[8] != "0" else "1") + made[9:],
-        "bounces@example.org",
+        f"{identity}-{tag_of(MESSAGE, 'eve@example.net', KEY)}-{check}@example.org",
+        f"{identity}-{tag}-@example.org",
+        mailbox,
         "bounces+@example.org",
         "",
     ):
-        assert message_of(wrong, "bounces@example.org", KEY) is None, wrong
+        assert read_return_path(wrong, mailbox, KEY) is None, wrong
     with pytest.raises(ValueError):
-        make_return_path("nobody", MESSAGE, KEY)
+        make_return_path("nobody", MESSAGE, bob, KEY)
 
 
 @given(st.text(max_size=60))
 def test_no_address_breaks_the_reading(text: str) -> None:
     """Whatever comes as a return path is read as nobody's."""
-    assert message_of(text, "bounces@example.org", KEY) is None
-    assert message_of(f"bounces+{text}@example.org", "bounces@example.org", KEY) is None
+    assert read_return_path(text, "bounces@example.org", KEY) is None
+    assert read_return_path(f"bounces+{text}@example.org", "bounces@example.org", KEY) is None

@@ -55,6 +55,7 @@ class BatchSubmission(BatchForm, frozen=True, kw_only=True):
 
 _RECIPIENT = msgspec.json.Decoder(BatchRecipient)
 _GROUP = msgspec.json.Decoder(list[BatchRecipient])
+_RAW_GROUP = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class BatchReader:
@@ -132,6 +133,11 @@ class BatchReader:
 def read_group(octets: bytes) -> list[BatchRecipient]:
     """Read recipients that a `BatchReader` has read before, as a JSON array."""
     return _GROUP.decode(octets)
+
+
+def rest_of(octets: bytes, count: int) -> bytes:
+    """Give the JSON array of recipients without its first ones."""
+    return b"[%s]" % b",".join(map(bytes, _RAW_GROUP.decode(octets)[count:]))
 
 
 def make_letter(form: BatchForm, author: str, limits: SubmissionLimits) -> Letter | tuple[FieldFault, ...]:

@@ -184,6 +184,9 @@ def envelope_commands(job: Job, recipients: Sequence[Recipient], extensions: Ext
         if not extensions.smtputf8:
             reverse_path = to_ascii_mailbox(reverse_path) or reverse_path
             recipients = [_in_ascii(recipient) for recipient in recipients]
+    # Whoever has a return path of its own travels alone (`queue.return_paths`).
+    if recipients[0].return_path:
+        reverse_path = recipients[0].return_path
     smtputf8 = extensions.smtputf8 and _needs_smtputf8(job)
     mail = format_mail(
         reverse_path,

@@ -14,9 +14,12 @@ REASON_MOST = 300  # characters of a reason that are kept
 
 
 class Origin(StrEnum):
-    """Who put an address on the list: the relay itself, or a person or program."""
+    """Who put an address on the list: the relay itself, a host or provider that said later that it is dead or
+    complains, or a person or program.
+    """
 
     AUTOMATIC = "automatic"
+    REPORTED = "reported"
     MANUAL = "manual"
 
 

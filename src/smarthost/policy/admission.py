@@ -31,6 +31,13 @@ class Auth(StrEnum):
     NONE = "none"
 
 
+class Role(StrEnum):
+    """What a listener is for: mail that is relayed, or what other hosts say of mail that was."""
+
+    SUBMISSION = "submission"
+    BOUNCES = "bounces"
+
+
 class BareNewlines(StrEnum):
     """What becomes of a CR or LF that stands alone in content."""
 
@@ -56,6 +63,7 @@ class Listener(msgspec.Struct, frozen=True):
     allow_plaintext_auth: bool = False
     proxy_protocol: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    role: Role = Role.SUBMISSION
 
 
 class Submission(msgspec.Struct, frozen=True):

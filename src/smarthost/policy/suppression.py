@@ -8,12 +8,13 @@ import msgspec
 from smarthost.mail.outcome import Action, Outcome, Stage
 from smarthost.mail.reply import EnhancedStatus, make_reply
 
-MOST_FAILURES = 10  # in a row that may be asked for: a mark in memory counts up to 13
+MOST_FAILURES = 10  # in a row that may be asked for: a mark in memory counts up to 12
 
 SUPPRESSED = make_reply(550, "5.7.1", "The recipient is on the suppression list")
 SUPPRESSED_ON_SEND = "the recipient is on the suppression list, so nothing was sent to it"
 
 _AT_ONCE = frozenset({EnhancedStatus(5, 1, 1), EnhancedStatus(5, 1, 2)})
+_AT_ONCE_TEXTS = frozenset(map(str, _AT_ONCE))
 _OF_SENDER = frozenset({EnhancedStatus(5, 1, 7), EnhancedStatus(5, 1, 8)})  # RFC 3463 3.2
 
 
@@ -64,6 +65,16 @@ def failures_counted(rules: SuppressionRules, outcome: Outcome, outcomes: Sequen
         return rules.after
     text = f"{status}."
     return 0 if any(text.startswith(f"{ignored}.") for ignored in rules.ignore) else 1
+
+
+def bounces_counted(rules: SuppressionRules, status: str) -> int:
+    """Say how much what a host or provider said later counts towards suppression, as `failures_counted` does.
+
+    Without a status it is a complaint, or a provider that says "for good" by a word: they suppress at once.
+    """
+    if not status or status in _AT_ONCE_TEXTS:
+        return rules.after
+    return 0 if any(f"{status}.".startswith(f"{ignored}.") for ignored in rules.ignore) else 1
 
 
 def _is_about_recipient(outcome: Outcome, *, alone: bool) -> bool:

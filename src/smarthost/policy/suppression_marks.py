@@ -3,10 +3,17 @@
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
+from types import MappingProxyType
 
 from smarthost.mail.suppression import Key, Origin, Suppression
 
-BY_PERSON, BY_FAILURES = 15, 14  # marks of suppressed addresses; those below count hard failures in a row
+# Marks of suppressed addresses: by a person, by failures, by what a host said later. Those below count hard failures
+# in a row.
+BY_PERSON, BY_FAILURES, BY_REPORT = 15, 14, 13
+LASTING = frozenset({BY_PERSON, BY_REPORT})  # which no message that is relayed ends: the host had taken the others, too
+_BY_ORIGIN = MappingProxyType(
+    {str(Origin.MANUAL): BY_PERSON, str(Origin.AUTOMATIC): BY_FAILURES, str(Origin.REPORTED): BY_REPORT}
+)
 _SHARDS = 1024
 _SHARD_FROM = 54  # the high ten bits of an element say in which array it is, so that sorted ones lie together
 _MARK = 15  # the low bits of an element are the mark
@@ -37,7 +44,7 @@ class Marks:
 
     def is_suppressed(self, key: Key) -> bool:
         """Whether nothing is sent to an address."""
-        return self.get(key) >= BY_FAILURES
+        return self.get(key) >= BY_REPORT
 
     def put(self, key: Key, mark: int) -> None:
         """Set an address's mark; 0 forgets it."""
@@ -75,14 +82,12 @@ class Marks:
 
 def mark_of(row: Suppression) -> int:
     """Give the mark of a stored row."""
-    return mark_for(row.failures, is_suppressed=row.is_suppressed, is_by_person=row.origin is Origin.MANUAL)
+    return mark_for(row.failures, is_suppressed=row.is_suppressed, origin=row.origin)
 
 
-def mark_for(failures: int, *, is_suppressed: bool, is_by_person: bool) -> int:
+def mark_for(failures: int, *, is_suppressed: bool, origin: str) -> int:
     """Give the mark of a row of which this is known."""
-    if is_suppressed:
-        return BY_PERSON if is_by_person else BY_FAILURES
-    return min(failures, BY_FAILURES - 1)
+    return _BY_ORIGIN[origin] if is_suppressed else min(failures, BY_REPORT - 1)
 
 
 def _element(key: Key) -> int:

@@ -13,6 +13,7 @@ from smarthost.mail.record import Record
 from smarthost.mail.reply import DISK_FULL, HEADER_TOO_BIG, INTERNAL_ERROR, LONG_LINE, EnhancedStatus, Reply, make_reply
 from smarthost.policy.admission import LongLines
 from smarthost.queue.edit import Edited, edit_header, join_fields
+from smarthost.queue.once import Once
 from smarthost.queue.rework import reencoded
 from smarthost.queue.signing import signature_names
 from smarthost.queue.way import Way
@@ -34,6 +35,7 @@ class Draft:
     disk (large content only); `on_drained` is called when it has fallen below a quarter of a MiB. `is_dotted` is set to
     false by who certainly knows that no line of what was written begins with a dot. `remember` gives what the door
     keeps of the message, in the same transaction; it is called once, from any thread, if there is one to be kept.
+    `keeps_return_path` is set where its sender named a return path that no other may stand in for.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Draft:
         "_long",
         "_name",
         "_number",
+        "_once",
         "_parts",
         "_size",
         "_waiting",
@@ -54,6 +57,7 @@ class Draft:
         "backlog",
         "envelope",
         "is_dotted",
+        "keeps_return_path",
         "on_drained",
         "refused",
         "remember",
@@ -66,8 +70,9 @@ class Draft:
         self.backlog = 0
         self.on_drained: Callable[[], None] | None = None
         self.remember: Callable[[Message], tuple[Record, ...]] | None = None
-        self.is_dotted = True
+        self.is_dotted, self.keeps_return_path = True, False
         self._waiting = b""
+        self._once: Once | None = None
         self._edited: Edited | None = None
         self._number = 0
         self._name = ""
@@ -105,10 +110,15 @@ class Draft:
         if self.refused is not None:
             self.abandon()
             done(self.refused)
-            return
+        elif self._once is not None:
+            self._once.admit(self._go_on, self.abandon, done)
+        else:
+            self._go_on(done)
+
+    def _go_on(self, done: Callable[[Reply], None]) -> None:
+        """On the loop: sign and store what nothing speaks against."""
         self._done = done
-        edited = self._edited
-        assert edited is not None
+        assert self._edited is not None
         if self._long.found and self._intake.rules.edit.submission.long_lines is _ENCODE:
             self._intake.files.submit(self._rework)
         elif self._file is not None:
@@ -143,6 +153,9 @@ class Draft:
         self._edited, self.envelope = edited, edited.envelope
         if edited.from_domain:
             self._keys = rules.keyring.for_domain(edited.from_domain)
+        if edited.key and arrival.door != "http" and intake.recall is not None:
+            self._once = Once(intake.recall, edited.key, arrival)
+            self._once.take_header(edited.envelope, edited.fields)
         octets = edited.octets
         self._parts.append(octets)
         self._size = len(octets)
@@ -167,6 +180,8 @@ class Draft:
         self._look_for_long_line(block)
         if self.refused is not None:
             return
+        if self._once is not None:
+            self._once.update(block)
         if self._file is None:
             if size <= INLINE_LIMIT:
                 self._parts.append(block)
@@ -334,7 +349,7 @@ class Draft:
             signatures=signature_names(self._keys) if self._keys else (),
             route=edited.route,
         )
-        entries = intake.entries_for(message)
+        entries = intake.entries_for(message, self.keeps_return_path)
         if isinstance(entries, Reply) or not entries:
             if self._file is not None:
                 self._file.discard()
@@ -342,6 +357,8 @@ class Draft:
             self._fail(entries if isinstance(entries, Reply) else make_reply(250, "2.0.0", said))
             return
         records = self.remember(message) if self.remember is not None else ()
+        if self._once is not None:
+            records += (self._once.record(message),)
         accepted = Accepted(message, content, entries, (accepted_event(message),), records)
         intake.spool.accept(accepted, partial(self._committed, accepted))
 

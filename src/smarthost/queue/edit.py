@@ -61,7 +61,8 @@ class Edited(msgspec.Struct, gc=False):
 
     `fields` are in order, trace first; `octets` is the section as it is sent, with the empty line that ends it;
     `from_domain` is the A-label domain of the first From address, "" if there is none; `utf8` says that the section
-    needs SMTPUTF8. The envelope has what the message itself asks for: a priority, and a time of sending.
+    needs SMTPUTF8. The envelope has what the message itself asks for: a priority, and a time of sending. `key` is the
+    one under which it is sent once.
     """
 
     fields: list[Field]
@@ -71,6 +72,7 @@ class Edited(msgspec.Struct, gc=False):
     utf8: bool
     tag: str = ""
     route: str = ""
+    key: str = ""
 
 
 class _Shape(msgspec.Struct, frozen=True, gc=False):
@@ -137,7 +139,7 @@ def edit_header(
     only = recipients[0].address if len(recipients) == 1 else ""
     fields.insert(0, (b"received", received(arrival, rules.hostname, name, only, hide_client=submission.hide_client)))
     octets = join_fields(fields)
-    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes.tag, wishes.route)
+    return Edited(fields, octets, envelope, domain, has_utf8(octets), wishes.tag, wishes.route, wishes.key)
 
 
 def join_fields(fields: list[Field]) -> bytes:

@@ -28,6 +28,7 @@ class Grouping:
         """Begin empty."""
         self._intake = intake
         self.loop, self.rules, self.ids = intake.loop, intake.rules, intake.ids
+        self.recall = intake.recall
         self.counters, self.signers, self.files = intake.counters, intake.signers, intake.files
         self.refused: list[tuple[Envelope, Reply]] = []
         self._gathered: list[tuple[Accepted, Done]] = []
@@ -84,9 +85,9 @@ class Grouping:
             self._gathered.append((accepted, done))
         self.loop.call_soon_threadsafe(self._arrived)
 
-    def entries_for(self, message: Message) -> tuple[Entry, ...] | Reply:
+    def entries_for(self, message: Message, keeps_return_path: bool) -> tuple[Entry, ...] | Reply:
         """Route the recipients of a message."""
-        return self._intake.entries_for(message)
+        return self._intake.entries_for(message, keeps_return_path)
 
     def accepted(self, accepted: Accepted) -> None:
         """Let the queue have a message that is on disk."""

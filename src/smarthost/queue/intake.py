@@ -9,8 +9,9 @@ from smarthost.mail.envelope import Envelope
 from smarthost.mail.message import Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
-from smarthost.policy.backoff import deadline, lifetime
+from smarthost.policy.backoff import at_pace, deadline, lifetime
 from smarthost.queue.draft import Draft
+from smarthost.queue.recall import Recall
 from smarthost.queue.rules import Rules
 from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers, signature_names
@@ -36,11 +37,12 @@ class Intake:
         feed: Feed,
         counters: Counters,
     ) -> None:
-        """Join the parts; the caller sets `on_accepted` before the first draft."""
+        """Join the parts; the caller sets `on_accepted` before the first draft, and `recall` where keys are heeded."""
         self.loop, self.spool, self.rules, self.ids, self.feed, self.counters = loop, spool, rules, ids, feed, counters
         self.threads = Workers(2, "signer")
         self.signers = Signers(loop, self.threads)
         self.files = Workers(1, "content")
+        self.recall: Recall | None = None
         self.on_accepted: Callable[[Accepted], None] = lambda accepted: None
 
     def begin(self, arrival: Arrival, envelope: Envelope) -> Draft:
@@ -58,16 +60,24 @@ class Intake:
         self.feed.publish(accepted.events[0])
         self.on_accepted(accepted)
 
-    def entries_for(self, message: Message) -> tuple[Entry, ...] | Reply:
+    def entries_for(self, message: Message, keeps_return_path: bool = False) -> tuple[Entry, ...] | Reply:
         """Route each recipient and group those that travel together; a Reply when a route rejects the message.
 
-        Recipients of a route that discards get no entry.
+        Recipients of a route that discards get no entry. `keeps_return_path` where the sender has named a return path.
         """
+        entries = self._routed(message)
+        paths = self.rules.return_paths
+        if paths is None or isinstance(entries, Reply):
+            return entries
+        return paths.apart(message, entries, keeps_return_path)
+
+    def _routed(self, message: Message) -> tuple[Entry, ...] | Reply:
         envelope, at, rules = message.envelope, message.arrival.at, self.rules
         recipients, hold_until = envelope.recipients, envelope.hold_until
         start = hold_until if hold_until > at else at
-        expires = start + lifetime(rules.retry, message.report)
-        first_deadline = deadline(rules.retry, start, expires, 0)
+        retry = rules.retry if envelope.pace is None else at_pace(rules.retry, envelope.pace)
+        expires = start + lifetime(retry, message.report)
+        first_deadline = deadline(retry, start, expires, 0)
         # Nearly every message: one recipient, at once. Nothing is to be grouped.
         if len(recipients) == 1 and hold_until <= at:
             route = rules.route_for(message, recipients[0])

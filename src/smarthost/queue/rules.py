@@ -12,13 +12,16 @@ from smarthost.policy.restraints import Facts, Restraints, sender_domain, suffix
 from smarthost.policy.routing import RoutingTable
 from smarthost.policy.security import as_asked
 from smarthost.queue.edit import EditRules
+from smarthost.queue.return_paths import ReturnPaths
 
 # What the names of queues have more whose mail asks something of TLS, behind what `site_queue` looks for.
 _REQUIRED, _OPTIONAL = "/ requiretls", "/ tls-optional"
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What intake follows. `report_route` is where our own reports go, if set; `restraints` hold for parts of it."""
+    """What intake follows. `report_route` is where our own reports go, if set; `restraints` hold for parts of it;
+    `return_paths` are given to mail whose bounces come back to us, None where no mail's do.
+    """
 
     edit: EditRules
     routing: RoutingTable
@@ -26,6 +29,7 @@ class Rules(msgspec.Struct, frozen=True):
     keyring: Keyring
     report_route: Route | None = None
     restraints: Restraints = msgspec.field(default_factory=Restraints)
+    return_paths: ReturnPaths | None = None
 
     def route_for(self, message: Message, recipient: Recipient) -> Route:
         """Choose the route of one recipient of a message, as the message wants it travelled (RFC 8689)."""

@@ -11,7 +11,7 @@ from smarthost.mail.message import Message
 from smarthost.mail.outcome import Action, Outcome
 from smarthost.mail.suppression import REASON_MOST, Key, Origin, Suppression, suppression_address
 from smarthost.policy.suppression import SuppressionPoint, SuppressionRules, failures_counted
-from smarthost.policy.suppression_marks import BY_FAILURES, BY_PERSON, Marks, mark_of
+from smarthost.policy.suppression_marks import BY_FAILURES, BY_PERSON, LASTING, Marks, mark_of
 from smarthost.report.feed import Feed
 from smarthost.spool.store import Done, Spool
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 PAGE = 1000  # rows read from disk at a time: a few milliseconds of the event loop
 LOAD = 20_000  # rows read at a time at the start; 0.2 s of the event loop where suppression is enabled by a reload
 EACH_TOLD = 100  # rows that a person changes at once of which each has a line in the log
+COUNTED = "bounces"  # the kind of record that counts what was said later of an address, by owner and address
 _RELAYED = Action.RELAYED  # members are looked up each time they are named
 
 
@@ -93,23 +94,26 @@ class SuppressionList:
             elif outcome.action is Action.FAILED and (counted := failures_counted(self._rules, outcome, outcomes)):
                 self._count(marks, message, outcome, counted)
 
-    def note(self, identity: str, address: str, status: str, reason: str, *, for_all: bool = True) -> None:
+    @property
+    def rules(self) -> SuppressionRules:
+        """What a person decided."""
+        return self._rules
+
+    def note(self, key: Key, reason: str) -> None:
         """Put an address on the list as its host or provider said later that it is dead, or that it complains.
 
-        `address` is `suppression_address`'s; a `status` that never counts (`SuppressionRules.ignore`) does not here.
-        Nothing happens while the list is disabled, or where the address is there already. Without `for_all` it
-        counts for the identity alone, whatever the scope: what a tenant claims must not keep others from sending.
+        Nothing happens while the list is disabled, or where the address is there already. No message that is relayed
+        takes it off: the host takes them all, and says afterwards what became of them.
         """
         marks, rules, now = self._marks, self._rules, self._clock()
-        key = (rules.owner_of(identity) if for_all else identity, address)
-        if marks is None or not self.active or marks.get(key) in (BY_PERSON, BY_FAILURES):
+        if marks is None or not self.active or marks.get(key) in LASTING:
             return
-        if any(f"{status}.".startswith(f"{ignored}.") for ignored in rules.ignore):
-            return
-        row = Suppression(*key, rules.after, now, now + rules.expiry, Origin.AUTOMATIC, reason[:REASON_MOST])
+        is_new = marks.get(key) != BY_FAILURES
+        row = Suppression(*key, rules.after, now, now + rules.expiry, Origin.REPORTED, reason[:REASON_MOST])
         marks.put(key, mark_of(row))
         self._spool.suppressions.write([row])
-        self._tell_many(Kind.SUPPRESSED, [(key, reason)])
+        if is_new:
+            self._tell_many(Kind.SUPPRESSED, [(key, reason)])
 
     def put(self, rows: Sequence[Suppression], done: Done) -> None:
         """Put addresses on the list because a person said so."""
@@ -122,6 +126,7 @@ class SuppressionList:
 
     def remove(self, keys: Sequence[Key], done: Done) -> None:
         """Take addresses off the list, and forget their failures, because a person said so."""
+        self._spool.records.write((), [(COUNTED, *key) for key in keys])
         self._spool.suppressions.write((), keys, done)
         if self._marks is not None:
             for key in keys:
@@ -155,7 +160,7 @@ class SuppressionList:
         address = suppression_address(recipient)
         for owner in {"", message.arrival.identity}:
             mark = marks.get((owner, address))
-            if not mark or mark == BY_PERSON:
+            if not mark or mark in LASTING:
                 continue
             marks.put((owner, address), 0)
             self._spool.suppressions.write((), [(owner, address)])
@@ -166,7 +171,7 @@ class SuppressionList:
         rules, now = self._rules, self._clock()
         key = (rules.owner_of(message.arrival.identity), suppression_address(outcome.recipient))
         mark = marks.get(key)
-        if mark == BY_PERSON:
+        if mark in LASTING:
             return
         failures = rules.after if mark == BY_FAILURES else min(mark + counted, rules.after)
         since = now if failures >= rules.after else 0.0

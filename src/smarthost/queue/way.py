@@ -7,6 +7,7 @@ from typing import Protocol
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, MessageIds
 from smarthost.mail.reply import Reply
+from smarthost.queue.recall import Recall
 from smarthost.queue.rules import Rules
 from smarthost.queue.signers import Signers
 from smarthost.queue.signing import Workers
@@ -25,7 +26,7 @@ class Store(Protocol):
 
 
 class Way(Protocol):
-    """What a draft needs of the intake that began it."""
+    """What a draft needs of the intake that began it. `recall` is None where keys of senders are not heeded."""
 
     loop: AbstractEventLoop
     rules: Rules
@@ -33,13 +34,14 @@ class Way(Protocol):
     counters: Counters
     signers: Signers
     files: Workers
+    recall: Recall | None
 
     @property
     def spool(self) -> Store:
         """Where messages and contents go."""
 
-    def entries_for(self, message: Message) -> tuple[Entry, ...] | Reply:
-        """Route the recipients of a message into entries."""
+    def entries_for(self, message: Message, keeps_return_path: bool) -> tuple[Entry, ...] | Reply:
+        """Route the recipients of a message into entries; `keeps_return_path` where its sender named one itself."""
 
     def accepted(self, accepted: Accepted) -> None:
         """Take a message that is on disk."""

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from smarthost.mail.key import Key
 from smarthost.mail.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS, TOO_MANY_FAILURES, Reply, make_reply
 from smarthost.network.round import Round
-from smarthost.policy.admission import Listener, Tls
+from smarthost.policy.admission import Listener, Role, Tls
 from smarthost.reception.connection import Connection
 from smarthost.reception.gate import Gate
 from smarthost.reception.listen import BACKLOG, name_of, open_sockets
@@ -25,18 +27,28 @@ KEY_ENDED = make_reply(421, "4.7.0", "The API key is not valid any more")
 HOUSE_FULL = make_reply(421, "4.3.2", "Too many connections, try again later")
 
 
+class Annex(msgspec.Struct, frozen=True):
+    """What sessions of listeners with another role follow and work with; at most `max_connections` at once."""
+
+    terms: Terms
+    parts: Parts
+    max_connections: int
+
+
 class Door:
     """All SMTP listeners of the process, and the sessions that came in by them.
 
     `terms` may be replaced at any time and holds for sessions that come after; `paused` is None, or the reply to
     every new connection and command; `sessions` are those that are open; `ticks` counts seconds; `commits` counts
-    drafts that were asked to commit and have not answered, whose session may be gone.
+    drafts that were asked to commit and have not answered, whose session may be gone; `annexes` are for listeners
+    with other roles, and may be replaced as `terms` may.
     """
 
     def __init__(self, terms: Terms, parts: Parts, loop: asyncio.AbstractEventLoop) -> None:
         """Be ready to open listeners on a loop."""
         self.terms = terms
         self.parts = parts
+        self.annexes: dict[Role, Annex] = {}
         self.paused: Reply | None = None
         self.sessions: set[Connection] = set()
         self.ticks = 0
@@ -57,6 +69,8 @@ class Door:
         """
         if listener.proxy_protocol:
             raise ValueError(f"{listener.address}: proxy_protocol is not supported yet")
+        if listener.role is not Role.SUBMISSION and listener.role not in self.annexes:
+            raise ValueError(f"{listener.address}: role = {listener.role} needs [bounces] domain")
         if listener.tls is not Tls.NONE and self.parts.tls is None:
             raise ValueError(f"{listener.address}: tls = {listener.tls} needs a certificate")
         addresses = []
@@ -78,6 +92,9 @@ class Door:
         return await self._loop.create_server(factory, sock=opened, backlog=BACKLOG)
 
     def _make_session(self, listener: Listener) -> SmtpSession:
+        annex = self.annexes.get(listener.role)
+        if annex is not None:
+            return SmtpSession(self, annex.terms, annex.parts, listener, self._loop)
         return SmtpSession(self, self.terms, self.parts, listener, self._loop)
 
     def admit(self, session: Connection, client: str, trusted: bool) -> Reply | None:
@@ -86,6 +103,10 @@ class Door:
             return self.paused
         submission = self.terms.submission
         if len(self.sessions) >= submission.max_connections:
+            return HOUSE_FULL
+        listener = session.dialogue.listener
+        annex = self.annexes.get(listener.role)
+        if annex is not None and self.parts.counters.open_sessions[listener.address] >= annex.max_connections:
             return HOUSE_FULL
         block = block_of(client)
         crowd = self._crowds.get(block, 0)
@@ -96,9 +117,8 @@ class Door:
             return TOO_MANY_FAILURES
         self._crowds[block] = crowd + 1
         self.sessions.add(session)
-        address = session.dialogue.listener.address
-        self.parts.counters.sessions[address] += 1
-        self.parts.counters.open_sessions[address] += 1
+        self.parts.counters.sessions[listener.address] += 1
+        self.parts.counters.open_sessions[listener.address] += 1
         return None
 
     def trusts(self, client: str) -> bool:

@@ -7,7 +7,7 @@ from smarthost.mail.event import Event, Kind
 from smarthost.mail.message import Arrival
 from smarthost.mail.outcome import Stage
 from smarthost.mail.reply import RELAY_DENIED, STARTTLS_REQUIRED, Reply
-from smarthost.policy.admission import Auth, Listener, Tls, User, may_relay
+from smarthost.policy.admission import Auth, Listener, Role, Tls, User, may_relay
 from smarthost.reception.parts import Parts
 from smarthost.reception.terms import Terms
 from smarthost.wire.command import MailCommand
@@ -63,7 +63,8 @@ class Dialogue:
         self.mail_refused = False
         self.rcpt_refused = False
         # The user ("" for none) who may relay, as far as that was asked; of what decides, only the user changes.
-        self._cleared: str | None = None
+        # Bounces may come from everywhere, since nothing of them goes anywhere.
+        self._cleared: str | None = "" if listener.role is Role.BOUNCES else None
 
     def secured(self, tls: str) -> "Dialogue":
         """Give the dialogue that follows a TLS handshake: the same peer, nothing said."""

@@ -33,6 +33,7 @@ class Terms:
         "_day",
         "_ehlo",
         "_labels",
+        "_relays",
         "default_domain",
         "greeting",
         "handshake_timeout",
@@ -51,8 +52,9 @@ class Terms:
         *,
         idle_timeout: float = IDLE_TIMEOUT,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        relays: bool = True,
     ) -> None:
-        """Prepare the texts once; timeouts are in seconds."""
+        """Prepare the texts once; timeouts are in seconds. What does not `relays` offers nothing about that."""
         self.hostname = hostname
         self.default_domain = default_domain or hostname
         self.submission = submission
@@ -61,6 +63,7 @@ class Terms:
         self.networks = Networks(submission.trusted_networks)
         self.greeting = f"220 {hostname} ESMTP smarthost\r\n".encode()
         self.heard: dict[bytes, Act] = {}
+        self._relays = relays
         self._labels: dict[str, str] = {}
         self._day = 0
         self._ehlo: dict[tuple[bool, bool], bytes] = {}
@@ -104,10 +107,10 @@ class Terms:
             eight_bit_mime=True,
             smtputf8=True,
             enhanced_status_codes=True,
-            dsn=True,
-            mt_priority=True,
-            hold_for=LONGEST_HOLD,
-            hold_until=format_date_time(hold_until),
+            dsn=self._relays,
+            mt_priority=self._relays,
+            hold_for=LONGEST_HOLD if self._relays else 0,
+            hold_until=format_date_time(hold_until) if self._relays else "",
             starttls=starttls,
             auth=MECHANISMS if auth else (),
         )

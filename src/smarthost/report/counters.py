@@ -71,6 +71,7 @@ class Counters:
         self.open_sessions: defaultdict[str, int] = defaultdict(int)  # listener; goes up and down
         self.webhooks: defaultdict[str, int] = defaultdict(int)  # "taken", "refused", "dead"
         self.client_syncs: defaultdict[str, int] = defaultdict(int)  # "taken", "failed"
+        self.bounces: defaultdict[str, int] = defaultdict(int)  # "hard", "soft", "complaint", "duplicate", ...
         self.reports = 0
         self.reports_failed = 0
         self.messages_unsigned = 0

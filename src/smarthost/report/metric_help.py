@@ -32,6 +32,10 @@ HELP: Mapping[str, str] = {
         "Calls with delivery reports to applications, by whether they answered well. Alert when none is taken "
         "for an hour."
     ),
+    "bounces": (
+        "What hosts and providers said later of relayed mail, by what it was; unknown is nobody's message, unparsed no "
+        "report. Alert when hard or complaint jumps, or when unparsed stays above all others."
+    ),
     "reports": "Reports (DSN) made for senders. Alert on a sudden rise.",
     "reports_failed": (
         "Reports that could not be delivered and are held. Alert on any increase: smarthost queue list --why "

@@ -24,6 +24,7 @@ from smarthost.report.metric_help import HELP
 _Value = TypeVar("_Value")
 _STATES = ("active", "parked")
 _ACTIONS = ("relayed", "delayed", "failed")
+_BOUNCES = ("hard", "soft", "complaint", "duplicate", "unknown", "relayed", "unparsed")
 
 
 class RelayCollector(Collector):
@@ -82,6 +83,7 @@ class RelayCollector(Collector):
         webhooks = {"taken": 0, "refused": 0, "dead": 0} | counters.webhooks
         yield _counter("webhooks", ("result",), _single(webhooks))
         yield _counter("client_syncs", ("result",), _single({"taken": 0, "failed": 0} | counters.client_syncs))
+        yield _counter("bounces", ("result",), _single(dict.fromkeys(_BOUNCES, 0) | counters.bounces))
         yield _counter("reports", (), {(): counters.reports})
         yield _counter("reports_failed", (), {(): counters.reports_failed})
         yield _counter("messages_unsigned", (), {(): counters.messages_unsigned})

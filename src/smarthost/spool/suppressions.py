@@ -77,7 +77,7 @@ def read_page(ask: Rows, after: Key, limit: int) -> list[Suppression]:
 
 def _read_marks(ask: Rows, after: Key, limit: int) -> list[tuple[Key, int]]:
     return [
-        ((owner, address), mark_for(failures, is_suppressed=bool(is_suppressed), is_by_person=origin == Origin.MANUAL))
+        ((owner, address), mark_for(failures, is_suppressed=bool(is_suppressed), origin=origin))
         for owner, address, failures, is_suppressed, origin in ask(_MARKS, (*after, limit))
     ]
 

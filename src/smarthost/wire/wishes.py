@@ -12,17 +12,21 @@ from smarthost.wire.header import Field, field_value
 
 PREFIX = b"x-smarthost-"
 _LAST_YEAR = 2999  # of a send-at time: the expiry that is counted from it has to be a date, too
+_KEY = re.compile(r"[^\x00-\x1f\x7f\ufffd]{1,255}")
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PRIORITIES = frozenset(each.value for each in Priority)
 
 
 class Wishes(msgspec.Struct, gc=False):
-    """What the fields say; "", None and 0.0 where there is none. `send_at` is a Unix time, `route` a route's name."""
+    """What the fields say; "", None and 0.0 where there is none. `send_at` is a Unix time, `route` a route's name,
+    `key` the one under which the message is sent once.
+    """
 
     tag: str = ""
     priority: Priority | None = None
     send_at: float = 0.0
     route: str = ""
+    key: str = ""
 
 
 def read_wishes(fields: Iterable[Field]) -> Wishes | Reply:
@@ -46,6 +50,10 @@ def read_wishes(fields: Iterable[Field]) -> Wishes | Reply:
                 return _refuse("X-Smarthost-Send-At: an RFC 3339 time with a zone is allowed")
         elif name == b"x-smarthost-route":
             wishes.route = value
+        elif name == b"x-smarthost-idempotency-key":
+            if _KEY.fullmatch(value) is None:
+                return _refuse("X-Smarthost-Idempotency-Key: 1 to 255 printable characters are allowed")
+            wishes.key = value
     return wishes
 
 

@@ -5,7 +5,9 @@ import hashlib
 import logging
 import secrets
 
-from smarthost.compose.batch_form import BatchRecipient, read_group
+import msgspec
+
+from smarthost.compose.batch_form import BatchRecipient, read_group, rest_of
 from smarthost.compose.letter import as_recipient
 from smarthost.compose.mailbox import read_mailbox
 from smarthost.compose.mime import Stamp, compose
@@ -39,8 +41,11 @@ SLICE = 8  # messages that are made before the rest of the program has its turn:
 CROWD = 900  # entries in memory; with more, a queue may have to put some back on disk and read them again
 LOOK = 0.02  # seconds between two looks at a crowd
 AGAIN = 5.0  # seconds after which a part that could not be stored is tried again
+MOST_FAILURES = 3  # of one part, after which those that fail are given up
 LONGEST_PAUSE = 60.0
 _FULL = 452
+
+_ids = msgspec.json.Decoder(list[int])
 
 
 class Broken(Exception):
@@ -55,6 +60,7 @@ class Expander:
         self._parts = parts
         self._secret = secrets.token_bytes(32)
         self._fillings: dict[str, Filling] = {}
+        self._failures: dict[str, int] = {}  # by batch, of its next part
 
     def forget(self, batch: Batch) -> None:
         """Forget what was made ready of a batch."""
@@ -99,38 +105,60 @@ class Expander:
             before = now
 
     async def _put_part(self, batch: Batch, filling: Filling, part: Record, expires: float) -> float:
-        parts, first = self._parts, number_of(part) * PART_SIZE
+        """Put a part into the queue, or as much of it as rates allow: the rest stays."""
+        parts, number = self._parts, number_of(part)
+        sent = batch.part_key(SENT, number)
+        found = (await parts.spool.records.find([sent])).get(sent)
+        ids = _ids.decode(found.data) if found is not None else []
+        recipients, first = read_group(part.data), number * PART_SIZE + len(ids)
         group = Grouping(parts.intake)
         protocol = "HTTPS" if batch.is_secure else "HTTP"
         arrival = Arrival(parts.clock(), "http", batch.client, "", batch.tenant, protocol)
-        recipients = read_group(part.data)
-        events = []
+        events, count = [], 0
         for place, each in enumerate(recipients, first):
             if place % SLICE == 0:
                 await asyncio.sleep(0)
-            if batch.state is not State.ACTIVE:
+            if batch.state is not State.ACTIVE or self._pause(batch, filling) > 0.0:
                 break
-            reason = self._put(group, batch, filling, (place, each), arrival)
+            try:
+                reason = self._put(group, batch, filling, (place, each), arrival)
+            except Exception:
+                # A fault in this program, which must not stop all that come behind.
+                log.exception("recipient %d of batch %s has no message", place, batch.id)
+                reason = "the message could not be made"
             if reason:
                 events.append(self._event(batch, filling, place, each.email, reason))
+            count += 1
         messages = await group.gathered()
-        passing = [reply for _, reply in group.refused if 400 <= reply.code < 500]
-        if passing or batch.state is not State.ACTIVE:
+        if not count or batch.state is not State.ACTIVE or self._is_passing(batch, group):
             group.abandon()
-            if passing and passing[0].code != _FULL:
-                log.error("a part of batch %s could not be made: %s", batch.id, passing[0].text)
             return AGAIN
+        self._failures.pop(batch.id, None)
         for envelope, reply in group.refused:
-            found = place_of(envelope.envid)
-            place = found[1] if found is not None else first
+            known = place_of(envelope.envid)
+            place = known[1] if known is not None else first
             events.append(self._event(batch, filling, place, envelope.recipients[0].address, reply.text))
-        sent = Record(*batch.part_key(SENT, number_of(part)), _ids(messages, first, len(recipients)), expires=expires)
-        fault = await group.write([sent], [part.key], events)
-        if fault is not None:
+        ids += _numbers(messages, first, count)
+        records = [Record(*sent, encode(ids), expires=expires)]
+        if count < len(recipients):
+            records.append(Record(*part.key, rest_of(part.data, count)))
+        if await group.write(records, [part.key] if count == len(recipients) else [], events) is not None:
             return AGAIN
         for event in events:
             parts.door.feed.publish(event)
         return 0.0
+
+    def _is_passing(self, batch: Batch, group: Grouping) -> bool:
+        """Whether a part cannot be made just now, for a reason that is ours.
+
+        What fails again and again, but for want of space, is given up, so that it does not hold up all others.
+        """
+        passing = [reply for _, reply in group.refused if 400 <= reply.code < 500]
+        if not passing or any(reply.code == _FULL for reply in passing):
+            return bool(passing)
+        log.error("a part of batch %s could not be made: %s", batch.id, passing[0].text)
+        failures = self._failures[batch.id] = self._failures.get(batch.id, 0) + 1
+        return failures < MOST_FAILURES
 
     def _put(
         self, group: Grouping, batch: Batch, filling: Filling, who: tuple[int, BatchRecipient], arrival: Arrival
@@ -161,6 +189,7 @@ class Expander:
                 letter.reverse_path, filled.recipients, envid=envid, smtputf8=filled.utf8, priority=filling.priority
             ),
         )
+        draft.keeps_return_path = filling.keeps_return_path
         if filling.wishes:
             draft.write(filling.wishes)
         for piece in composed.pieces:
@@ -214,11 +243,11 @@ class Expander:
         return filling
 
 
-def _ids(messages: list[Message], first: int, count: int) -> bytes:
-    """Write the ids of a part's messages by their places, 0 where there is none."""
-    ids = [0] * count
+def _numbers(messages: list[Message], first: int, count: int) -> list[int]:
+    """Give the ids of messages by their places, 0 where there is none."""
+    numbers = [0] * count
     for message in messages:
         found = place_of(message.envelope.envid)
         if found is not None:
-            ids[found[1] - first] = message.id
-    return encode(ids)
+            numbers[found[1] - first] = message.id
+    return numbers

@@ -18,12 +18,14 @@ class Filling(msgspec.Struct, frozen=True):
     """What each recipient's letter is made of.
 
     `wishes` are the fields that say what is wished of the relay; they are taken out before a message is signed.
+    `keeps_return_path` where the batch names a return path.
     """
 
     template: CompiledForm
     letter: Letter
     wishes: bytes
     priority: Priority
+    keeps_return_path: bool = False
 
 
 def make_filling(
@@ -42,7 +44,8 @@ def make_filling(
             faults.append(FieldFault(name, "is not a name"))
     if faults or isinstance(template, tuple) or isinstance(letter, tuple):
         return tuple(faults)
-    return Filling(template, letter, _wishes(form, user), urgency_of(form) or user.priority)
+    keeps = form.return_path is not None
+    return Filling(template, letter, _wishes(form, user), urgency_of(form) or user.priority, keeps)
 
 
 def _wishes(form: BatchForm, user: User) -> bytes:

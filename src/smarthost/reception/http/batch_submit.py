@@ -25,7 +25,7 @@ from smarthost.reception.http.bodies import read_blocks
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.problem import Refused, disk_full, no_caller, refusal_of
-from smarthost.reception.http.recall import Recall, answer_key, answer_record, repeat
+from smarthost.reception.http.recall import answer_key, answer_record, repeat
 from smarthost.reception.terms import LONGEST_HOLD
 
 PORTION = 32 * 1024  # octets that are gathered before they are read, so that a slow client costs no more than others
@@ -37,7 +37,7 @@ class BatchSubmit:
     def __init__(self, parts: HttpParts) -> None:
         """Join the parts."""
         self._parts = parts
-        self._recall = Recall(parts.spool.records, parts.clock)
+        self._recall = parts.recall
 
     async def __call__(self, asked: Asked) -> Answer:
         """Take one batch; raises Refused."""

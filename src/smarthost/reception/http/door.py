@@ -15,11 +15,13 @@ from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
 from smarthost.reception.http.commands import COMMANDS
 from smarthost.reception.http.dead_letters import DEAD_LETTERS
+from smarthost.reception.http.downloads import DOWNLOADS
 from smarthost.reception.http.events import EVENTS
 from smarthost.reception.http.front import BATCHES_PATH, MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
 from smarthost.reception.http.keys_admin import KEYS
 from smarthost.reception.http.listing import LISTING
+from smarthost.reception.http.metrics import METRICS
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.proxy import Proxy
 from smarthost.reception.http.proxy_document import PROXY_BATCHES
@@ -46,10 +48,12 @@ ROUTES = (
     *BATCHES,
     *TEMPLATES,
     *SUPPRESSIONS,
+    *DOWNLOADS,
     *SUPPRESSION_EXPORT,
     *COMMANDS,
     *PROXY_LISTING,
     *TENANTS,
+    *METRICS,
 )
 
 

@@ -52,6 +52,16 @@ class RawMessage:
         raw = next((raw for name, raw in self._fields if name == b"subject"), b":")
         return field_value(raw).decode("utf-8", "replace")[:998]
 
+    @property
+    def idempotency_key(self) -> str | None:
+        """The key in X-Smarthost-Idempotency-Key, as mail that comes by SMTP has it; None without."""
+        raw = next((raw for name, raw in self._fields if name == b"x-smarthost-idempotency-key"), None)
+        return None if raw is None else field_value(raw).decode("utf-8", "replace")
+
+    def names_return_path(self, query: Query) -> bool:
+        """Whether the request names a reverse-path, which is else that of the fields."""
+        return self._named(query, "from", b"x-envelope-from") is not None
+
     def envelope(self, query: Query, priority: Priority, most: int) -> Envelope:
         """Give the envelope: of the query (from, to), else of X-Envelope-From and X-Envelope-To, else of the fields.
 

@@ -1,73 +1,30 @@
-"""Recalls what was handed in before: by an Idempotency-Key, with its answer, or by the client's own id."""
-
-import asyncio
-import hashlib
-from collections.abc import Callable, Sequence
-
-import msgspec
+"""Answers of before, as HTTP gives them again: by an Idempotency-Key, or by the client's own id."""
 
 from smarthost.mail.record import Record, RecordKey
+from smarthost.queue.recall import MAX_KEY, Given, Recall, given_record, key_of, read_given
 from smarthost.reception.http.front import Answer
 from smarthost.reception.http.problem import Refused
-from smarthost.spool.store import RecordStore
 
-ANSWERS, NAMES = "idempotency", "message_name"
-MAX_KEY = 255  # characters of an Idempotency-Key
+__all__ = ["NAMES", "Recall", "answer_key", "answer_record", "repeat"]
 
-
-class _Given(msgspec.Struct, frozen=True, array_like=True):
-    """The digest of a request's content, and the answer to it."""
-
-    digest: str
-    status: int
-    body: bytes
-
-
-class Recall:
-    """Answers of before. What is under way is in memory, what was accepted is a record that came with the message."""
-
-    def __init__(self, records: RecordStore, clock: Callable[[], float]) -> None:
-        """Begin with nothing under way."""
-        self._records, self._clock = records, clock
-        self._under_way: dict[RecordKey, asyncio.Event] = {}
-
-    async def begin(self, key: RecordKey) -> None:
-        """Wait until nobody else hands in under the same key, and keep others out; `end` lets them in."""
-        while (other := self._under_way.get(key)) is not None:
-            await other.wait()
-        self._under_way[key] = asyncio.Event()
-
-    def end(self, key: RecordKey) -> None:
-        """Let others in again."""
-        event = self._under_way.pop(key, None)
-        if event is not None:
-            event.set()
-
-    async def find(self, key: RecordKey) -> Record | None:
-        """Give the record of a key that has not expired."""
-        return (await self.find_all([key])).get(key)
-
-    async def find_all(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Record]:
-        """Give those of many records that there are and that have not expired, in one question."""
-        found, now = await self._records.find(keys), self._clock()
-        return {key: record for key, record in found.items() if record.expires > now}
+NAMES = "message_name"
 
 
 def answer_key(tenant: str, shown: str) -> RecordKey:
     """Give the key of the answer to an Idempotency-Key; raises Refused (400) for one that is too long."""
     if not shown or len(shown) > MAX_KEY:
         raise Refused(400, f"Idempotency-Key: 1 to {MAX_KEY} characters are allowed")
-    return ANSWERS, tenant, hashlib.sha256(shown.encode()).hexdigest()
+    return key_of(tenant, shown)
 
 
 def answer_record(key: RecordKey, digest: str, answer: Answer, expires: float) -> Record:
     """Make the record of an answer."""
-    return Record(*key, msgspec.json.encode(_Given(digest, answer.status, answer.body)), expires=expires)
+    return given_record(key, Given(digest, answer.status, answer.body), expires)
 
 
 def repeat(record: Record, digest: str) -> Answer:
-    """Give the answer of before; raises Refused (409) where the content was another one."""
-    given = msgspec.json.decode(record.data, type=_Given)
+    """Give the answer of before; raises Refused (409) where the content was another one, or came by SMTP."""
+    given = read_given(record)
     if given.digest != digest:
         raise Refused(409, "this Idempotency-Key came with another content before")
     return Answer(given.status, given.body, ((b"idempotent-replayed", b"true"),))

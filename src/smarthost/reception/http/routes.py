@@ -1,5 +1,6 @@
 """Routes: everything behind the front, as one Litestar application with its OpenAPI document."""
 
+import re
 from collections.abc import Sequence
 
 from litestar import Litestar, Response, Router
@@ -21,6 +22,7 @@ from smarthost.reception.http.problem import CONTENT_TYPE, Refused, crashed, no_
 NEEDS = "needs"  # what a route's `opt` says of the scope that it needs; None is everybody, and nothing is nobody
 
 _PROBLEM = CONTENT_TYPE.decode()
+_OF_FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)  # as msgspec says it
 
 
 def make_routes(parts: HttpParts, routes: Sequence[ControllerRouterHandler]) -> Litestar:
@@ -74,10 +76,23 @@ def _say_crash(request: Asking, error: Exception) -> Response[bytes]:
     return _say_refused(request, crashed(error))
 
 
+def _name_field(key: str, message: str) -> tuple[str, str]:
+    """Give a fault by the field that it is about: of the whole content Litestar says "data", which nobody has sent."""
+    if key != "data":
+        return key, message
+    if message == "'data'":
+        return "", "the content is missing"
+    if found := _OF_FIELD.fullmatch(message):
+        return found[2], "is not a field" if "unknown" in found[1] else "is missing"
+    return "", message
+
+
 def _say_fault(request: Asking, fault: HTTPException) -> Response[bytes]:
     """Give what Litestar found wrong with a request as a problem document."""
     extra = fault.extra if isinstance(fault.extra, list) else []
-    errors = [(str(each.get("key", "")), str(each.get("message", ""))) for each in extra if isinstance(each, dict)]
+    errors = [
+        _name_field(str(each.get("key", "")), str(each.get("message", ""))) for each in extra if isinstance(each, dict)
+    ]
     status = 422 if errors and fault.status_code == 400 else fault.status_code
     if status >= 500:
         detail = "the log has the reason"
