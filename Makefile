@@ -7,6 +7,7 @@
 # PYTHON=python3.12      another interpreter (3.11 or newer)
 # DEMO_ARGS=--once       ends after the first message
 # TEST_ARGS="-k spool"   what pytest shall run
+# WORKERS=0              how many processes run the tests; 0 is one after the other in this one
 # HARNESS=DIR            where bench.py and peers.py are, for make bench
 # BENCH_ARGS="..."       more for the comparison
 
@@ -14,10 +15,15 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# A few chosen tests are not worth the start of workers.
+WORKERS ?= $(if $(TEST_ARGS),0,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1))
 BENCH_ARGS ?=
 SEEDS ?= 200
 SEED ?=
 HARNESS ?= ../shared/bench
+
+# Some containers forbid it, and then each process that a test starts compiles the whole project again.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
 SHELL := /bin/sh
@@ -44,15 +50,16 @@ $(VENV)/.installed: pyproject.toml | preflight
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# Compiled is what is used, when it is used: a tenth of it.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $@
 
 run: $(VENV)/.installed
 	$(BIN)/smarthost demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check src tests benchmarks

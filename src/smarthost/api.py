@@ -15,13 +15,14 @@ from smarthost.network.attachments import AttachmentSources
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.templates import Templates
+from smarthost.queue.traffic import Traffic
 from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.front import Page
 from smarthost.reception.http.parts import HttpParts, Probe
 from smarthost.reception.keys import Keys
 
-# The one import that is not at the top of a file: Litestar, uvicorn and the routes take 0.6 s and 20 MB, which a relay
+# An import that is not at the top of a file: Litestar, uvicorn and the routes take 0.6 s and 20 MB, which a relay
 # that nobody asks over HTTP does not pay.
 DOOR = "smarthost.reception.http.door"
 
@@ -139,6 +140,7 @@ class Api:
             recall=relay.recall,
             spool=relay.spool,
             operator=relay.operator,
+            traffic=Traffic(relay.spool.event_log, relay.clock),
             clock=relay.clock,
             healthy=self._healthy,
             ready=self._ready,

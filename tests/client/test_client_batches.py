@@ -10,6 +10,7 @@ from http_house import HttpHouse
 from odd_server import OddServer, hangs_up, says
 
 from smarthost.client import (
+    BatchRecipient,
     Conflict,
     Invalid,
     NewBatch,
@@ -60,6 +61,55 @@ async def test_templates(house: HttpHouse, hand: Any) -> None:
     await hand.call(client.templates.remove, made.id)
     with pytest.raises(NotFound):
         await hand.call(client.templates.get, made.id)
+
+
+async def test_a_batch(house: HttpHouse, hand: Any) -> None:
+    """A batch is sent to each with variables of its own, waited for, and told of; the same key is one batch."""
+    client = await open_client(house, hand)
+    template = await hand.call(client.templates.make, HELLO)
+    batch = NewBatch(template_id=template.id, from_="shop@example.org", tag="news", metadata={"issue": 7})
+    recipients = [
+        BatchRecipient("ada@example.net", {"name": "Ada", "age": 36}),
+        {"email": "550.5.7.1@example.net", "variables": {"name": "Bob"}},
+    ]
+    sent = await hand.call(client.batches.send, batch, recipients, idempotency_key="k")
+    again = await hand.call(client.batches.send, batch, iter(recipients), idempotency_key="k")
+    assert sent.id == again.id and sent.recipients == 2
+    summary = await hand.call(client.batches.wait, sent.id, 20.0)
+    assert (summary.status, summary.total, summary.pending, summary.is_over) == ("COMPLETED", 2, 0, True)
+    assert (summary.events["SENT"], summary.events["FAILED"]) == (1, 1)
+    events = await hand.first(client.batches.events(sent.id))
+    assert {(each.type, each.recipient, each.index) for each in events} == {
+        ("SENT", "ada@example.net", 0),
+        ("FAILED", "550.5.7.1@example.net", 1),
+    }
+    shown = await hand.call(client.batches.get, sent.id)
+    assert (shown.tag, shown.metadata, shown.counts.sent, shown.template) == ("news", {"issue": 7}, 1, "hello")
+    assert [each.id for each in await hand.first(client.batches.list())] == [sent.id]
+    with pytest.raises(Invalid) as raised:
+        await hand.call(client.batches.send, batch, ["ada@example.net"])
+    assert "name" in str(raised.value)
+
+
+async def test_a_batch_is_changed(house: HttpHouse, hand: Any) -> None:
+    """A batch that is for later is suspended, resumed and cancelled, and cannot be changed any more then."""
+    client = await open_client(house, hand)
+    template = await hand.call(client.templates.make, HELLO)
+    later = NewBatch(template_id=template.id, from_="shop@example.org", send_at=datetime.now(UTC) + timedelta(hours=1))
+    count = 2500
+
+    def give() -> Iterator[BatchRecipient]:
+        return (BatchRecipient(f"{number}@example.net", {"name": "Ada"}) for number in range(count))
+
+    sent = await hand.call(client.batches.send, later, give)
+    assert (sent.status, sent.recipients) == ("SCHEDULED", count)
+    assert (await hand.call(client.batches.suspend, sent.id)).status == "SUSPENDED"
+    assert (await hand.call(client.batches.resume, sent.id)).status == "SCHEDULED"
+    assert (await hand.call(client.batches.cancel, sent.id)).status == "CANCELLED"
+    with pytest.raises(Conflict):
+        await hand.call(client.batches.resume, sent.id)
+    with pytest.raises(NotFound):
+        await hand.call(client.batches.get, "none")
 
 
 async def test_suppressions(house: HttpHouse, hand: Any) -> None:

@@ -1,14 +1,16 @@
 """The client and a real relay: everything that the API offers, by both clients."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from http_house import HttpHouse
-from relay_house import SLOW
+from relay_house import FAST, SLOW
 
 from smarthost.client import (
     Address,
@@ -117,8 +119,9 @@ async def test_results(house: HttpHouse, hand: Any) -> None:
     assert (invalid.status, invalid.smtp_code, invalid.is_retryable) == ("INVALID", 550, False)
     failed = await hand.call(client.wait, ids["550.5.7.1"], 15.0)
     assert failed.status is DeliveryStatus.FAILED and failed.recipient_failures["550.5.7.1@example.net"].smtp_error
-    await house.until(lambda: len([each for each in house.events if each.event == "delayed"]) == 1)
-    waiting = await hand.call(client.wait, ids["451.1"], 0.0)
+    async with asyncio.timeout(15):
+        while not (waiting := await hand.call(client.wait, ids["451.1"], 0.0)).smtp_code:
+            await asyncio.sleep(0.05)
     assert (waiting.status, waiting.is_retryable, waiting.is_final, waiting.smtp_code) == ("RETRY", True, False, 451)
     assert json.loads(json.dumps(waiting.to_dict()))["recipient_failures"]["451.1@example.net"]["smtp_code"] == 451
     mixed = await hand.call(
@@ -131,6 +134,15 @@ async def test_results(house: HttpHouse, hand: Any) -> None:
         await hand.call(client.messages.send, hello("nobody"))
     assert raised.value.errors[0].field == "to"
     assert DeliveryResult.from_error(raised.value).status == "INVALID"
+
+
+async def test_a_result_when_time_is_over(house: HttpHouse, hand: Any) -> None:
+    """What was put off until the relay gave up has failed for now: it may be sent again."""
+    client = await open_client(house, hand, retry=msgspec.structs.replace(FAST, lifetime=0.5))
+    taken = await hand.call(client.messages.send, hello("451.1@example.net"))
+    result = await hand.call(client.wait, taken.id, 15.0)
+    assert (result.status, result.is_retryable, result.is_final) == ("TEMP_FAILED", True, True)
+    assert "451" in result.smtp_error and result.retry_count > 0
 
 
 async def test_lists_and_changes(house: HttpHouse, hand: Any) -> None:
@@ -249,3 +261,11 @@ async def test_health(house: HttpHouse, hand: Any) -> None:
     assert (await hand.call(client.ready)).status == "ok"
     with pytest.raises(Unauthorized):
         await hand.first(client.messages.list())
+
+
+async def test_bounces(house: HttpHouse, hand: Any) -> None:
+    """A notification and a mail that reports a failure are handed in; what says nothing is taken for nothing."""
+    client = await open_client(house, hand)
+    bounce = {"bounceType": "Permanent", "bouncedRecipients": [{"emailAddress": "gone@example.net"}]}
+    assert await hand.call(client.bounces.ses, {"bounce": bounce}) == 1
+    assert await hand.call(client.bounces.report, b"Subject: I am on holiday\r\n\r\nHi\r\n") == 0

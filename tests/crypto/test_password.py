@@ -47,6 +47,7 @@ def test_a_hash_from_elsewhere_verifies():
         f"$argon2id$v=19$m=8,t=1,p=1${SALT}${HASHED[:-1]}.",
         f"$argon2id$v=19$m=8,t=1,p=1${SALT}${HASHED}\n",
     ],
+    ids=range(13),
 )
 def test_a_hash_is_what_can_be_verified(text):
     """The configuration can be checked before anyone logs in: only what the library can decode counts as a hash."""

@@ -18,7 +18,7 @@ from smarthost.compose.letter import Letter, check_submission
 from smarthost.compose.limits import SubmissionLimits
 from smarthost.compose.mime import Composed, Stamp, compose
 from smarthost.compose.submission import Submission, convert_submission
-from smarthost.network import http_client
+from smarthost.network import http_session
 from smarthost.network.attachment_cache import AttachmentCache
 from smarthost.network.attachments import AttachmentSources
 from smarthost.network.dns import Resolver
@@ -203,8 +203,8 @@ async def test_a_redirect_leads_to_no_private_address(
     peer: HttpPeer, server: Server, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     """Each hop's address is looked at when its socket is made; here 127.0.0.1 plays the Internet."""
-    judge = http_client.is_public
-    monkeypatch.setattr(http_client, "is_public", lambda address: address == "127.0.0.1" or judge(address))
+    judge = http_session.is_public
+    monkeypatch.setattr(http_session, "is_public", lambda address: address == "127.0.0.1" or judge(address))
     server.elsewhere = target.format(port=peer.port)
     fault = await from_url(f"http://127.0.0.1:{peer.port}/elsewhere", allow_private=False)
     assert isinstance(fault, SourceFault) and "private address" in fault.message and not fault.passing

@@ -109,10 +109,17 @@ async def dns_server(zone: str) -> AsyncIterator[DnsServer]:
             writer.write(struct.pack("!H", len(answer)) + answer)
         writer.close()
 
-    listener = await asyncio.start_server(over_tcp, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(server), local_addr=("127.0.0.1", port))
+    while True:
+        listener = await asyncio.start_server(over_tcp, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        try:
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(server), local_addr=("127.0.0.1", port)
+            )
+            break
+        except OSError:  # somebody asks name servers by UDP from just this port
+            listener.close()
     server.address = f"127.0.0.1:{port}"
     try:
         yield server

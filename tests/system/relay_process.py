@@ -22,7 +22,10 @@ PASSWORD = "correct horse"
 START_TIMEOUT = 20.0  # seconds
 
 
-_ports = random.sample(range(20000, 32000), 12000)  # below those that outgoing connections get
+# Below those that outgoing connections get; each process that runs tests has some of them to itself.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_mine = range(20000 + _worker, 32000, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+_ports = random.sample(_mine, len(_mine))
 
 
 def free_port() -> int:

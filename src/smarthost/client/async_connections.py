@@ -44,7 +44,7 @@ class AsyncConnections:
         octets = request.content.octets if request.content is not None else None
         content = octets if octets is None or isinstance(octets, bytes) else _Blocks(octets)
         try:
-            async with self._ask(request, content, self._settings.timeout) as response:
+            async with self._ask(request, content) as response:
                 return Answer(response.status, _headers(response), await _read(response))
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(content, _Blocks) and content.fault is not None:
@@ -53,13 +53,13 @@ class AsyncConnections:
             raise self._fault(error) from None
 
     @asynccontextmanager
-    async def stream(self, request: Prepared, silence: float) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+    async def stream(self, request: Prepared) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
         """Make one request whose answer goes on and on; gives its head, and the octets as they come.
 
         Of an answer that is not 200 the content is read. Raises as `exchange`.
         """
         try:
-            response = await self._ask(request, None, silence)
+            response = await self._ask(request, None)
             content = b"" if response.status == 200 else await _read(response)
         except (aiohttp.ClientError, OSError) as error:
             raise self._fault(error) from None
@@ -74,9 +74,7 @@ class AsyncConnections:
         if session is not None:
             await session.close()
 
-    def _ask(
-        self, request: Prepared, content: bytes | _Blocks | None, silence: float
-    ) -> "aiohttp.client._RequestContextManager":
+    def _ask(self, request: Prepared, content: bytes | _Blocks | None) -> "aiohttp.client._RequestContextManager":
         if self._session is None:
             context = self._settings.context
             self._session = aiohttp.ClientSession(
@@ -92,7 +90,7 @@ class AsyncConnections:
             data=content,
             headers=request.headers,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=silence),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=request.timeout),
         )
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

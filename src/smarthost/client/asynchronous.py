@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 from smarthost.client import (
     accounts,
     batches,
+    bounces,
     dead_letters,
     events,
     keys,
@@ -27,7 +28,7 @@ from smarthost.client.batches import BatchSummary
 from smarthost.client.call import Call, Page
 from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
-from smarthost.client.following import SILENCE, Following
+from smarthost.client.following import Following
 from smarthost.client.health import Health, ask_health, ask_ready
 from smarthost.client.result import DeliveryResult
 from smarthost.client.settings import RETRIES, Retries, Settings
@@ -228,6 +229,13 @@ class AsyncSuppressions(AsyncGroup):
     remove = _Asks(suppressions.remove)
 
 
+class AsyncBounces(AsyncGroup):
+    """What is said later of messages that a server had taken."""
+
+    report = _Asks(bounces.report)
+    ses = _Asks(bounces.ses)
+
+
 class AsyncClient:
     """A relay's API, for one event loop; connections are kept, so make one and not one for each message."""
 
@@ -248,7 +256,7 @@ class AsyncClient:
         self.messages, self.dead_letters = AsyncMessages(self), AsyncDeadLetters(self)
         self.events, self.webhooks = AsyncEvents(self), AsyncWebhooks(self)
         self.accounts, self.keys, self.suppressions = AsyncAccounts(self), AsyncKeys(self), AsyncSuppressions(self)
-        self.templates, self.batches = AsyncTemplates(self), AsyncBatches(self)
+        self.templates, self.batches, self.bounces = AsyncTemplates(self), AsyncBatches(self), AsyncBounces(self)
 
     async def run(self, call: Call[T]) -> T:
         """Make a call, as often as it takes; raises SmarthostError."""
@@ -270,7 +278,7 @@ class AsyncClient:
         following = Following(cursor, self._settings, self._chance)
         while True:
             try:
-                async with self._connections.stream(following.request, SILENCE) as (answer, pieces):
+                async with self._connections.stream(following.request) as (answer, pieces):
                     if answer.status != 200:
                         wait = following.refused(answer, time.time())
                     else:

@@ -132,6 +132,7 @@ class _EventList(msgspec.Struct, frozen=True):
 
 _READ_SENT, _READ_ONE, _READ_SUMMARY = reader(SentBatch), reader(Batch), reader(BatchSummary)
 _READ_LIST, _READ_EVENTS = reader(_BatchList), reader(_EventList)
+_PATIENCE = 300.0  # seconds: the relay has to write and check a hundred thousand recipients before it answers
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -155,7 +156,9 @@ def send(
         content = Content(blocks)
     else:
         content = Content(b"".join(_pieces(head, recipients)))
-    return Call(method="POST", path="/batches", read=_READ_SENT, content=content, key=idempotency_key)
+    return Call(
+        method="POST", path="/batches", read=_READ_SENT, content=content, key=idempotency_key, patience=_PATIENCE
+    )
 
 
 def list_batches(*, cursor: str = "") -> Call[Page[Batch]]:

@@ -29,7 +29,8 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     What `repeats` may be made again whatever became of it; what has `key` may be, too, for the relay knows by the key
     that it was done: None is a request that has no such key, "" one for which a key is made. Answers with a status of
-    `expected` are read as if they were 2xx.
+    `expected` are read as if they were 2xx. `patience` is for how many seconds the relay may be silent, where it is
+    more than the client's timeout.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     key: str | None = None
     repeats: bool = False
     expected: frozenset[int] = frozenset()
+    patience: float = 0.0
 
     @property
     def target(self) -> str:

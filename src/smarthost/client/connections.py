@@ -33,7 +33,7 @@ class Connections:
 
     def exchange(self, request: Prepared) -> Answer:
         """Make one request and read its answer; raises Unreachable, Unreadable, and what reading the content raises."""
-        connection = self._take() or self._make(self._settings.timeout)
+        connection = self._take() or self._make()
         try:
             response = _ask(connection, request)
             content = _read(response)
@@ -47,12 +47,12 @@ class Connections:
         return Answer(response.status, _headers(response), content)
 
     @contextmanager
-    def stream(self, request: Prepared, silence: float) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+    def stream(self, request: Prepared) -> Iterator[tuple[Answer, Iterator[bytes]]]:
         """Make one request whose answer goes on and on; gives its head, and the octets as they come.
 
         Of an answer that is not 200 the content is read. Raises as `exchange`.
         """
-        connection = self._make(silence)
+        connection = self._make()
         try:
             response = _ask(connection, request)
             content = b"" if response.status == 200 else _read(response)
@@ -86,8 +86,8 @@ class Connections:
                 return
         connection.close()
 
-    def _make(self, timeout: float) -> http.client.HTTPConnection:
-        place, context = self._settings.place, self._settings.context
+    def _make(self) -> http.client.HTTPConnection:
+        place, context, timeout = self._settings.place, self._settings.context, self._settings.timeout
         if context is None:
             return http.client.HTTPConnection(place.host, place.port, timeout=timeout)
         return http.client.HTTPSConnection(place.host, place.port, timeout=timeout, context=context)
@@ -114,6 +114,7 @@ def _ask(connection: http.client.HTTPConnection, request: Prepared) -> http.clie
             raise TimedOut(f"{place} did not take a connection in time", False) from None
         except OSError as error:
             raise Unreachable(f"no connection to {place}: {error.strerror or error}", False) from None
+    connection.sock.settimeout(request.timeout)
     try:
         try:
             octets = request.content.octets if request.content is not None else None

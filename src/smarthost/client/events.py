@@ -7,6 +7,7 @@ import msgspec
 from smarthost.client.call import Call, Page, get, no_answer, queried, reader
 from smarthost.client.faults import Unreadable
 
+SILENCE = 45.0  # seconds without a word after which a stream is dead: the relay says every 15 s that it is there
 _PAGE = 500  # events that are asked for at a time
 _LONGEST_FRAME = 1024 * 1024  # octets of one event
 
@@ -84,7 +85,14 @@ def newest() -> Call[int]:
 
 def open_stream(after: int) -> Call[None]:
     """Ask for the stream of events behind a cursor."""
-    return Call(method="GET", path="/events/stream", read=no_answer, query=queried({"after": after}), repeats=True)
+    return Call(
+        method="GET",
+        path="/events/stream",
+        read=no_answer,
+        query=queried({"after": after}),
+        repeats=True,
+        patience=SILENCE,
+    )
 
 
 class Frames:

@@ -7,8 +7,6 @@ from smarthost.client.faults import Unreachable, Unreadable
 from smarthost.client.settings import Settings
 from smarthost.client.trial import Answer, Prepared, Trial, prepare
 
-SILENCE = 45.0  # seconds without a word after which a stream is dead: the relay says every 15 s that it is there
-
 
 class Following:
     """A stream of events that is opened as often as it takes. It goes on behind the last event that was read."""

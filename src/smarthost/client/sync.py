@@ -12,6 +12,7 @@ from typing import Generic, ParamSpec, Self, TypeVar, overload
 from smarthost.client import (
     accounts,
     batches,
+    bounces,
     dead_letters,
     events,
     keys,
@@ -25,7 +26,7 @@ from smarthost.client.call import Call, Page
 from smarthost.client.connections import Connections
 from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
-from smarthost.client.following import SILENCE, Following
+from smarthost.client.following import Following
 from smarthost.client.health import Health, ask_health, ask_ready
 from smarthost.client.result import DeliveryResult
 from smarthost.client.settings import RETRIES, Retries, Settings
@@ -220,6 +221,13 @@ class Suppressions(Group):
     remove = _Asks(suppressions.remove)
 
 
+class Bounces(Group):
+    """What is said later of messages that a server had taken."""
+
+    report = _Asks(bounces.report)
+    ses = _Asks(bounces.ses)
+
+
 class Client:
     """A relay's API. Threads may share one; connections are kept, so make one and not one for each message."""
 
@@ -240,6 +248,7 @@ class Client:
         self.messages, self.dead_letters, self.events = Messages(self), DeadLetters(self), Events(self)
         self.webhooks, self.accounts, self.keys = Webhooks(self), Accounts(self), Keys(self)
         self.templates, self.batches, self.suppressions = Templates(self), Batches(self), Suppressions(self)
+        self.bounces = Bounces(self)
 
     def run(self, call: Call[T]) -> T:
         """Make a call, as often as it takes; raises SmarthostError."""
@@ -261,7 +270,7 @@ class Client:
         following = Following(cursor, self._settings, self._chance)
         while True:
             try:
-                with self._connections.stream(following.request, SILENCE) as (answer, pieces):
+                with self._connections.stream(following.request) as (answer, pieces):
                     if answer.status != 200:
                         wait = following.refused(answer, time.time())
                     else:

@@ -30,6 +30,7 @@ class Prepared(msgspec.Struct, frozen=True):
     target: str
     headers: Mapping[str, str]
     content: Content | None
+    timeout: float  # seconds for which the relay may be silent
 
     def __repr__(self) -> str:
         """Show what may be shown."""
@@ -105,7 +106,8 @@ def prepare(call: Call[Any], settings: Settings) -> Prepared:
         headers["Content-Length"] = "0"
     if call.key is not None:
         headers["Idempotency-Key"] = call.key or token_urlsafe(24)
-    return Prepared(call.method, settings.place.path + PREFIX + call.target, headers, call.content)
+    target, timeout = settings.place.path + PREFIX + call.target, max(settings.timeout, call.patience)
+    return Prepared(call.method, target, headers, call.content, timeout)
 
 
 def backoff(retries: Retries, made: int, chance: Random) -> float:

@@ -1,27 +1,21 @@
 """Asks HTTP servers on the relay's own loop, with bounds on all: connections, time, octets, whom it speaks to."""
 
-import asyncio
-import socket
+import importlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Protocol
 
-import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
 from smarthost.network.dns import Resolver
-from smarthost.network.dns_query import DnsFault
 from smarthost.network.in_thread import in_thread
-from smarthost.policy.public_address import is_public
 
 MOST_OCTETS = 64 * 1024  # of an answer that are read
-_LOCAL = "localhost"
-_BLOCK = 64 * 1024
+# Loaded with the first question: a relay that asks nobody does not pay for aiohttp.
+SESSION = "smarthost.network.http_session"
 
 
 class HttpFaultKind(StrEnum):
@@ -79,55 +73,33 @@ class HttpRequest(msgspec.Struct, frozen=True):
 class HttpStream:
     """An answer whose body is read block by block; names of `headers` are in lower case."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        """Take what was answered, of which nothing but the header was read."""
-        self.status, self.headers = response.status, headers_of(response)
-        self.length = response.content_length
-        self._response = response
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        length: int | None,
+        blocks: AsyncGenerator[bytes | HttpFault, None],
+    ) -> None:
+        """Take what was answered; of the body, which has `length` octets if that is known, nothing was read."""
+        self.status, self.headers, self.length = status, headers, length
+        self._blocks = blocks
 
-    async def blocks(self) -> AsyncGenerator[bytes | HttpFault, None]:
+    def blocks(self) -> AsyncGenerator[bytes | HttpFault, None]:
         """Give the body as it comes; a fault is the last thing, where there is one."""
-        try:
-            async for block in self._response.content.iter_chunked(_BLOCK):
-                yield block
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            yield fault_of(error)
+        return self._blocks
 
 
-class _PrivateAddress(OSError):
-    """An address that may not be spoken to."""
+class HttpSession(Protocol):
+    """What sends the questions (`network.http_session.HttpSession`), before it is loaded."""
 
+    async def ask(self, request: HttpRequest) -> HttpAnswer | HttpFault:
+        """Put one question."""
 
-class _Names(AbstractResolver):
-    """Finds addresses by the relay's own resolver; the system is asked, in a thread, for what that does not know."""
-
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found: list[str] = []
-        if host != _LOCAL:
-            answer = await self._resolver.addresses(host)
-            if not isinstance(answer, DnsFault):
-                found = [*answer.v4, *answer.v6]
-        if not found:
-            ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(each[4][0]) for each in await in_thread(ask)))
-        return [_result(host, port, address) for address in found if family in (socket.AF_UNSPEC, _family(address))]
+    def open(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpStream | HttpFault]:
+        """Put one question whose answer may be large."""
 
     async def close(self) -> None:
-        """Close nothing: the resolver is the relay's."""
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _result(host: str, port: int, address: str) -> ResolveResult:
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    return ResolveResult(hostname=host, host=address, port=port, family=_family(address), proto=0, flags=flags)
+        """End every connection."""
 
 
 class HttpClient:
@@ -148,101 +120,27 @@ class HttpClient:
         """Open nothing yet; `context` gives the TLS context of each question."""
         self.allow_private = allow_private
         self._resolver, self._context, self._connections = resolver, context, connections
-        # Waiting for others' questions is no part of one's own time.
-        self._room = asyncio.Semaphore(connections)
-        self._made: aiohttp.ClientSession | None = None
+        self._session: HttpSession | None = None
 
     async def ask(self, request: HttpRequest) -> HttpAnswer | HttpFault:
         """Put one question; what goes wrong is a value."""
-        try:
-            async with self._room, self._send(request) as response:
-                body = await response.content.read(request.most_octets + 1)
-                while len(body) <= request.most_octets and (more := await response.content.readany()):
-                    body += more
-                if len(body) > request.most_octets:
-                    response.close()
-                    return HttpFault(HttpFaultKind.TOO_LONG, "gave an answer that is too long")
-                return HttpAnswer(response.status, headers_of(response), body)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return fault_of(error)
+        return await (self._session or await self._load()).ask(request)
 
     @asynccontextmanager
     async def open(self, request: HttpRequest) -> AsyncIterator[HttpStream | HttpFault]:
         """Put one question whose answer may be large; `most_octets` is not looked at. What goes wrong is a value."""
-        try:
-            response = await self._send(request)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            yield fault_of(error)
-            return
-        try:
-            yield HttpStream(response)
-        finally:
-            response.close()
+        async with (self._session or await self._load()).open(request) as found:
+            yield found
 
-    def _send(self, request: HttpRequest) -> Any:
-        return self._session.request(
-            request.method,
-            URL(request.url, encoded=True) if request.encoded else request.url,
-            headers={"Accept-Encoding": "identity", "User-Agent": "smarthost", **request.headers},
-            data=request.body or None,
-            timeout=aiohttp.ClientTimeout(total=request.timeout),
-            allow_redirects=False,
-            ssl=self._context(),
-        )
-
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        if self._made is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections,
-                resolver=_Names(self._resolver),
-                socket_factory=self._make_socket,
-                ttl_dns_cache=30,
-                keepalive_timeout=20.0,
+    async def _load(self) -> HttpSession:
+        module = await in_thread(partial(importlib.import_module, SESSION), "http client load")
+        if self._session is None:  # another question may have been quicker
+            self._session = module.HttpSession(
+                self._resolver, self._context, self._connections, lambda: self.allow_private
             )
-            self._made = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            )
-        return self._made
-
-    def _make_socket(self, info: Any) -> socket.socket:
-        """Make a socket for an address, which is where whoever is asked is known for certain."""
-        family, kind, protocol, _, address = info
-        if not self.allow_private and not is_public(str(address[0])):
-            raise _PrivateAddress("has a private address, which is not allowed")
-        return socket.socket(family, kind, protocol)
+        return self._session
 
     async def close(self) -> None:
         """End every connection; questions under way hear a fault."""
-        if self._made is not None:
-            await self._made.close()
-
-
-def headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """Give the headers of an answer by their names in lower case."""
-    return {name.lower(): value for name, value in response.headers.items()}
-
-
-def fault_of(error: Exception) -> HttpFault:
-    """Translate what the library raises; texts never carry the URL, which may be secret."""
-    causes = [error, getattr(error, "os_error", None), *getattr(getattr(error, "os_error", None), "exceptions", ())]
-    if any(isinstance(each, _PrivateAddress) for each in causes):
-        return HttpFault(HttpFaultKind.PRIVATE, "has a private address, which is not allowed")
-    if isinstance(error, TimeoutError):
-        return HttpFault(HttpFaultKind.TIMEOUT, "did not answer in time")
-    if isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, aiohttp.ClientSSLError):
-        return HttpFault(HttpFaultKind.BAD_URL, "has no address that can be asked")
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return HttpFault(HttpFaultKind.TLS, "has no valid certificate")
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return HttpFault(HttpFaultKind.TLS, "cannot be spoken to: the TLS handshake failed")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return HttpFault(HttpFaultKind.UNREACHABLE, "has a name that cannot be resolved")
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
-        return HttpFault(HttpFaultKind.UNREACHABLE, "closed the connection")
-    system = getattr(error, "os_error", error)
-    what = getattr(system, "strerror", None) or type(error).__name__
-    return HttpFault(HttpFaultKind.UNREACHABLE, f"cannot be reached ({what})")
+        if self._session is not None:
+            await self._session.close()

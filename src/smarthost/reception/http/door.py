@@ -20,6 +20,7 @@ from smarthost.reception.http.front import BATCHES_PATH, MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
 from smarthost.reception.http.keys_admin import KEYS
 from smarthost.reception.http.listing import LISTING
+from smarthost.reception.http.metrics import METRICS
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.proxy import Proxy
 from smarthost.reception.http.proxy_document import PROXY_BATCHES
@@ -50,6 +51,7 @@ ROUTES = (
     *COMMANDS,
     *PROXY_LISTING,
     *TENANTS,
+    *METRICS,
 )
 
 

@@ -12,6 +12,7 @@ from smarthost.queue.operate import Operator
 from smarthost.queue.recall import Recall
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.templates import Templates
+from smarthost.queue.traffic import Traffic
 from smarthost.reception.batches.desk import Batches
 from smarthost.reception.http.desks import AccountDesk, BounceDesk, SuspensionDesk, TenantDesk, WebhookDesk
 from smarthost.reception.http.streams import Streams
@@ -41,6 +42,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     recall: Recall
     spool: Spool
     operator: Operator
+    traffic: Traffic
     clock: Callable[[], float]
     healthy: Probe
     ready: Probe
