@@ -7,14 +7,18 @@ from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from typing import Any
 
+import pytest
 from http_house import HttpHouse, Said
 from relay_house import SLOW
 
+from smarthost.compose.letter import Letter
+from smarthost.compose.mime import Composed, Stamp
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.key import Scope
 from smarthost.mail.message import parse_id
 from smarthost.mail.record import Record
 from smarthost.policy.suppression import SuppressionRules
+from smarthost.reception.batches import expanding
 from smarthost.reception.batches.record import DRAFT, PART
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
@@ -101,6 +105,11 @@ async def test_a_batch_from_beginning_to_end(house: HttpHouse) -> None:
         seen += page["events"]
     assert sorted(each["index"] for each in seen) == list(range(250))
     assert {each["type"] for each in seen} == {"SENT"} and all(each["message_id"] for each in seen)
+    place = f"/api/v1/messages/{seen[0]['message_id']}"
+    message = (await house.ask("GET", place, token)).json
+    assert (message["status"], message["recipients"][0]["address"]) == ("relayed", seen[0]["recipient"])
+    _, other = await house.make_key("other")
+    assert (await house.ask("GET", place, other)).status == 404
     listed = (await house.ask("GET", BATCHES, token)).json
     assert [each["id"] for each in listed["batches"]] == [name] and listed["next_cursor"] is None
 
@@ -237,6 +246,32 @@ async def test_failures_bounces_and_complaints(house: HttpHouse) -> None:
         house.server.spool.record((event,))
     shown = await until(house, token, name, lambda shown: bool(shown["counts"]["complained"]))
     assert (shown["counts"]["bounced"], shown["status"]) == (1, "COMPLETED")
+
+
+async def test_what_cannot_be_made_fails_alone(house: HttpHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template beyond its bounds, and a fault of ours, cost the recipient its message and nobody else."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(
+        house, text="{{#each list}}{{#each ../list}}{{#each ../../list}}{{/each}}{{/each}}{{/each}}Hello"
+    )
+    asked = batch_of(4)
+    asked["recipients"][1]["variables"]["list"] = list(range(300))  # type: ignore[index]
+    make = expanding.compose
+
+    def compose(letter: Letter, stamp: Stamp) -> Composed:
+        if letter.recipients[0].address == "r2@example.net":
+            raise RuntimeError
+        return make(letter, stamp)
+
+    monkeypatch.setattr(expanding, "compose", compose)
+    name = (await house.ask("POST", BATCHES, token, asked)).json["id"]
+    await until(house, token, name, is_("COMPLETED"))
+    events = (await house.ask("GET", f"{BATCHES}/{name}/events", token)).json["events"]
+    told = {each["index"]: (each["type"], each.get("reason", "")) for each in events}
+    assert told[0][0] == told[3][0] == "SENT"
+    assert told[1] == ("FAILED", "text: the template takes too many steps: its loops go round too often")
+    assert told[2] == ("FAILED", "the message could not be made")
 
 
 async def test_the_same_key_gives_the_same_batch(house: HttpHouse) -> None:
