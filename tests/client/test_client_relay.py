@@ -263,6 +263,17 @@ async def test_health(house: HttpHouse, hand: Any) -> None:
         await hand.first(client.messages.list())
 
 
+async def test_metrics(house: HttpHouse, hand: Any) -> None:
+    """What became of mail is counted, of the tenant and by the hour."""
+    client = await open_client(house, hand)
+    taken = await hand.call(client.messages.send, hello("ada@example.net"))
+    await hand.call(client.wait, taken.id, 15.0)
+    counted = await hand.call(client.metrics, 2)
+    assert (counted.tenant, counted.hours, counted.totals.accepted, counted.totals.sent) == ("shop", 2, 1, 1)
+    told = await hand.call(client.admin_metrics)
+    assert told.hours == 24 and told.tenants[0].tenant == "shop" and sum(each.counts.sent for each in told.buckets) == 1
+
+
 async def test_bounces(house: HttpHouse, hand: Any) -> None:
     """A notification and a mail that reports a failure are handed in; what says nothing is taken for nothing."""
     client = await open_client(house, hand)
