@@ -15,6 +15,7 @@ from relay_house import FAST, SLOW
 from smarthost.client import (
     Address,
     Attachment,
+    Client,
     Conflict,
     DeliveryResult,
     DeliveryStatus,
@@ -280,3 +281,20 @@ async def test_bounces(house: HttpHouse, hand: Any) -> None:
     bounce = {"bounceType": "Permanent", "bouncedRecipients": [{"emailAddress": "gone@example.net"}]}
     assert await hand.call(client.bounces.ses, {"bounce": bounce}) == 1
     assert await hand.call(client.bounces.report, b"Subject: I am on holiday\r\n\r\nHi\r\n") == 0
+
+
+async def test_threads_share_a_client(house: HttpHouse) -> None:
+    """Threads send by one client at the same time, each gets the answer to its own, and connections are kept."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    with Client(f"http://{house.http[0]}:{house.http[1]}", token) as client:
+
+        def send(number: int) -> list[tuple[str, str]]:
+            taken = [client.messages.send(hello(f"{number}.{turn}@example.net")) for turn in range(5)]
+            return [(each.id, each.recipients[0].address) for each in taken]
+
+        found = await asyncio.gather(*(asyncio.to_thread(send, number) for number in range(6)))
+        assert len({identity for each in found for identity, _ in each}) == 30
+        for number, each in enumerate(found):
+            assert [address for _, address in each] == [f"{number}.{turn}@example.net" for turn in range(5)]
+        assert len(client._connections._idle) <= 6
