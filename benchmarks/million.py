@@ -294,7 +294,7 @@ async def schedule(folder: Path) -> tuple[int, float]:
     while True:
         await asyncio.sleep(0.02)
         entries, passed[:] = list(passed), []
-        if not entries and not scheduler.total:
+        if not entries and not scheduler.total and not (await spool.count())["total"]:
             break
         gone: asyncio.Future[Fault | None] = loop.create_future()
         spool.delete([entry.key for entry in entries], gone.set_result)

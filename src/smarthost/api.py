@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+import msgspec
+
 from smarthost import __version__
 from smarthost.assembly import Relay
+from smarthost.attachments import Attachments
 from smarthost.compose.limits import SubmissionLimits
-from smarthost.network.attachments import AttachmentSources
+from smarthost.config import Config
 from smarthost.policy.admission import Listener
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.templates import Templates
@@ -62,7 +65,9 @@ class Api:
         self._door: HttpDoor | None = None
         self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._sources: AttachmentSources | None = None
+        config = relay.config
+        self.attachments = Attachments(relay, config.data_directory, config.attachments)
+        self._parts: HttpParts | None = None
         self._started = asyncio.Event()
         self._waiting: list[socket.socket] = []
         self._is_over = False
@@ -73,10 +78,9 @@ class Api:
         self.suspensions: SuspensionDesk | None = None
         self.batches: Batches | None = None
 
-    async def start(self, sources: AttachmentSources) -> None:
+    async def start(self) -> None:
         """Read the keys, and serve from now on who has asked already."""
         await self.keys.start()
-        self._sources = sources
         self._started.set()
 
     async def open(self, listener: Listener, environment: Mapping[str, str]) -> list[str]:
@@ -122,19 +126,19 @@ class Api:
                 # A thread of its own: those of the loop may all be waiting for just this.
                 with ThreadPoolExecutor(1, thread_name_prefix="http load") as thread:
                     module = await self._relay.loop.run_in_executor(thread, importlib.import_module, DOOR)
-                door: HttpDoor = module.HttpDoor(self._make_parts(), self._relay.loop)
+                self._parts = self._make_parts()
+                door: HttpDoor = module.HttpDoor(self._parts, self._relay.loop)
                 await door.open_handed(self.pages)
                 self._door = door
 
     def _make_parts(self) -> HttpParts:
         relay = self._relay
-        assert self._sources is not None
         return HttpParts(
-            sources=self._sources,
+            attaching=self.attachments.make(),
             door=relay.door.parts,
             reception_terms=lambda: relay.door.terms,
             terms=relay.config.http,
-            limits=SubmissionLimits(attachment=self._sources.largest, attachments=self._sources.together),
+            limits=limits_of(relay.config),
             lifetime=lambda: relay.config.retry.lifetime,
             keys=self.keys,
             recall=relay.recall,
@@ -156,10 +160,17 @@ class Api:
             batches=self.batches,
         )
 
-    def follow(self, terms: HttpTerms) -> None:
-        """Follow other settings, as after a reload."""
+    def follow(self, config: Config) -> None:
+        """Follow another configuration, as after a reload."""
+        self.attachments.follow(config.attachments)
+        if self._parts is not None:
+            self._parts.limits = limits_of(config)
         if self._door is not None:
-            self._door.follow(terms)
+            self._door.follow(config.http)
+
+    async def close(self) -> None:
+        """Let go of what is open, when the loop is about to end."""
+        await self.attachments.close()
 
     async def drain(self, patience: float) -> None:
         """Take no more requests, and let those that are under way end within some seconds."""
@@ -170,3 +181,8 @@ class Api:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._door is not None:
             await self._door.drain(patience)
+
+
+def limits_of(config: Config) -> SubmissionLimits:
+    """Give what a message in JSON is held to."""
+    return msgspec.structs.replace(config.http_limits, attachment=config.attachments.largest)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from smarthost.compose.limits import SubmissionLimits
 from smarthost.config_automation import read_automation
 from smarthost.config_bounces import read_bounces
 from smarthost.config_conversion import read_conversion
@@ -45,6 +46,7 @@ from smarthost.config_words import read_domain, read_host_name, read_mailbox, re
 from smarthost.mail.address import to_a_label
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.admission import Auth, Listener, Submission, User
+from smarthost.policy.attachments import AttachmentTerms
 from smarthost.policy.automation import AutomationRule
 from smarthost.policy.backoff import Retry
 from smarthost.policy.bounce_terms import BounceTerms
@@ -116,6 +118,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dns: Dns = Dns()
     http_address: str = HTTP_ADDRESS
     http: HttpTerms = HttpTerms()
+    http_limits: SubmissionLimits = SubmissionLimits()
+    attachments: AttachmentTerms = AttachmentTerms()
     log: Log = Log()
     source: Path | None = None
     warnings: tuple[str, ...] = ()
@@ -138,13 +142,12 @@ def load(
     Without `needs_tokens` the files of refresh tokens may be missing, as before the first `smarthost oauth login`.
     Raises ConfigError with everything that is wrong.
     """
-    source = read_source(path, environ)
-    findings = Findings(source, needs_tokens)
-    top = Table(source.values, (), findings)
+    findings = Findings(read_source(path, environ), needs_tokens)
+    top = Table(findings.source.values, (), findings)
     hostname = _read_hostname(top, fqdn)
     listeners = read_listeners(top)
     routing = read_routing(top)
-    http_address, http = read_http(top.table("http"))
+    http = read_http(top.table("http"))
     names = [routing.fallback.name, *(rule.route.name for rule in routing.rules)]
     users = read_users(top, names)
     config = Config(
@@ -174,17 +177,23 @@ def load(
         delivery=read_delivery(top.table("delivery")),
         history_keep=read_history(top.table("history")),
         dns=read_dns(top.table("dns"), [routing.fallback, *(rule.route for rule in routing.rules)]),
-        http_address=http_address,
-        http=http,
+        http_address=http.address,
+        http=http.terms,
+        http_limits=http.limits,
+        attachments=http.attachments,
         log=read_log(top.table("log")),
-        source=source.path,
+        source=findings.source.path,
     )
     top.finish()
-    if not users and any(listener.auth is Auth.REQUIRED for listener in listeners):
-        top.warn("user", "nobody is given, so nobody can log in where a listener requires it")
+    _look_at_logins(top, users, listeners)
     if findings.problems:
         raise ConfigError(tuple(findings.problems))
     return msgspec.structs.replace(config, warnings=tuple(str(warning) for warning in findings.warnings))
+
+
+def _look_at_logins(top: Table, users: tuple[User, ...], listeners: tuple[Listener, ...]) -> None:
+    if not users and any(listener.auth is Auth.REQUIRED for listener in listeners):
+        top.warn("user", "nobody is given, so nobody can log in where a listener requires it")
 
 
 def _read_hostname(top: Table, fqdn: Callable[[], str] | None) -> str:

@@ -2,8 +2,13 @@
 
 import re
 
+import msgspec
+
+from smarthost.compose.limits import SubmissionLimits
+from smarthost.config_attachments import read_attachments
 from smarthost.config_read import Table, read_duration, read_path, read_positive_duration, read_positive_size, show
 from smarthost.config_words import read_network, read_optional, read_tcp_place
+from smarthost.policy.attachments import AttachmentTerms
 from smarthost.policy.http_terms import HttpTerms
 
 HTTP_ADDRESS = "127.0.0.1:9587"
@@ -12,8 +17,17 @@ _HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 _ALLOWED = 'must be "sha256:" and 64 hexadecimal digits, as smarthost key token prints it'
 
 
-def read_http(table: Table) -> tuple[str, HttpTerms]:
-    """Read [http]; gives the address, "" for none, and what holds at every HTTP door."""
+class HttpSection(msgspec.Struct, frozen=True):
+    """What stands in [http]: its address, "" for none, what holds at every HTTP door, and what messages may be."""
+
+    address: str
+    terms: HttpTerms
+    limits: SubmissionLimits
+    attachments: AttachmentTerms
+
+
+def read_http(table: Table) -> HttpSection:
+    """Read [http] and the tables below it."""
     default = HttpTerms()
     address = table.take("address", read_optional(read_tcp_place), HTTP_ADDRESS)
     terms = HttpTerms(
@@ -27,8 +41,9 @@ def read_http(table: Table) -> tuple[str, HttpTerms]:
     if terms.trusted_networks:
         said = "lets whoever asks from there act as the operator, for every tenant, without a token"
         table.warn("trusted_networks", said)
+    limits, attachments = read_attachments(table)
     table.finish()
-    return address, terms
+    return HttpSection(address, terms, limits, attachments)
 
 
 def _read_token(value: object) -> str:

@@ -22,7 +22,6 @@ from smarthost.dnssec import dnssec_warnings
 from smarthost.explain import explain, known_of
 from smarthost.from_config import make_keyring, make_return_paths
 from smarthost.mail.message import format_id
-from smarthost.network.attachments import AttachmentSources
 from smarthost.notify import Notifier
 from smarthost.operations import RelayOperations
 from smarthost.operations_keys import KeyOperations
@@ -30,7 +29,6 @@ from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
 from smarthost.operations_templates import TemplateOperations
 from smarthost.operations_trial import TrialOperations
-from smarthost.policy.attachments import AttachmentSettings
 from smarthost.queue.burial import bury, forget_records
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -118,7 +116,7 @@ class Server:
         await self.relay.scheduler.start()
         self.bounces = BounceDoor(self.relay, outreach.bounces)
         self.bounces.follow(config)
-        await self.api.start(AttachmentSources(AttachmentSettings(), self.outreach.client))
+        await self.api.start()
         await self.batches.start()
         for listener in config.listeners:
             door = self.relay.door if listener.protocol == "smtp" else self.api
@@ -193,6 +191,8 @@ class Server:
                 relay.bookkeeper.stop()
                 if hasattr(self, "api"):
                     self.api.keys.close()
+        if hasattr(self, "api"):
+            await self.api.close()
         if hasattr(self, "outreach"):
             await self.outreach.stop()
         if hasattr(self, "spool"):
@@ -256,7 +256,7 @@ class Server:
             log.error("the configuration was not reloaded: %s", "; ".join(problems))
             return problems
         self.config = config
-        self.api.follow(config.http)
+        self.api.follow(config)
         self.relay.apply(self.accounts.lay_over(config), keyring)
         self.bounces.follow(config)
         await self.relay.suppression.follow(config.suppression)
@@ -310,6 +310,7 @@ class Server:
                     await self.spool.forget_history(now - self.config.history_keep)
                     await self.relay.suppression.forget_expired()
                     await bury(self.spool, now)
+                    await asyncio.to_thread(self.api.attachments.sweep, now)
                     await forget_records(self.spool.records, now)
             except Exception:
                 log.exception("the watch failed")

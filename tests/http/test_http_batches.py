@@ -5,16 +5,23 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
+from pathlib import Path
 from typing import Any
 
+import pytest
 from http_house import HttpHouse, Said
 from relay_house import SLOW
 
+from smarthost.compose.letter import Letter
+from smarthost.compose.mime import Composed, Stamp
+from smarthost.config_types import DkimKey
+from smarthost.crypto.dkim_keys import Algorithm, generate_key
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.key import Scope
 from smarthost.mail.message import parse_id
 from smarthost.mail.record import Record
 from smarthost.policy.suppression import SuppressionRules
+from smarthost.reception.batches import expanding
 from smarthost.reception.batches.record import DRAFT, PART
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
@@ -101,6 +108,11 @@ async def test_a_batch_from_beginning_to_end(house: HttpHouse) -> None:
         seen += page["events"]
     assert sorted(each["index"] for each in seen) == list(range(250))
     assert {each["type"] for each in seen} == {"SENT"} and all(each["message_id"] for each in seen)
+    place = f"/api/v1/messages/{seen[0]['message_id']}"
+    message = (await house.ask("GET", place, token)).json
+    assert (message["status"], message["recipients"][0]["address"]) == ("relayed", seen[0]["recipient"])
+    _, other = await house.make_key("other")
+    assert (await house.ask("GET", place, other)).status == 404
     listed = (await house.ask("GET", BATCHES, token)).json
     assert [each["id"] for each in listed["batches"]] == [name] and listed["next_cursor"] is None
 
@@ -239,6 +251,32 @@ async def test_failures_bounces_and_complaints(house: HttpHouse) -> None:
     assert (shown["counts"]["bounced"], shown["status"]) == (1, "COMPLETED")
 
 
+async def test_what_cannot_be_made_fails_alone(house: HttpHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template beyond its bounds, and a fault of ours, cost the recipient its message and nobody else."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(
+        house, text="{{#each list}}{{#each ../list}}{{#each ../../list}}{{/each}}{{/each}}{{/each}}Hello"
+    )
+    asked = batch_of(4)
+    asked["recipients"][1]["variables"]["list"] = list(range(300))  # type: ignore[index]
+    make = expanding.compose
+
+    def compose(letter: Letter, stamp: Stamp) -> Composed:
+        if letter.recipients[0].address == "r2@example.net":
+            raise RuntimeError
+        return make(letter, stamp)
+
+    monkeypatch.setattr(expanding, "compose", compose)
+    name = (await house.ask("POST", BATCHES, token, asked)).json["id"]
+    await until(house, token, name, is_("COMPLETED"))
+    events = (await house.ask("GET", f"{BATCHES}/{name}/events", token)).json["events"]
+    told = {each["index"]: (each["type"], each.get("reason", "")) for each in events}
+    assert told[0][0] == told[3][0] == "SENT"
+    assert told[1] == ("FAILED", "text: the template takes too many steps: its loops go round too often")
+    assert told[2] == ("FAILED", "the message could not be made")
+
+
 async def test_the_same_key_gives_the_same_batch(house: HttpHouse) -> None:
     """With an Idempotency-Key a batch is made once; with another content it is 409."""
     await house.open_http()
@@ -367,3 +405,54 @@ async def test_batches_are_a_tenants_own(house: HttpHouse) -> None:
     assert (await house.ask("POST", BATCHES, other, batch_of(1))).status == 422
     assert (await house.ask("POST", BATCHES, reader, batch_of(1))).status == 403
     assert (await house.ask("POST", BATCHES, "", batch_of(1))).status == 401
+
+
+async def test_a_batch_is_signed(house: HttpHouse, tmp_path: Path) -> None:
+    """Messages that are signed beside the loop, and come back in any order, go with their part all the same."""
+    keys = []
+    for algorithm in Algorithm:
+        path = tmp_path / f"{algorithm}.pem"
+        generate_key(algorithm, path)
+        keys.append(DkimKey("example.org", algorithm[:3], path))
+    house.sink = Sink(SinkSettings(keep=1000))
+    await house.open_http(dkim=tuple(keys))
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    name = (await house.ask("POST", BATCHES, token, batch_of(230))).json["id"]
+    await until(house, token, name, is_("COMPLETED"))
+    assert sorted(recipients(house)) == sorted(f"r{n}@example.net" for n in range(230))
+    assert {each.content.lower().count(b"dkim-signature:") for each in house.sink.messages} == {2}
+
+
+async def test_suspend_and_cancel_while_it_is_sent(house: HttpHouse) -> None:
+    """Suspended in the middle nothing more goes; resumed it goes on; cancelled what has not gone never does."""
+    house.sink = Sink(SinkSettings(keep=5000))
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    name = (await house.ask("POST", BATCHES, token, batch_of(1500))).json["id"]
+    place = f"{BATCHES}/{name}"
+    await house.until(lambda: len(house.sink.messages) > 20)
+    assert (await house.ask("POST", f"{place}/suspend", token)).json["status"] == "SUSPENDED"
+    count = (await house.server.spool.count())["active"]
+    assert count == 0
+    gone = len(house.sink.messages)
+    assert gone < 1500
+    assert (await house.ask("POST", f"{place}/resume", token)).json["status"] == "SENDING"
+    await house.until(lambda: len(house.sink.messages) > gone + 20)
+    assert (await house.ask("POST", f"{place}/cancel", token)).json["status"] == "CANCELLED"
+    await house.empty()
+    gone = len(house.sink.messages)
+    shown = await until(house, token, name, lambda shown: bool(shown["counts"]["sent"] == gone))
+    assert shown["counts"]["cancelled"] == 1500 - gone
+    assert len(set(recipients(house))) == gone
+
+
+async def test_a_full_disk_refuses_a_batch(house: HttpHouse) -> None:
+    """Without space it is 503, with a time to come again."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    house.server.relay.has_space = False
+    said = await house.ask("POST", BATCHES, token, batch_of(1))
+    assert said.status == 503 and said.headers["retry-after"]

@@ -10,7 +10,7 @@ from smarthost.mail.key import Scope
 
 HELLO = {"from": "shop@example.org", "to": "secret@example.net", "subject": "secret-subject", "tag": "secret-tag"}
 HELLO |= {"text": "secret-text", "id": "secret-id", "metadata": {"secret-key": 1}}
-PUBLIC = {"/api/v1/health", "/api/v1/ready"}
+PUBLIC = {"/api/v1/health", "/api/v1/ready", "/api/v1/downloads/{name}"}
 
 
 async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
@@ -52,7 +52,7 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
 
 
 async def test_every_route_wants_a_key(house: HttpHouse) -> None:
-    """Without a key each route is 401, and with one that has no scope for it 403, but for the two of health."""
+    """Without a key each route is 401, and with one that has no scope for it 403, but for health and links."""
     await house.open_http()
     _, sender = await house.make_key("mine", Scope.SEND)
     document = (await house.ask("GET", "/api/v1/openapi.json")).json

@@ -15,10 +15,10 @@ from smarthost.compose.limits import SubmissionLimits
 from smarthost.compose.mime import Stamp, compose
 from smarthost.compose.submission import Submission, convert_submission
 from smarthost.network.attachments import AttachmentSources
-from smarthost.network.downloads import Downloads
+from smarthost.network.downloads import Downloads, LinkFault, sweep_downloads
 from smarthost.network.large_attachments import Settled, rewrite_large
 from smarthost.network.source_fault import SourceFault
-from smarthost.policy.attachments import AttachmentSettings, DownloadSettings
+from smarthost.policy.attachments import AttachmentSettings, LargeAction, LargeSettings
 
 DAY = 86400.0
 START = 1763800000.0
@@ -59,7 +59,7 @@ def downloads(tmp_path: Path, clock: Clock) -> Downloads:
 def folder_of(tmp_path: Path, clock: Clock) -> Downloads:
     """Make, or open again, the folder of downloads."""
     names = count(os.getpid())
-    settings = DownloadSettings("https://relay.example/", above=1000, lifetime=30 * DAY)
+    settings = LargeSettings(1000, LargeAction.REWRITE, 30 * DAY, "https://relay.example/")
     return Downloads(tmp_path / "downloads", settings, b"k" * 32, clock, lambda: f"{next(names):032x}")
 
 
@@ -102,14 +102,14 @@ async def test_a_large_attachment_becomes_a_link(sources: AttachmentSources, dow
     """Both texts name it, with its size and last day; the small one is attached, and pulled once."""
     found = await settled(letter_with(LARGE, SMALL, {"filename": "c", "content": b"c" * 2000}), sources, downloads)
     assert [each.filename for each in found.letter.attachments] == ["small.bin"]
-    assert [link.filename for link in found.links] == ["large & é.bin", "c"]
-    link = found.links[0]
+    assert [link.filename for link in found.links.values()] == ["large & é.bin", "c"]
+    link = next(iter(found.links.values()))
     assert found.letter.text.startswith(f"t\n\nlarge & é.bin (4.9 KiB, until 2025-12-22)\n{link.url}\nc (2 KiB, ")
     assert "large &amp; é.bin (4.9 KiB" in found.letter.html and found.letter.html.endswith("</ul>\n</body>")
     octets = await octets_of(found, sources)
     assert b"c3Nzc3Nz" in octets and b"bGxsbGxs" not in octets
     opened = await downloads.open(*asked(link.url))
-    assert opened is not None
+    assert not isinstance(opened, LinkFault)
     description, file = opened
     assert (description.filename, description.size, description.tenant) == ("large & é.bin", 5000, "default")
     assert file.read(10_000) == b"l" * 5000
@@ -129,7 +129,7 @@ async def test_a_link_is_good_only_as_it_is(
 ) -> None:
     """Another name, another day, another signature or a day too late lead to nothing."""
     found = await settled(letter_with(LARGE), sources, downloads)
-    name, expires, signature = asked(found.links[0].url)
+    name, expires, signature = asked(next(iter(found.links.values())).url)
     match wrong:
         case "name":
             name = "../" + name
@@ -139,7 +139,8 @@ async def test_a_link_is_good_only_as_it_is(
             signature = "é" + signature[1:]
         case "later":
             clock.now = START + 30 * DAY
-    assert await downloads.open(name, expires, signature) is None
+    fault = LinkFault.EXPIRED if wrong == "later" else LinkFault.FORGED
+    assert await downloads.open(name, expires, signature) is fault
 
 
 async def test_what_has_expired_is_deleted(
@@ -147,9 +148,10 @@ async def test_what_has_expired_is_deleted(
 ) -> None:
     """The sweep takes file and description, and nothing that is still good."""
     await settled(letter_with(LARGE), sources, downloads)
-    assert downloads.sweep() == 0 and len(os.listdir(tmp_path / "downloads")) == 2
+    folder = tmp_path / "downloads"
+    assert sweep_downloads(folder, clock()) == 0 and len(os.listdir(folder)) == 2
     clock.now = START + 30 * DAY
-    assert downloads.sweep() == 1 and not os.listdir(tmp_path / "downloads")
+    assert sweep_downloads(folder, clock()) == 1 and not os.listdir(folder)
 
 
 async def test_links_outlive_a_restart(
@@ -160,8 +162,8 @@ async def test_links_outlive_a_restart(
     (tmp_path / "downloads" / "x.unfinished").write_bytes(b"x")
     again = folder_of(tmp_path, clock)
     assert len(os.listdir(tmp_path / "downloads")) == 2
-    opened = await again.open(*asked(found.links[0].url))
-    assert opened is not None
+    opened = await again.open(*asked(next(iter(found.links.values())).url))
+    assert not isinstance(opened, LinkFault)
     opened[1].close()
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smarthost.policy.backoff import Retry, deadline, lifetime, next_attempt
+from smarthost.mail.envelope import Pace
+from smarthost.policy.backoff import Retry, at_pace, deadline, lifetime, next_attempt
 
 
 def test_the_schedule_is_the_contracts() -> None:
@@ -50,3 +51,11 @@ def test_a_warning_after_the_expiry_does_not_put_it_off() -> None:
 def test_reports_live_shorter() -> None:
     """Reports are given up after two days, other mail after five."""
     assert (lifetime(Retry(), report=True), lifetime(Retry(), report=False)) == (172800.0, 432000.0)
+
+
+def test_a_message_may_have_a_pace_of_its_own() -> None:
+    """What its sender said takes the place of the relay's; what was not said stays, and so do the warnings."""
+    retry = Retry(schedule=(300.0,), lifetime=500.0)
+    assert at_pace(retry, None) is retry
+    assert at_pace(retry, Pace((1.0, 2.0))) == Retry(schedule=(1.0, 2.0), lifetime=500.0)
+    assert at_pace(retry, Pace(lifetime=60.0)) == Retry(schedule=(300.0,), lifetime=60.0)

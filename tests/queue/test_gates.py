@@ -14,7 +14,8 @@ from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.restraints import Restraints
 from smarthost.queue.contents import Contents
 from smarthost.queue.gates import LINE_HELD, Gates
-from smarthost.queue.scheduler import QUEUE_BOUND, Scheduler
+from smarthost.queue.room import QUEUE_BOUND
+from smarthost.queue.scheduler import Scheduler
 from smarthost.spool.memory import MemorySpool
 from smarthost.spool.store import Accepted, Content, Settlement
 

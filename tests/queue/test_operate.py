@@ -237,7 +237,7 @@ async def test_the_scheduler_does_not_load_a_row_that_has_changed() -> None:
         desk.spool.due = meanwhile  # type: ignore[method-assign, assignment]
         queue = desk.scheduler.queues["relayhost"]
         desk.scheduler._note(queue, queue.lane(entry.lane), T0 - 1)
-        await desk.scheduler._pull(queue)
+        await desk.scheduler._pull(queue, is_turn=True)
         assert desk.offered == [] and desk.scheduler.total == 0
         assert queue.disk_due == (LATER if ends else float("inf"))
 

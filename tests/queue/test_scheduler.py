@@ -9,6 +9,7 @@ import pytest
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Envelope, Recipient
 from smarthost.mail.message import Arrival, Message
+from smarthost.queue import room
 from smarthost.queue import scheduler as scheduling
 from smarthost.queue.contents import Contents
 from smarthost.queue.scheduler import Scheduler
@@ -122,7 +123,7 @@ async def test_a_delayed_entry_leaves_memory_and_comes_back_when_due() -> None:
 
 async def test_memory_is_bounded_for_each_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue holds its bound in memory; the rest follows as entries are settled, each exactly once."""
-    monkeypatch.setattr(scheduling, "QUEUE_BOUND", 10)
+    monkeypatch.setattr(room, "QUEUE_BOUND", 10)
     clock = Clock()
     spool = await make_spool(clock)
     scheduler, offered = make(spool, clock)
@@ -149,7 +150,7 @@ async def test_memory_is_bounded_for_each_queue(monkeypatch: pytest.MonkeyPatch)
 
 async def test_one_full_queue_does_not_hide_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many entries of a dead queue, all due, and one of a healthy one: the healthy one is offered."""
-    monkeypatch.setattr(scheduling, "QUEUE_BOUND", 5)
+    monkeypatch.setattr(room, "QUEUE_BOUND", 5)
     clock = Clock()
     spool = await make_spool(clock)
     for number in range(1, 200):
@@ -337,8 +338,8 @@ async def test_a_read_that_fails_once_stops_nothing(
 
 async def test_many_queues_without_room_leave_the_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking at thousands of queues, again and again, takes turns with whatever else the program does."""
-    monkeypatch.setattr(scheduling, "SURE", 0)
-    monkeypatch.setattr(scheduling, "TOTAL_BOUND", 0)
+    monkeypatch.setattr(room, "SURE", 0)
+    monkeypatch.setattr(room, "TOTAL_BOUND", 0)
     looks = 0
 
     def clock() -> float:

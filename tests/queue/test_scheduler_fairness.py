@@ -2,98 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
+from queue_house import T0, House
 
-from smarthost.mail.entry import Entry
-from smarthost.mail.envelope import Envelope, Priority, Recipient
-from smarthost.mail.message import Arrival, Message
-from smarthost.queue import scheduler as scheduling
-from smarthost.queue.contents import Contents
-from smarthost.queue.scheduler import Scheduler
-from smarthost.spool.sqlite import SqliteSpool
-from smarthost.spool.store import Accepted, Content, Fault, Pulled, Settlement
+from smarthost.mail.envelope import Priority
+from smarthost.queue import room
+from smarthost.spool.store import Pulled
 
-T0 = 1_790_000_000.0
 CROWD = 3000  # entries, about three times what one queue may have in memory
-
-
-class House:
-    """A spool on disk with a scheduler whose offers are collected; time stands still unless a test moves it."""
-
-    def __init__(self, folder: Path) -> None:
-        """Open an empty spool."""
-        self.now = T0
-        self.folder = folder
-        self.serial = 0
-        self.offered: list[Entry] = []
-        self.open()
-
-    def open(self) -> None:
-        """Open the spool, and begin with nothing in memory."""
-        loop = asyncio.get_running_loop()
-        self.spool = SqliteSpool.open(self.folder, loop=loop, clock=self.clock, on_fatal=pytest.fail)
-        self.scheduler = Scheduler(self.spool, Contents(), self.clock)
-        self.offered.clear()
-        self.scheduler.offer = self.scheduler.reoffer = self.offered.append
-
-    def clock(self) -> float:
-        """Give the time."""
-        return self.now
-
-    def make(self, queue: str = "relayhost", user: str = "", priority: Priority = Priority.MEDIUM) -> Accepted:
-        """Make a message with one entry that is due."""
-        self.serial += 1
-        recipient = Recipient("b@example.net", "example.net")
-        envelope = Envelope("a@example.org", (recipient,), priority=priority)
-        message = Message(self.serial << 4, Arrival(at=T0, identity=user), envelope, 3)
-        entry = Entry(message, 1, queue, (recipient,), T0, T0 + 86400, T0 + 14400)
-        return Accepted(message, Content(b"x\r\n", "", 3), (entry,))
-
-    async def put(self, *messages: Accepted, admit: bool = True) -> None:
-        """Make messages durable and let the scheduler know, as intake does."""
-
-        async def one(message: Accepted) -> None:
-            done: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
-            self.spool.accept(message, done.set_result)
-            assert await done is None
-            if admit:
-                self.scheduler.admit(message)
-
-        await asyncio.gather(*map(one, messages))
-
-    async def settle(self, entry: Entry) -> None:
-        """Write an entry as it stands and tell the scheduler, as the settler does."""
-        done: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
-        self.spool.settle(Settlement(entry), done.set_result)
-        assert await done is None
-        self.scheduler.settled(entry, entry.queue)
-
-    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
-        """Wait until a condition holds."""
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    async def close(self) -> None:
-        """End both."""
-        await self.scheduler.stop()
-        await self.spool.close()
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> object:
-    """A house that is closed afterwards."""
-    made = House(tmp_path)
-    yield made
-    await made.close()
 
 
 async def crowd(house: House, **kind: object) -> None:
     """Fill a queue beyond what memory holds of it."""
     await house.put(*(house.make(**kind) for _ in range(CROWD)))  # type: ignore[arg-type]
-    assert len(house.offered) == scheduling.QUEUE_BOUND
+    assert len(house.offered) == room.QUEUE_BOUND
 
 
 async def test_urgent_mail_passes_a_crowd_on_disk(house: House) -> None:
@@ -124,7 +47,7 @@ async def test_what_is_urgent_on_disk_passes_the_crowd(house: House) -> None:
     await house.scheduler.start()
     await house.until(lambda: len(house.offered) > 2)
     assert [entry.lane for entry in house.offered[:3]] == ["1a", "2b", "3a"]
-    await house.until(lambda: len(house.offered) >= scheduling.QUEUE_BOUND // 3 + 2)
+    await house.until(lambda: len(house.offered) >= room.QUEUE_BOUND // 3 + 2)
     await asyncio.sleep(0.2)
     urgent = house.offered[0]
     urgent.due, urgent.attempts = T0 + 60, 1
@@ -149,7 +72,7 @@ async def test_a_crowd_is_offered_whole(house: House) -> None:
                 seen.setdefault(entry.lane, []).append(entry.message.id)
                 entry.recipients = ()
             await asyncio.gather(*map(house.settle, taken))
-            assert house.scheduler.total <= scheduling.QUEUE_BOUND
+            assert house.scheduler.total <= room.QUEUE_BOUND
     assert [len(ids) for ids in seen.values()] == [700, 700, 700]
     assert all(ids == sorted(ids) for ids in seen.values())
     house.scheduler.tidy()
@@ -158,9 +81,9 @@ async def test_a_crowd_is_offered_whole(house: House) -> None:
 
 async def test_dead_destinations_that_fill_memory_delay_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred dead destinations whose mail fills all bounds: a fresh message to a healthy one is offered at once."""
-    monkeypatch.setattr(scheduling, "QUEUE_BOUND", 20)
-    monkeypatch.setattr(scheduling, "CROWDED_BOUND", 4)
-    monkeypatch.setattr(scheduling, "TOTAL_BOUND", 300)
+    monkeypatch.setattr(room, "QUEUE_BOUND", 20)
+    monkeypatch.setattr(room, "CROWDED_BOUND", 4)
+    monkeypatch.setattr(room, "TOTAL_BOUND", 300)
     dead = [house.make(f"mx/dead{number}.example") for _ in range(30) for number in range(100)]
     await house.put(*dead, admit=False)
     await house.scheduler.start()

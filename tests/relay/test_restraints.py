@@ -12,7 +12,7 @@ from smarthost.crypto.dkim_keys import Keyring
 from smarthost.explain_site import explain_limits
 from smarthost.mail.event import Kind
 from smarthost.policy.limits import Limit, LimitMatch, OnLimit
-from smarthost.queue import gates, scheduler
+from smarthost.queue import gates, room
 from smarthost.report.timestamp import parse_time
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
@@ -26,7 +26,7 @@ async def rows(house: House, number: int) -> list[dict[str, object]]:
 
 async def test_one_senders_mail_waits_and_nobody_elses(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Far more than memory takes of a sender over its limit waits by name; what comes behind it goes at once."""
-    monkeypatch.setattr(scheduler, "QUEUE_BOUND", 8)
+    monkeypatch.setattr(room, "QUEUE_BOUND", 8)
     monkeypatch.setattr(gates, "LINE_HELD", 4)
     limit = Limit(LimitMatch(sender_domain="slow.example"), message_rate=("2/h",), number=3)
     await house.open(retry=SLOW, limits=(limit,))

@@ -11,7 +11,7 @@ from sim_world import World
 
 from smarthost.crypto import tls
 from smarthost.network import oauth, sts
-from smarthost.queue import scheduler
+from smarthost.queue import room
 
 
 class Inline:
@@ -44,7 +44,7 @@ class Bugs(logging.Handler):
 @contextmanager
 def bounded(bounds: dict[str, int]) -> Iterator[None]:
     """Let the scheduler have little memory."""
-    with replaced({(scheduler, name): value for name, value in bounds.items()}):
+    with replaced({(room, name): value for name, value in bounds.items()}):
         yield
 
 

@@ -29,7 +29,7 @@ from smarthost.network.session import Session
 from smarthost.policy.admission import User
 from smarthost.policy.backoff import Retry
 from smarthost.policy.routing import Match, RouteRule
-from smarthost.queue import contents, scheduler
+from smarthost.queue import contents, room
 from smarthost.queue.rules import facts_of
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -148,10 +148,9 @@ class Run:
     def _bury(self, loop: SimLoop) -> None:
         """End the tasks of a life, so that nothing of it runs later; time stands still meanwhile."""
         now = self.clock.now
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        while tasks := asyncio.all_tasks(loop):  # the end of one may begin another, as who waits has its turn
+            for task in tasks:
+                task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.close()
         self.clock.now = now
@@ -249,15 +248,12 @@ class Life:
         loaded = len(entries)
         if relay.scheduler.total != loaded:
             self.world.blame(f"the scheduler counts {relay.scheduler.total} entries in memory, and has {loaded}")
-        if loaded > scheduler.TOTAL_BOUND:
+        if loaded > room.TOTAL_BOUND:
             # Entries whose deadline has come are taken in beyond the bound, a few hundred at a time, to end them.
             loaded = sum(entry.key not in self._claimed for entry in entries)
         # Beyond the bound each lane may have one entry, so that nobody waits for what others have in memory.
         lanes = sum(len(queue.lanes) for queue in relay.scheduler.queues.values())
-        if (
-            loaded > scheduler.TOTAL_BOUND + lanes * scheduler.SURE
-            or relay.scheduler.contents._octets > contents.CACHE_LIMIT
-        ):
+        if loaded > room.TOTAL_BOUND + lanes * room.SURE or relay.scheduler.contents._octets > contents.CACHE_LIMIT:
             self.world.blame(f"{loaded} entries in memory")
 
     def _full_span(self) -> tuple[float, float]:

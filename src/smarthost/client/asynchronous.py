@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 from smarthost.client import (
     accounts,
     batches,
+    bounces,
     dead_letters,
     events,
     keys,
@@ -29,6 +30,7 @@ from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
 from smarthost.client.following import Following
 from smarthost.client.health import Health, ask_health, ask_ready
+from smarthost.client.metrics import AdminMetrics, Metrics, admin_metrics, metrics
 from smarthost.client.result import DeliveryResult
 from smarthost.client.settings import RETRIES, Retries, Settings
 from smarthost.client.trial import Trial
@@ -228,6 +230,13 @@ class AsyncSuppressions(AsyncGroup):
     remove = _Asks(suppressions.remove)
 
 
+class AsyncBounces(AsyncGroup):
+    """What is said later of messages that a server had taken."""
+
+    report = _Asks(bounces.report)
+    ses = _Asks(bounces.ses)
+
+
 class AsyncClient:
     """A relay's API, for one event loop; connections are kept, so make one and not one for each message."""
 
@@ -248,7 +257,7 @@ class AsyncClient:
         self.messages, self.dead_letters = AsyncMessages(self), AsyncDeadLetters(self)
         self.events, self.webhooks = AsyncEvents(self), AsyncWebhooks(self)
         self.accounts, self.keys, self.suppressions = AsyncAccounts(self), AsyncKeys(self), AsyncSuppressions(self)
-        self.templates, self.batches = AsyncTemplates(self), AsyncBatches(self)
+        self.templates, self.batches, self.bounces = AsyncTemplates(self), AsyncBatches(self), AsyncBounces(self)
 
     async def run(self, call: Call[T]) -> T:
         """Make a call, as often as it takes; raises SmarthostError."""
@@ -305,6 +314,14 @@ class AsyncClient:
     async def ready(self) -> Health:
         """Ask whether the relay takes mail; needs no key."""
         return await self.run(ask_ready())
+
+    async def metrics(self, hours: int = 24) -> Metrics:
+        """Give what became of the tenant's mail in the last hours."""
+        return await self.run(metrics(hours))
+
+    async def admin_metrics(self, hours: int = 24) -> AdminMetrics:
+        """Give what became of mail in each of the last hours; of all tenants for an operator's token."""
+        return await self.run(admin_metrics(hours))
 
     async def close(self) -> None:
         """Close the connections; another call opens new ones."""

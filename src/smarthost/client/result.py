@@ -13,6 +13,7 @@ from smarthost.client.messages import Message, Standing
 _AT_THE_DOOR = frozenset({"suppressed", "refused"})
 _WRONG = frozenset({400, 413, 415, 422})  # what can never be sent as it is
 _PASSING = frozenset({429, 502, 503, 504})
+_TOO_LATE = "5.4.7"  # the relay's own, when the lifetime of a message is over
 _NO_SUCH_ADDRESS = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})
 
 
@@ -117,6 +118,8 @@ def _status_of(standing: Standing) -> DeliveryStatus:
     enhanced = standing.enhanced_status
     if enhanced in _NO_SUCH_ADDRESS:
         return DeliveryStatus.INVALID
+    if enhanced == _TOO_LATE and not standing.code:
+        return DeliveryStatus.TEMP_FAILED
     if enhanced.startswith("4.") or standing.code // 100 == 4 or _code_of(standing.reply) // 100 == 4:
         return DeliveryStatus.TEMP_FAILED
     return DeliveryStatus.FAILED

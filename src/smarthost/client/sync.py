@@ -12,6 +12,7 @@ from typing import Generic, ParamSpec, Self, TypeVar, overload
 from smarthost.client import (
     accounts,
     batches,
+    bounces,
     dead_letters,
     events,
     keys,
@@ -27,6 +28,7 @@ from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
 from smarthost.client.following import Following
 from smarthost.client.health import Health, ask_health, ask_ready
+from smarthost.client.metrics import AdminMetrics, Metrics, admin_metrics, metrics
 from smarthost.client.result import DeliveryResult
 from smarthost.client.settings import RETRIES, Retries, Settings
 from smarthost.client.trial import Trial
@@ -220,6 +222,13 @@ class Suppressions(Group):
     remove = _Asks(suppressions.remove)
 
 
+class Bounces(Group):
+    """What is said later of messages that a server had taken."""
+
+    report = _Asks(bounces.report)
+    ses = _Asks(bounces.ses)
+
+
 class Client:
     """A relay's API. Threads may share one; connections are kept, so make one and not one for each message."""
 
@@ -240,6 +249,7 @@ class Client:
         self.messages, self.dead_letters, self.events = Messages(self), DeadLetters(self), Events(self)
         self.webhooks, self.accounts, self.keys = Webhooks(self), Accounts(self), Keys(self)
         self.templates, self.batches, self.suppressions = Templates(self), Batches(self), Suppressions(self)
+        self.bounces = Bounces(self)
 
     def run(self, call: Call[T]) -> T:
         """Make a call, as often as it takes; raises SmarthostError."""
@@ -295,6 +305,14 @@ class Client:
     def ready(self) -> Health:
         """Ask whether the relay takes mail; needs no key."""
         return self.run(ask_ready())
+
+    def metrics(self, hours: int = 24) -> Metrics:
+        """Give what became of the tenant's mail in the last hours."""
+        return self.run(metrics(hours))
+
+    def admin_metrics(self, hours: int = 24) -> AdminMetrics:
+        """Give what became of mail in each of the last hours; of all tenants for an operator's token."""
+        return self.run(admin_metrics(hours))
 
     def close(self) -> None:
         """Close the connections; another call opens new ones."""

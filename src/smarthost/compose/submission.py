@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, field
 
 from smarthost.compose.fault import FieldFault, excerpt
-from smarthost.mail.envelope import RANKS, Priority
+from smarthost.mail.envelope import RANKS, Pace, Priority
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -20,7 +20,7 @@ _WHERE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _BLANK = re.compile(r"[\t\n\r ]+")
 _MOST_FAULTS = 50  # that are told: a request may be made of nothing else
 _LONGEST_NAME = 60
-_NOT_BASE64 = "is not base64 (RFC 4648 4): the standard alphabet with padding is allowed"
+NOT_RADIX64 = "is not base64 (RFC 4648 4): the standard alphabet with padding is allowed"
 
 
 class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +56,10 @@ class Attachment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RetryProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long this message is tried, in seconds: the delays between attempts, and when it is given up."""
+    """How this message is tried, in seconds: the delays between attempts, of which the last repeats, and for how long.
+
+    What is left out is as the relay does it.
+    """
 
     schedule: list[float] = []
     lifetime: float | None = None
@@ -105,6 +108,14 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def release(self) -> float:
         """The Unix time of `send_at`, 0 where nothing was said."""
         return self.send_at.timestamp() if self.send_at is not None else 0.0
+
+    @property
+    def pace(self) -> Pace | None:
+        """How it is to be tried, None where nothing was said."""
+        retry = self.retry
+        if retry is None or (not retry.schedule and retry.lifetime is None):
+            return None
+        return Pace(tuple(retry.schedule), retry.lifetime)
 
 
 _SUBMISSION = msgspec.json.Decoder(Submission)
@@ -179,7 +190,7 @@ def _fault_of(name: str, error: msgspec.ValidationError) -> FieldFault:
     if inside and not inside.startswith("["):
         inside = f".{inside}"
     if "base64" in message:
-        message = _NOT_BASE64
+        message = NOT_RADIX64
     return FieldFault((name + inside).lstrip("."), message[:1].lower() + message[1:])
 
 

@@ -19,7 +19,7 @@ from smarthost.mail.message import format_id
 from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.reply import EnhancedStatus
 from smarthost.mail.route import Deliver, Route
-from smarthost.policy.backoff import Retry, deadline, next_attempt
+from smarthost.policy.backoff import Retry, at_pace, deadline, next_attempt
 from smarthost.policy.hint import find_hint, hinted_attempt
 from smarthost.policy.notification import DueReport, due_reports
 from smarthost.queue.scheduler import Scheduler
@@ -256,10 +256,11 @@ class Settler:
         last = delayed[-1]
         entry.attempts += 1
         jitter, hint = self._rng.uniform(-1.0, 1.0), _hint_of(delayed)
+        retry = at_pace(self.retry, entry.message.envelope.pace)
         if hint is None:
-            entry.due = min(next_attempt(self.retry, entry.attempts, now, jitter), entry.expires)
+            entry.due = min(next_attempt(retry, entry.attempts, now, jitter), entry.expires)
         else:
-            entry.due = min(hinted_attempt(self.retry, hint, now, jitter), entry.expires)
+            entry.due = min(hinted_attempt(retry, hint, now, jitter), entry.expires)
         entry.last = f"{last.reason} ({last.host})" if last.host else last.reason
         ambiguous = any(outcome.ambiguous for outcome in delayed)
         entry.hosts_tried = entry.avoids

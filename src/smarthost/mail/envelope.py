@@ -58,6 +58,16 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     return_path: str = ""
 
 
+class Pace(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How one message is tried, where its sender said so: seconds between attempts, and until it is given up.
+
+    () and None leave to the relay what was not said. The last delay repeats.
+    """
+
+    schedule: tuple[float, ...] = ()
+    lifetime: float | None = None
+
+
 class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """What MAIL and RCPT said. `reverse_path` "" is the null reverse-path, everywhere.
 
@@ -65,7 +75,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     `hold_until` is a Unix time in seconds before which nothing is sent, or 0; `mt_priority` is what MAIL said of it,
     -9 to 9 (RFC 6710), None where it said nothing. `tls_optional` says that the message's header has "TLS-Required: No"
     and that REQUIRETLS, which would stand above it, was not given (RFC 8689). `hold_for` are the seconds of HOLDFOR
-    where `hold_until` comes from there (RFC 4865), else 0.
+    where `hold_until` comes from there (RFC 4865), else 0. `pace` is None unless the sender asked to be tried otherwise
+    than the relay does.
     """
 
     reverse_path: str
@@ -80,6 +91,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True,
     mt_priority: int | None = None
     tls_optional: bool = False
     hold_for: int = 0
+    pace: Pace | None = None
 
 
 def priority_of(mt_priority: int) -> Priority:

@@ -24,13 +24,14 @@ class AttachmentCache:
     """Contents by tenant and MD5, bounded in size and age. A fault of the disk means that nothing is cached.
 
     An MD5 is no secret and can be forged, which is why a content is found only by the tenant who brought it, and is
-    kept under the MD5 that it has, whatever it was named.
+    kept under the MD5 that it has, whatever it was named. `settings` may be changed.
     """
 
     def __init__(self, folder: Path, settings: CacheSettings, now: Callable[[], float]) -> None:
         """Keep contents in a folder, which is made; `now` gives Unix seconds. Raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder, self._settings, self._now = folder, settings, now
+        self.settings = settings
+        self._folder, self._now = folder, now
         for file in folder.glob(f"{_UNFINISHED}*"):
             file.unlink(missing_ok=True)
 
@@ -72,7 +73,7 @@ class AttachmentCache:
     def _open(self, path: Path) -> int:
         """Open a content, and note that it was used; raises OSError, for one that is too old, too."""
         now = self._now()
-        if path.stat().st_mtime < now - self._settings.age:
+        if path.stat().st_mtime < now - self.settings.age:
             path.unlink()
             raise FileNotFoundError(path)
         os.utime(path, (now, now))
@@ -81,7 +82,7 @@ class AttachmentCache:
     def _finish(self, tenant: str, unfinished: "_Unfinished") -> None:
         """Give a content its name, and make room for it."""
         path = self._path(tenant, unfinished.md5)
-        if path is None or unfinished.size > self._settings.octets:
+        if path is None or unfinished.size > self.settings.octets:
             return
         now = self._now()
         if unfinished.become(path, now):
@@ -95,7 +96,7 @@ class AttachmentCache:
                 found = file.stat()
                 if not _NAME.fullmatch(file.name):
                     continue
-                if found.st_mtime < now - self._settings.age:
+                if found.st_mtime < now - self.settings.age:
                     file.unlink()
                 else:
                     kept.append((found.st_mtime, found.st_size, file))
@@ -103,7 +104,7 @@ class AttachmentCache:
                 continue
         total = sum(size for _, size, _ in kept)
         for _, size, file in sorted(kept):
-            if total <= self._settings.octets:
+            if total <= self.settings.octets:
                 return
             file.unlink(missing_ok=True)
             total -= size
@@ -165,7 +166,7 @@ class _Unfinished:
 
 
 async def read_cached(file: HeldFile) -> Pieces:
-    """Give a cached content block by block, and let it go."""
+    """Give a content on the disk block by block, and let it go."""
     try:
         while block := await asyncio.to_thread(file.read, _BLOCK):
             yield block

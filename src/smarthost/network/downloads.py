@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import aclosing
+from enum import Enum, auto
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from smarthost.compose.download_note import DownloadLink
 from smarthost.network.fetch_url import Pieces
 from smarthost.network.held_file import HeldFile
 from smarthost.network.source_fault import SourceFault
-from smarthost.policy.attachments import DownloadSettings
+from smarthost.policy.attachments import LargeSettings
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -45,25 +46,30 @@ class Pulled(msgspec.Struct, frozen=True):
     file: HeldFile
 
 
+class LinkFault(Enum):
+    """Why a link leads to nothing."""
+
+    FORGED = auto()  # it is none that was given
+    EXPIRED = auto()
+    GONE = auto()  # the file is not there any more
+
+
 class Downloads:
     """A folder of files and what signs their links.
 
-    `key` is a secret of at least 32 octets; `now` gives Unix seconds, `mint` 32 hexadecimal digits by chance.
+    `settings` and `key`, a secret of at least 32 octets, may be changed: links that were signed by another key are
+    good no more. `now` gives Unix seconds, `mint` 32 hexadecimal digits by chance.
     """
 
     def __init__(
-        self, folder: Path, settings: DownloadSettings, key: bytes, now: Callable[[], float], mint: Callable[[], str]
+        self, folder: Path, settings: LargeSettings, key: bytes, now: Callable[[], float], mint: Callable[[], str]
     ) -> None:
         """Make the folder and forget what was not finished; raises OSError."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder, self._settings, self._key, self._now, self._mint = folder, settings, key, now, mint
+        self.settings, self.key = settings, key
+        self._folder, self._now, self._mint = folder, now, mint
         for file in folder.glob(f"*{_UNFINISHED}"):
             file.unlink(missing_ok=True)
-
-    @property
-    def settings(self) -> DownloadSettings:
-        """What is kept here, and for how long."""
-        return self._settings
 
     async def pull(self, pieces: Pieces, largest: int, field: str) -> Pulled | SourceFault:
         """Bring a content onto the disk; it is no download yet, and goes with `drop` unless `keep` makes it one."""
@@ -98,7 +104,7 @@ class Downloads:
 
     async def keep(self, pulled: Pulled, filename: str, content_type: str, tenant: str) -> DownloadLink | OSError:
         """Make a download of what was pulled; it is on disk when the link is given."""
-        expires = int(self._now() + self._settings.lifetime)
+        expires = int(self._now() + self.settings.lifetime)
         described = Description(filename, content_type, pulled.size, tenant, expires)
         try:
             await asyncio.to_thread(self._keep, pulled, described)
@@ -109,18 +115,19 @@ class Downloads:
     def link(self, name: str, expires: int) -> str:
         """Give the address of a file; who has it needs nothing else, until it expires."""
         signature = quote(self._sign(name, expires))
-        return (
-            f"{self._settings.public_url.rstrip('/')}/api/v1/downloads/{name}?expires={expires}&signature={signature}"
-        )
+        return f"{self.settings.public_url.rstrip('/')}/api/v1/downloads/{name}?expires={expires}&signature={signature}"
 
-    async def open(self, name: str, expires: str, signature: str) -> tuple[Description, HeldFile] | None:
-        """Give what a link leads to, its file to be let go of; None for one that is wrong, expired or deleted."""
+    async def open(self, name: str, expires: str, signature: str) -> tuple[Description, HeldFile] | LinkFault:
+        """Give what a link leads to, its file to be let go of, or why there is nothing.
+
+        Of a link with a wrong signature nothing is said, not even whether there is such a file.
+        """
         if _NAME.fullmatch(name) is None or not (expires.isascii() and expires.isdigit() and len(expires) < 12):
-            return None
+            return LinkFault.FORGED
         if not hmac.compare_digest(self._sign(name, int(expires)).encode(), signature.encode("utf-8", "replace")):
-            return None
+            return LinkFault.FORGED
         if int(expires) <= self._now():
-            return None
+            return LinkFault.EXPIRED
         file = HeldFile(partial(os.open, self._path(name), _READ))
         try:
             octets = await asyncio.to_thread(self._path(name, _DESCRIPTION).read_bytes)
@@ -128,27 +135,16 @@ class Downloads:
             return msgspec.json.decode(octets, type=Description), file
         except (OSError, msgspec.DecodeError):
             file.let_go()
-            return None
-
-    def sweep(self) -> int:
-        """For a thread: delete what has expired, and say how many files that were."""
-        count = 0
-        for described in self._folder.glob(f"*{_DESCRIPTION}"):
-            try:
-                expires = msgspec.json.decode(described.read_bytes(), type=Description).expires
-                if expires <= self._now():
-                    described.with_suffix("").unlink(missing_ok=True)
-                    described.unlink()
-                    count += 1
-            except (OSError, msgspec.DecodeError):
-                continue
-        return count
+            return LinkFault.GONE
+        except BaseException:
+            file.let_go()
+            raise
 
     def _path(self, name: str, suffix: str = "") -> Path:
         return self._folder / f"{name}{suffix}"
 
     def _sign(self, name: str, expires: int) -> str:
-        return hmac.digest(self._key, f"{name}.{expires}".encode(), sha256).hex()
+        return hmac.digest(self.key, f"{name}.{expires}".encode(), sha256).hex()
 
     def _drop(self, pulled: Pulled) -> None:
         pulled.file.close()
@@ -170,3 +166,17 @@ class Downloads:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep_downloads(folder: Path, now: float) -> int:
+    """For a thread: delete what has expired, and say how many files that were; a folder that is not there has none."""
+    count = 0
+    for described in folder.glob(f"*{_DESCRIPTION}"):
+        try:
+            if msgspec.json.decode(described.read_bytes(), type=Description).expires <= now:
+                described.with_suffix("").unlink(missing_ok=True)
+                described.unlink()
+                count += 1
+        except (OSError, msgspec.DecodeError):
+            continue
+    return count

@@ -29,6 +29,11 @@ class HeldFile:
         with self._lock:
             return b"" if self._is_closed else os.read(self._opened(), octets)
 
+    def read_at(self, offset: int, octets: int) -> bytes:
+        """Give octets from a place on, b"" behind the end and after the closing."""
+        with self._lock:
+            return b"" if self._is_closed else os.pread(self._opened(), octets, offset)
+
     def write(self, block: bytes) -> None:
         """Append a block."""
         with self._lock:

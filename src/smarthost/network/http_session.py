@@ -92,15 +92,16 @@ class HttpSession:
     @asynccontextmanager
     async def open(self, request: HttpRequest) -> AsyncIterator[HttpStream | HttpFault]:
         """Put one question whose answer may be large; `most_octets` is not looked at. What goes wrong is a value."""
-        try:
-            response = await self._send(request)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            yield fault_of(error)
-            return
-        try:
-            yield HttpStream(response.status, headers_of(response), response.content_length, _blocks(response))
-        finally:
-            response.close()
+        async with self._room:
+            try:
+                response = await self._send(request)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                yield fault_of(error)
+                return
+            try:
+                yield HttpStream(response.status, headers_of(response), response.content_length, _blocks(response))
+            finally:
+                response.close()
 
     def _send(self, request: HttpRequest) -> Any:
         return self._session.request(

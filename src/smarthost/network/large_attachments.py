@@ -1,7 +1,5 @@
 """What becomes of attachments that are larger than a message should have: a warning, a refusal, or a link."""
 
-from collections.abc import AsyncGenerator
-
 import msgspec
 
 from smarthost.compose.attaching import too_large_together
@@ -10,30 +8,25 @@ from smarthost.compose.letter import Letter
 from smarthost.compose.submission import Attachment
 from smarthost.network.attachments import AttachmentSources
 from smarthost.network.downloads import Downloads, Pulled
-from smarthost.network.fetch_url import Pieces
-from smarthost.network.held_file import HeldFile
+from smarthost.network.held_content import NOTHING_HELD, Held, HeldContent, held_file
 from smarthost.network.source_fault import SourceFault
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """A letter whose large attachments have become links.
+    """A letter whose large attachments have become links, which are here by the places that the attachments had.
 
-    `pulled` are contents that lie on the disk already, by their places in the letter; who has written the message, or
-    gives it up, drops them.
+    `held` are contents that lie on the disk already, by their places in the letter as it is now; of those, `pulled` are
+    dropped by who has written the message, or gives it up.
     """
 
     letter: Letter
-    pulled: dict[int, Pulled]
-    links: tuple[DownloadLink, ...] = ()
-
-    @property
-    def held(self) -> dict[int, HeldFile]:
-        """The files of the contents that were pulled, as `AttachmentSources.message` takes them."""
-        return {place: each.file for place, each in self.pulled.items()}
+    held: dict[int, HeldContent]
+    pulled: tuple[Pulled, ...] = ()
+    links: dict[int, DownloadLink] = {}
 
 
 async def rewrite_large(
-    letter: Letter, sources: AttachmentSources, downloads: Downloads, tenant: str
+    letter: Letter, sources: AttachmentSources, downloads: Downloads, tenant: str, held: Held = NOTHING_HELD
 ) -> Settled | SourceFault:
     """Put a link in the place of each attachment over the limit; those that the HTML shows stay, whatever their size.
 
@@ -46,10 +39,11 @@ async def rewrite_large(
     room = sources.together
     try:
         for place, attachment in enumerate(letter.attachments):
-            path = f"attachments[{place}]"
-            if _is_shown(attachment) or (attachment.content is not None and len(attachment.content) <= most):
+            path, size = f"attachments[{place}]", _size(attachment, held.get(place))
+            if _is_shown(attachment) or (size is not None and size <= most):
                 continue
-            found = await downloads.pull(_octets(attachment, sources, tenant, path), sources.largest, path)
+            octets = sources.octets(attachment, tenant, path, held.get(place))
+            found = await downloads.pull(octets, sources.largest, path)
             if isinstance(found, SourceFault):
                 fault = found
                 break
@@ -72,8 +66,9 @@ async def rewrite_large(
         _drop_all(downloads, pulled)
         return fault
     left = [place for place in range(len(letter.attachments)) if place not in links]
-    moved = {left.index(place): each for place, each in pulled.items()}
-    return Settled(with_links(letter, links) if links else letter, moved, tuple(links.values()))
+    on_disk = {**held, **{place: held_file(each.size, each.file) for place, each in pulled.items()}}
+    moved = {now: on_disk[place] for now, place in enumerate(left) if place in on_disk}
+    return Settled(with_links(letter, links) if links else letter, moved, tuple(pulled.values()), links)
 
 
 def _is_shown(attachment: Attachment) -> bool:
@@ -85,9 +80,7 @@ def _drop_all(downloads: Downloads, pulled: dict[int, Pulled]) -> None:
         downloads.drop(each)
 
 
-def _octets(attachment: Attachment, sources: AttachmentSources, tenant: str, path: str) -> Pieces:
-    return _once(attachment.content) if attachment.content is not None else sources.open(attachment, tenant, path)
-
-
-async def _once(content: bytes) -> AsyncGenerator[bytes | SourceFault, None]:
-    yield content
+def _size(attachment: Attachment, held: HeldContent | None) -> int | None:
+    if held is not None:
+        return held.size
+    return None if attachment.content is None else len(attachment.content)

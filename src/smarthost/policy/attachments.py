@@ -1,5 +1,7 @@
 """Settings of attachments that a message names and the relay fetches."""
 
+from enum import StrEnum
+
 import msgspec
 
 _MIB = 1024 * 1024
@@ -36,18 +38,42 @@ class S3Settings(msgspec.Struct, frozen=True):
 
 
 class CacheSettings(msgspec.Struct, frozen=True):
-    """The cache of contents that requests name by their MD5: octets in all, and seconds since the last use."""
+    """The cache of contents that requests name by their MD5: octets in all, and seconds since the last use.
+
+    `folder` is where it is, "" for a place in the data directory; with 0 octets there is none.
+    """
 
     octets: int = 1024 * _MIB
     age: float = 7 * _DAY
+    folder: str = ""
 
 
-class DownloadSettings(msgspec.Struct, frozen=True):
-    """Attachments over `above` octets become links below `public_url`, which are good for `lifetime` seconds."""
+class LargeAction(StrEnum):
+    """What becomes of an attachment that is larger than mail should carry."""
 
-    public_url: str
+    WARN = "warn"
+    REJECT = "reject"
+    REWRITE = "rewrite"
+
+
+class LargeSettings(msgspec.Struct, frozen=True):
+    """Attachments over `above` octets, 0 for none.
+
+    Links that take their place lie below `public_url`, are good for `lifetime` seconds and signed by `secret`, "" for
+    a key of the relay's own; the files are in `folder`, "" for a place in the data directory. The representation hides
+    the secret.
+    """
+
     above: int = 10 * _MIB
+    action: LargeAction = LargeAction.WARN
     lifetime: float = 30 * _DAY
+    public_url: str = ""
+    secret: str = ""
+    folder: str = ""
+
+    def __repr__(self) -> str:
+        """Write it without the secret."""
+        return f"LargeSettings({self.above}, {self.action.value}, {self.lifetime}, {self.public_url!r})"
 
 
 class AttachmentSettings(msgspec.Struct, frozen=True):
@@ -58,3 +84,19 @@ class AttachmentSettings(msgspec.Struct, frozen=True):
     roots: tuple[str, ...] = ()
     largest: int = 25 * _MIB
     together: int = 100 * _MIB
+
+
+class AttachmentTerms(msgspec.Struct, frozen=True):
+    """Everything that is configured about attachments. `allow_private` lets URLs lead to addresses off the Internet."""
+
+    fetching: AttachmentSettings = AttachmentSettings()
+    allow_private: bool = False
+    cache: CacheSettings = CacheSettings()
+    large: LargeSettings = LargeSettings()
+
+    @property
+    def largest(self) -> int:
+        """The octets that one attachment may have."""
+        large = self.large
+        most = self.fetching.largest
+        return min(most, large.above) if large.above and large.action is LargeAction.REJECT else most

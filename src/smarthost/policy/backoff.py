@@ -2,6 +2,8 @@
 
 import msgspec
 
+from smarthost.mail.envelope import Pace
+
 JITTER = 0.15  # part of a delay that chance may add or take, so that retries do not come in waves
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
@@ -23,6 +25,14 @@ class Retry(msgspec.Struct, frozen=True):
     lifetime: float = 5 * _DAY
     report_lifetime: float = 2 * _DAY
     delay_warning: tuple[float, ...] = (4 * _HOUR, 24 * _HOUR)
+
+
+def at_pace(retry: Retry, pace: Pace | None) -> Retry:
+    """Give how a message is tried whose sender may have asked for a pace of its own."""
+    if pace is None:
+        return retry
+    lifetime = retry.lifetime if pace.lifetime is None else pace.lifetime
+    return msgspec.structs.replace(retry, schedule=pace.schedule or retry.schedule, lifetime=lifetime)
 
 
 def next_attempt(retry: Retry, attempts: int, now: float, jitter: float) -> float:

@@ -9,7 +9,7 @@ from smarthost.mail.envelope import Envelope
 from smarthost.mail.message import Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
-from smarthost.policy.backoff import deadline, lifetime
+from smarthost.policy.backoff import at_pace, deadline, lifetime
 from smarthost.queue.draft import Draft
 from smarthost.queue.recall import Recall
 from smarthost.queue.rules import Rules
@@ -75,8 +75,9 @@ class Intake:
         envelope, at, rules = message.envelope, message.arrival.at, self.rules
         recipients, hold_until = envelope.recipients, envelope.hold_until
         start = hold_until if hold_until > at else at
-        expires = start + lifetime(rules.retry, message.report)
-        first_deadline = deadline(rules.retry, start, expires, 0)
+        retry = rules.retry if envelope.pace is None else at_pace(rules.retry, envelope.pace)
+        expires = start + lifetime(retry, message.report)
+        first_deadline = deadline(retry, start, expires, 0)
         # Nearly every message: one recipient, at once. Nothing is to be grouped.
         if len(recipients) == 1 and hold_until <= at:
             route = rules.route_for(message, recipients[0])

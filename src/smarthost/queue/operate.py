@@ -8,7 +8,7 @@ import msgspec
 
 from smarthost.mail.entry import PARKED, Entry, Why
 from smarthost.mail.event import Event, Kind
-from smarthost.policy.backoff import Retry, deadline
+from smarthost.policy.backoff import Retry, at_pace, deadline
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.waiting import NEVER, Key
 from smarthost.report.feed import Feed
@@ -199,7 +199,8 @@ class Operator:
         now = self._clock()
         entry.hosts_tried = entry.avoids
         entry.why, entry.due = Why.RETRY if entry.attempts else Why.NEW, now
-        entry.expires = max(entry.expires, now + self.retry.schedule[0])
+        pace = entry.message.envelope.pace
+        entry.expires = max(entry.expires, now + at_pace(self.retry, pace).schedule[0])
         entry.deadline = deadline(self.retry, entry.message.released_at, entry.expires, entry.warned)
 
     async def _change(

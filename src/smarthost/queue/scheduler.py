@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
@@ -10,16 +11,14 @@ from math import nextafter
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.message import format_id
 from smarthost.queue.contents import Contents
+from smarthost.queue.room import URGENT, Room
 from smarthost.queue.waiting import NEVER, Key, Lane, Waiting
 from smarthost.spool.store import Accepted, Spool
 
 log = logging.getLogger(__name__)
 
-QUEUE_BOUND = 1024  # entries of one queue in memory; KumoMTA's max_ready
-TOTAL_BOUND = 20_000  # entries in memory in all; Postfix's qmgr_message_active_limit
-CROWDED_BOUND = 64  # entries of one queue in memory while the total is over its half; 32 cost half more to read
-SURE = 1  # entries of one lane in memory whatever the other lanes and queues have there, up to twice the total
-LOOK = 1e-4  # seconds between two looks at queues for which there is no room
+LOOK = 0.05  # seconds between two looks at the line of queues that wait for room
+LINE = 250  # queues in line that one look reads, where memory is full of what does not move
 TURNS = 100  # queues that are looked at between two moments for the rest of the program
 READ_AGAIN = 1.0  # seconds after a read that failed
 PROBE_TIME = 60.0  # seconds; a block that follows so soon on another is the same one, after a probe that failed
@@ -40,7 +39,8 @@ class Scheduler:
         self._spool, self._clock = spool, clock
         self.contents = contents
         self.queues: dict[str, Waiting] = {}
-        self.total = 0
+        self._room = Room()
+        self._line: deque[Waiting] = deque()  # of queues for which there was no room
         self.offer: Callable[[Entry], None] = lambda entry: None
         self.reoffer: Callable[[Entry], None] = lambda entry: None
         self.overdue: Callable[[list[Entry]], None] = lambda entries: None
@@ -52,6 +52,11 @@ class Scheduler:
         self._unwritten: dict[Key, int] = {}
         self._leaving: dict[Key, Entry] = {}
         self.stopping = False
+
+    @property
+    def total(self) -> int:
+        """Count the entries in memory."""
+        return self._room.total
 
     async def start(self) -> None:
         """Learn of every queue on disk and begin to load what is due."""
@@ -80,13 +85,13 @@ class Scheduler:
             if entry.key in queue.loaded:
                 continue  # its row was read before this commit was told of
             lane = queue.lane(entry.lane)
-            if entry.due > now or lane.disk_due <= now or queue.blocked_until > now or self._room(queue, lane) <= 0:
+            is_later = entry.due > now or lane.disk_due <= now or queue.blocked_until > now
+            if is_later or self._room.of(queue, lane, now, is_new=True) <= 0:
                 if entry.due < NEVER:
                     self._note(queue, lane, entry.due)
                 continue
             self.contents.put(accepted.message.id, accepted.content)
-            queue.enter(lane, entry)
-            self.total += 1
+            self._enter(queue, lane, entry)
             self.offer(entry)
 
     def settled(self, entry: Entry, queue_name: str) -> None:
@@ -94,9 +99,7 @@ class Scheduler:
         if self.left is not None:
             self.left(entry.key)
         queue = self._queue(queue_name)
-        lane = queue.leave(entry.key)
-        if lane is not None:
-            self.total -= 1
+        lane = self._leave(queue, entry.key)
         self._was_written(entry.key)
         # A message that waits leaves its content on disk; another entry of it, if it is still here, reads it again.
         self.contents.drop(entry.message.id)
@@ -136,8 +139,7 @@ class Scheduler:
                 self._leaving[entry.key] = entry
                 continue
             queue = self._queue(entry.queue)
-            if queue.leave(entry.key) is not None:
-                self.total -= 1
+            if self._leave(queue, entry.key) is not None:
                 self.contents.drop(entry.message.id)
             self._note(queue, queue.lane(entry.lane), entry.due)
 
@@ -161,17 +163,19 @@ class Scheduler:
         if self.left is not None:
             self.left(key)
         self._was_written(key)
-        if self._queue(queue_name).leave(key) is not None:
-            self.total -= 1
+        queue = self._queue(queue_name)
+        lane = self._leave(queue, key)
+        if lane is not None:
             self.contents.drop(key[0])
+            if lane.disk_due < NEVER and not lane.count:
+                self._plan(queue)
 
     def claim(self, entry: Entry) -> bool:
         """Take an entry into memory though it is not due, to settle it; False when it is in memory already."""
         queue = self._queue(entry.queue)
         if entry.key in queue.loaded:
             return False
-        queue.enter(queue.lane(entry.lane), entry)
-        self.total += 1
+        self._enter(queue, queue.lane(entry.lane), entry)
         return True
 
     def is_loaded(self, key: Key, queue_name: str) -> bool:
@@ -207,13 +211,19 @@ class Scheduler:
             queue = self.queues[name] = Waiting(name)
         return queue
 
-    def _room(self, queue: Waiting, lane: Lane) -> int:
-        """Say how many more entries of a lane may be in memory; 0 or less is none."""
-        if self.total >= TOTAL_BOUND:
-            return SURE - lane.count if self.total < 2 * TOTAL_BOUND else 0
-        bound = CROWDED_BOUND if self.total > TOTAL_BOUND // 2 else QUEUE_BOUND
-        room = max(bound // len(queue.lanes), SURE) - lane.count
-        return min(room, TOTAL_BOUND - self.total)
+    def _enter(self, queue: Waiting, lane: Lane, entry: Entry) -> None:
+        queue.loaded[entry.key] = entry
+        self._room.enter(lane, entry.key)
+
+    def _leave(self, queue: Waiting, key: Key) -> Lane | None:
+        """Take an entry out of memory; gives its lane, None when it was not there."""
+        entry = queue.loaded.pop(key, None)
+        if entry is None:
+            return None
+        lane = queue.lanes[entry.lane]
+        lane.count -= 1
+        self._room.leave(key)
+        return lane
 
     def _note(self, queue: Waiting, lane: Lane, due: float) -> None:
         lane.disk_due = min(lane.disk_due, due)
@@ -252,9 +262,13 @@ class Scheduler:
                     continue
                 queue.turn = NEVER
                 if not queue.pulling:
-                    await self._pull(queue)
+                    await self._pull(queue, is_turn=not self._line)
+            if await self._serve_line():
+                continue
             self._changed.clear()
             wait = min(self._turns[0][0] - self._clock(), 60.0) if self._turns else 60.0
+            if self._line:
+                wait = min(wait, LOOK)
             if wait <= 0:
                 await asyncio.sleep(0)
             else:
@@ -264,24 +278,48 @@ class Scheduler:
                 except TimeoutError:
                     pass
 
-    async def _pull(self, queue: Waiting) -> None:
-        """Load what is due of one queue, lane by lane, the most urgent first, as far as there is room."""
+    async def _pull(self, queue: Waiting, *, is_turn: bool) -> None:
+        """Load what is due of one queue, lane by lane, the most urgent first, as far as there is room.
+
+        While others wait in line it is the turn of those, but for what is urgent.
+        """
         now = self._clock()
         if queue.next_turn > now:
             self._plan(queue)
             return
         rooms = {}
         if queue.blocked_until <= now:
-            due = sorted(lane.name for lane in queue.lanes.values() if lane.disk_due <= now)
-            rooms = {name: room for name in due if (room := self._room(queue, queue.lanes[name])) > 0}
+            is_turn = is_turn or self._room.is_stuck(now)
+            lanes = sorted(lane.name for lane in queue.lanes.values() if lane.disk_due <= now)
+            due = [name for name in lanes if is_turn or name < URGENT]
+            rooms = {name: room for name in due if (room := self._room.of(queue, queue.lanes[name], now)) > 0}
         found = await self._pull_lanes(queue, rooms, now) if rooms else 0
         if found is None:
             self._come_back(queue, now + READ_AGAIN)
         elif queue.next_turn > now:
             self._plan(queue)
-        else:
-            # Where thousands of queues wait for room, looking at each of them must not be all that is done.
-            self._come_back(queue, now + (0.0 if found else max(0.1, len(self._turns) * LOOK)))
+        elif not queue.is_starving(now):
+            pass  # it goes on when what is in memory has left: `settled` says so
+        elif is_turn and not self._room.is_full(now):
+            self._come_back(queue, now + (0.0 if found else 0.1))
+        elif not queue.is_in_line:
+            queue.is_in_line = True
+            self._line.append(queue)
+
+    async def _serve_line(self) -> bool:
+        """Read queues that waited for room as far as there is some now, and a few of them even where nothing moves.
+
+        Gives whether there are more to be read at once.
+        """
+        for _ in range(LINE):
+            now = self._clock()
+            if not self._line or (self._room.is_full(now) and not self._room.is_stuck(now)):
+                return False
+            queue = self._line.popleft()
+            queue.is_in_line = False
+            if self.queues.get(queue.name) is queue and not queue.pulling:
+                await self._pull(queue, is_turn=True)
+        return not self._room.is_full(self._clock())
 
     async def _pull_lanes(self, queue: Waiting, rooms: dict[str, int], now: float) -> int | None:
         """Load of each lane as many as there is room for, in their order; gives how many came, None after a fault."""
@@ -291,7 +329,9 @@ class Scheduler:
         for name, room in rooms.items():
             lane = queue.lanes[name]
             limits[name] = limit = room + lane.count
-            lane.disk_due, lane.half = NEVER, limit // 2
+            lane.disk_due = NEVER
+            # To read early keeps sessions busy, but reads again what is in memory; in a crowd others are busy.
+            lane.half = 0 if self._room.is_crowded else limit // 2
         queue.pulling = True
         try:
             with self.settles() as settled:
@@ -309,21 +349,20 @@ class Scheduler:
             lane = queue.lanes[name]
             # A row that was settled while it was read is not what it was: its recipients have been sent to.
             fresh = [entry for entry in entries if entry.key not in queue.loaded and entry.key not in settled]
-            found += self._load(queue, lane, fresh, now)
+            found += self._load(queue, lane, fresh, rooms[name])
             if len(entries) >= limit:
                 lane.disk_due = min(lane.disk_due, entries[-1].due)
             elif later is not None:
                 lane.disk_due = min(lane.disk_due, later)
         return found
 
-    def _load(self, queue: Waiting, lane: Lane, entries: list[Entry], now: float) -> int:
+    def _load(self, queue: Waiting, lane: Lane, entries: list[Entry], room: int) -> int:
         """Offer entries of one lane as far as there is room; gives how many went."""
         for number, entry in enumerate(entries):
-            if self._room(queue, lane) <= 0 or queue.blocked_until > now:
+            if number == room or queue.blocked_until > self._clock():
                 lane.disk_due = min(lane.disk_due, entry.due)
                 return number
-            queue.enter(lane, entry)
-            self.total += 1
+            self._enter(queue, lane, entry)
             try:
                 self.reoffer(entry)
             except Exception:

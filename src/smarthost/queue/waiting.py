@@ -32,7 +32,8 @@ class Waiting:
     """One queue. `loaded` are its entries in memory, until their settle is on disk.
 
     `blocked_until` is a Unix time before which nothing is read from disk; `blocked_why`, `blocked_by` and
-    `blocked_since` say why and since when, for people. `turn` is when the scheduler will look at it.
+    `blocked_since` say why and since when, for people. `turn` is when the scheduler will look at it;
+    `is_in_line` says that it waits for room in memory.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Waiting:
         "blocked_since",
         "blocked_until",
         "blocked_why",
+        "is_in_line",
         "lanes",
         "loaded",
         "name",
@@ -57,6 +59,7 @@ class Waiting:
         self.blocked_by = ""
         self.blocked_since = 0.0
         self.pulling = False
+        self.is_in_line = False
         self.turn = NEVER
 
     def lane(self, name: str) -> Lane:
@@ -64,20 +67,6 @@ class Waiting:
         lane = self.lanes.get(name)
         if lane is None:
             lane = self.lanes[name] = Lane(name)
-        return lane
-
-    def enter(self, lane: Lane, entry: Entry) -> None:
-        """Take an entry into memory."""
-        self.loaded[entry.key] = entry
-        lane.count += 1
-
-    def leave(self, key: Key) -> Lane | None:
-        """Take an entry out of memory; gives its lane, None when it was not there."""
-        entry = self.loaded.pop(key, None)
-        if entry is None:
-            return None
-        lane = self.lanes[entry.lane]
-        lane.count -= 1
         return lane
 
     @property
@@ -90,6 +79,10 @@ class Waiting:
         """When this queue should be looked at: its earliest due time, but not while it is blocked."""
         due = self.disk_due
         return max(due, self.blocked_until) if due < NEVER else NEVER
+
+    def is_starving(self, now: float) -> bool:
+        """Whether a lane of which nothing is in memory has something due on disk."""
+        return any(lane.disk_due <= now and not lane.count for lane in self.lanes.values())
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing is left of it; lanes of which nothing is left are forgotten on the way."""

@@ -41,6 +41,7 @@ SLICE = 8  # messages that are made before the rest of the program has its turn:
 CROWD = 900  # entries in memory; with more, a queue may have to put some back on disk and read them again
 LOOK = 0.02  # seconds between two looks at a crowd
 AGAIN = 5.0  # seconds after which a part that could not be stored is tried again
+MOST_FAILURES = 3  # of one part, after which those that fail are given up
 LONGEST_PAUSE = 60.0
 _FULL = 452
 
@@ -59,6 +60,7 @@ class Expander:
         self._parts = parts
         self._secret = secrets.token_bytes(32)
         self._fillings: dict[str, Filling] = {}
+        self._failures: dict[str, int] = {}  # by batch, of its next part
 
     def forget(self, batch: Batch) -> None:
         """Forget what was made ready of a batch."""
@@ -118,14 +120,20 @@ class Expander:
                 await asyncio.sleep(0)
             if batch.state is not State.ACTIVE or self._pause(batch, filling) > 0.0:
                 break
-            reason = self._put(group, batch, filling, (place, each), arrival)
+            try:
+                reason = self._put(group, batch, filling, (place, each), arrival)
+            except Exception:
+                # A fault in this program, which must not stop all that come behind.
+                log.exception("recipient %d of batch %s has no message", place, batch.id)
+                reason = "the message could not be made"
             if reason:
                 events.append(self._event(batch, filling, place, each.email, reason))
             count += 1
         messages = await group.gathered()
-        if batch.state is not State.ACTIVE or _is_passing(batch, group):
+        if not count or batch.state is not State.ACTIVE or self._is_passing(batch, group):
             group.abandon()
             return AGAIN
+        self._failures.pop(batch.id, None)
         for envelope, reply in group.refused:
             known = place_of(envelope.envid)
             place = known[1] if known is not None else first
@@ -139,6 +147,18 @@ class Expander:
         for event in events:
             parts.door.feed.publish(event)
         return 0.0
+
+    def _is_passing(self, batch: Batch, group: Grouping) -> bool:
+        """Whether a part cannot be made just now, for a reason that is ours.
+
+        What fails again and again, but for want of space, is given up, so that it does not hold up all others.
+        """
+        passing = [reply for _, reply in group.refused if 400 <= reply.code < 500]
+        if not passing or any(reply.code == _FULL for reply in passing):
+            return bool(passing)
+        log.error("a part of batch %s could not be made: %s", batch.id, passing[0].text)
+        failures = self._failures[batch.id] = self._failures.get(batch.id, 0) + 1
+        return failures < MOST_FAILURES
 
     def _put(
         self, group: Grouping, batch: Batch, filling: Filling, who: tuple[int, BatchRecipient], arrival: Arrival
@@ -221,14 +241,6 @@ class Expander:
                 raise Broken("; ".join(f"{fault.field}: {fault.message}" for fault in made))
             filling = self._fillings[batch.id] = made
         return filling
-
-
-def _is_passing(batch: Batch, group: Grouping) -> bool:
-    """Whether a part cannot be made just now, for a reason that is ours."""
-    passing = [reply for _, reply in group.refused if 400 <= reply.code < 500]
-    if passing and passing[0].code != _FULL:
-        log.error("a part of batch %s could not be made: %s", batch.id, passing[0].text)
-    return bool(passing)
 
 
 def _numbers(messages: list[Message], first: int, count: int) -> list[int]:

@@ -15,6 +15,7 @@ from smarthost.reception.http.bounces import BOUNCES
 from smarthost.reception.http.callers import Callers
 from smarthost.reception.http.commands import COMMANDS
 from smarthost.reception.http.dead_letters import DEAD_LETTERS
+from smarthost.reception.http.downloads import DOWNLOADS
 from smarthost.reception.http.events import EVENTS
 from smarthost.reception.http.front import BATCHES_PATH, MESSAGES, Front, Page
 from smarthost.reception.http.health import HEALTH
@@ -47,6 +48,7 @@ ROUTES = (
     *BATCHES,
     *TEMPLATES,
     *SUPPRESSIONS,
+    *DOWNLOADS,
     *SUPPRESSION_EXPORT,
     *COMMANDS,
     *PROXY_LISTING,

@@ -1,7 +1,7 @@
 """Handing: one message of a request on its way to the commit: who may, who gets it, what is remembered and answered."""
 
 import asyncio
-import hashlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -18,17 +18,19 @@ from smarthost.policy.admission import User, check_sender
 from smarthost.policy.suppression import SUPPRESSED
 from smarthost.reception.http.front import Answer, Asked
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import Refused, disk_full, refusal_of, too_many
+from smarthost.reception.http.problem import FieldError, Refused, disk_full, refusal_of, too_many
 from smarthost.reception.http.recall import NAMES, answer_record
 from smarthost.reception.parts import Draft
 from smarthost.reception.terms import LONGEST_HOLD
 
 KIND = "message"
 _SUPPRESSED = "suppressed"
-BACKLOG = 1024 * 1024  # octets that wait for the disk before more is read
+BACKLOG = 512 * 1024  # octets that wait for the disk before more is read
 SENDS_TOO_FAST = "the message rate of this key or its tenant is used up"
 
 Write = Callable[[Draft], Awaitable[None]]
+
+log = logging.getLogger(__name__)
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,7 +44,10 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TakenMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The answer to a message: its id, what the client calls it, and a result for each recipient."""
+    """The answer to a message: its id, what the client calls it, and a result for each recipient.
+
+    `warnings` are of what was accepted all the same.
+    """
 
     id: str
     status: str
@@ -50,6 +55,7 @@ class TakenMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     client_id: str = ""
     send_at: datetime | None = None
     dry_run: bool = False
+    warnings: list[FieldError] = []
 
 
 class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,12 +92,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Handing:
-    """One message that is handed in by a user, which is a tenant with its settings."""
+    """One message that is handed in by a user, which is a tenant with its settings.
+
+    `warnings` are what its sender is told of a message that is accepted.
+    """
 
     def __init__(self, parts: HttpParts, asked: Asked, user: User, wanted: Wanted) -> None:
         """Look at nothing yet."""
         self._parts, self._door = parts, parts.door
         self._asked, self._user, self._wanted = asked, user, wanted
+        self.warnings: list[FieldError] = []
         self._results: list[Result] = []
         self._chosen: tuple[Recipient, ...] = ()
         self._answer: Answer | None = None
@@ -108,7 +118,8 @@ class Handing:
             raise Refused(422, "no recipient was accepted", title="Message refused", errors=errors)
         if wanted.dry_run:
             until = time_of(wanted.envelope.hold_until)
-            return _encode(200, TakenMessage("", "valid", self._results, wanted.client_id, until, True))
+            said = TakenMessage("", "valid", self._results, wanted.client_id, until, True, self.warnings)
+            return _encode(200, said)
         self._count(recipients)
         now = door.clock()
         arrival = Arrival(
@@ -177,7 +188,10 @@ class Handing:
         identity, terms = format_id(message.id), self._parts.terms
         hold_until = message.envelope.hold_until
         status = "scheduled" if hold_until > message.arrival.at else "accepted"
-        taken = TakenMessage(identity, status, self._results, wanted.client_id, time_of(hold_until))
+        until = time_of(hold_until)
+        taken = TakenMessage(identity, status, self._results, wanted.client_id, until, False, self.warnings)
+        for each in self.warnings:
+            log.warning("message %s of %s: %s %s", identity, tenant, each.field, each.message)
         self._answer = answer = _encode(202, taken)
         results = self._results
         if message.envelope.recipients != self._chosen:
@@ -197,13 +211,15 @@ class Handing:
             wanted.batch_code,
             message.envelope.priority,
         )
-        gone = message.released_at + self._parts.lifetime() + terms.message_keep
+        pace = message.envelope.pace
+        lifetime = self._parts.lifetime() if pace is None or pace.lifetime is None else pace.lifetime
+        gone = message.released_at + lifetime + terms.message_keep
         records = [Record(KIND, tenant, identity, msgspec.json.encode(kept), expires=gone)]
         if wanted.client_id:
             records.append(Record(NAMES, tenant, wanted.client_id, identity.encode(), expires=gone))
         if wanted.answer_key is not None:
-            until = message.arrival.at + terms.idempotency_keep
-            records.append(answer_record(wanted.answer_key, wanted.digest(), answer, until))
+            forgotten = message.arrival.at + terms.idempotency_keep
+            records.append(answer_record(wanted.answer_key, wanted.digest(), answer, forgotten))
         return tuple(records)
 
     def _tell_suppressed(self, message: int) -> None:
@@ -276,11 +292,6 @@ async def drained(draft: Draft) -> None:
 def time_of(at: float) -> datetime | None:
     """Give a Unix time as answers have it, None for 0."""
     return datetime.fromtimestamp(at, UTC) if at else None
-
-
-def digest_of(octets: bytes) -> str:
-    """Give what tells one content from another."""
-    return hashlib.sha256(octets).hexdigest()
 
 
 def _encode(status: int, taken: TakenMessage) -> Answer:

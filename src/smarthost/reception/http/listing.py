@@ -10,11 +10,13 @@ from litestar.di import NamedDependency, Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
+from smarthost.mail.event import Kind
 from smarthost.mail.key import DEFAULT_TENANT, Scope
 from smarthost.mail.message import format_id, id_at, parse_id
 from smarthost.mail.record import Record
+from smarthost.reception.batches.record import place_of
 from smarthost.reception.http.asking import Asking, caller_of, parts_of
-from smarthost.reception.http.handing import KIND, Kept, time_of
+from smarthost.reception.http.handing import KIND, Kept, Result, time_of
 from smarthost.reception.http.parts import HttpParts
 from smarthost.reception.http.problem import Refused, not_found
 from smarthost.reception.http.routes import NEEDS
@@ -196,9 +198,18 @@ async def _find(parts: HttpParts, tenant: str, message_id: str) -> Record:
         raise not_found("message")
     key = (KIND, tenant, format_id(number))
     record = (await parts.spool.records.find([key])).get(key)
-    if record is None:
-        raise not_found("message")
-    return record
+    return record if record is not None else await _of_batch(parts, tenant, number)
+
+
+async def _of_batch(parts: HttpParts, tenant: str, number: int) -> Record:
+    """Give what would be kept of a batch's message, which has no record; raises Refused (404) for any other."""
+    for event in await parts.spool.events_of(number):
+        is_mine = (event.user or DEFAULT_TENANT) == tenant and place_of(event.envid) is not None
+        if event.event is Kind.ACCEPTED and is_mine and event.listener == "http":
+            result = Result(event.recipient, "accepted")
+            kept = Kept(number, event.time, event.sender or "", [result], size=event.size)
+            return Record(KIND, tenant, format_id(number), msgspec.json.encode(kept))
+    raise not_found("message")
 
 
 async def _show(parts: HttpParts, record: Record, kept: Kept, with_events: bool = False) -> Shown:

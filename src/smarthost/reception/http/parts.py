@@ -6,7 +6,7 @@ import msgspec
 
 from smarthost.compose.limits import SubmissionLimits
 from smarthost.mail.entry import Entry
-from smarthost.network.attachments import AttachmentSources
+from smarthost.network.attaching import Attaching
 from smarthost.policy.http_terms import HttpTerms
 from smarthost.queue.operate import Operator
 from smarthost.queue.recall import Recall
@@ -25,7 +25,7 @@ Probe = Callable[[], Sequence[str]]
 
 
 class HttpParts(msgspec.Struct, kw_only=True):
-    """Everything that the routes need. `terms` are replaced at a reload.
+    """Everything that the routes need. `terms` and `limits` are replaced at a reload.
 
     `lifetime` is for how long a message is tried, in seconds; `healthy` and `ready` give the reasons why the relay is
     not; `version` is its own; `recall` knows the keys of SMTP's mail, too; `deferred_until` gives when a limit lets an
@@ -37,7 +37,7 @@ class HttpParts(msgspec.Struct, kw_only=True):
     terms: HttpTerms
     limits: SubmissionLimits
     lifetime: Callable[[], float]
-    sources: AttachmentSources
+    attaching: Attaching
     keys: Keys
     recall: Recall
     spool: Spool

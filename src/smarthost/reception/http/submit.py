@@ -16,16 +16,18 @@ from smarthost.compose.submission import Submission, read_submission
 from smarthost.mail.envelope import Envelope
 from smarthost.mail.key import Scope
 from smarthost.mail.record import RecordKey
+from smarthost.network.attaching import Warn
+from smarthost.network.held_content import NOTHING_HELD, Held
 from smarthost.network.source_fault import SourceFault
 from smarthost.policy.account import route_name
 from smarthost.policy.admission import User
 from smarthost.reception.http.asking import tenant_of
-from smarthost.reception.http.bodies import read_whole
 from smarthost.reception.http.filling import fill_submission
 from smarthost.reception.http.front import Answer, Asked
-from smarthost.reception.http.handing import Handing, Wanted, digest_of, drained
+from smarthost.reception.http.handing import Handing, Wanted, drained
+from smarthost.reception.http.large_request import read_json
 from smarthost.reception.http.parts import HttpParts
-from smarthost.reception.http.problem import Refused, no_caller, wrong_fields
+from smarthost.reception.http.problem import FieldError, Refused, no_caller, wrong_fields
 from smarthost.reception.http.raw import RawMessage
 from smarthost.reception.http.recall import NAMES, answer_key, repeat
 from smarthost.reception.parts import Draft
@@ -35,12 +37,16 @@ _COME_AGAIN = "60"  # seconds after which an attachment may be had that cannot n
 
 
 class Named(msgspec.Struct, frozen=True):
-    """How a client calls a message: its own id and batch, "" for none; and the answer that is kept under a key."""
+    """How a client calls a message: its own id and batch, "" for none; and the answer that is kept under a key.
+
+    `held` are contents of its attachments that are on the disk already.
+    """
 
     client_id: str = ""
     batch_code: str = ""
     answer_key: RecordKey | None = None
     digest: str = ""
+    held: Held = NOTHING_HELD
 
 
 class Submit:
@@ -74,16 +80,20 @@ class Submit:
         return self._parts.door.credentials.of_tenant(tenant_of(caller, tenant), key)
 
     async def _take_json(self, asked: Asked, user: User) -> Answer:
-        octets = await read_whole(asked, self._parts.terms.max_request_size)
-        submission = read_submission(octets)
-        if isinstance(submission, tuple):
-            raise wrong_fields(submission)
-        key = self._answer_key(asked, user)
-        digest = digest_of(octets) if key is not None else ""
-        named = Named(submission.id, answer_key=key, digest=digest)
-        if key is None and not submission.id:
-            return await self.take(asked, user, submission, named)
-        return await self._once(named, user.name, lambda: self.take(asked, user, submission, named))
+        parts, key = self._parts, self._answer_key(asked, user)
+        most, folder, room = parts.terms.max_request_size, parts.attaching.folder, parts.limits.attachments
+        request = await read_json(asked, most, folder, room, key is not None)
+        try:
+            submission = read_submission(request.octets)
+            if isinstance(submission, tuple):
+                raise wrong_fields(submission)
+            whole, held = request.settle(submission, parts.limits)
+            named = Named(whole.id, answer_key=key, digest=request.digest, held=held)
+            if key is None and not whole.id:
+                return await self.take(asked, user, whole, named)
+            return await self._once(named, user.name, lambda: self.take(asked, user, whole, named))
+        finally:
+            request.let_go()
 
     async def take(self, asked: Asked, user: User, submission: Submission, named: Named) -> Answer:
         """Take a message that was read and was not handed in before; raises Refused."""
@@ -92,7 +102,7 @@ class Submit:
         letter = check_submission(submission, self._parts.limits)
         if isinstance(letter, tuple):
             raise wrong_fields(letter)
-        _refuse_unsupported(submission)
+        _check_names(submission)
         if submission.account_id and not self._parts.accounts.has(user.name, submission.account_id):
             raise wrong_fields([FieldFault("account_id", "there is no such account")])
         envelope = Envelope(
@@ -101,6 +111,7 @@ class Submit:
             smtputf8=letter.utf8,
             hold_until=submission.release,
             priority=submission.urgency or user.priority,
+            pace=submission.pace,
         )
         wanted = Wanted(
             envelope=envelope,
@@ -115,13 +126,26 @@ class Submit:
             keeps_return_path=submission.return_path is not None,
         )
         wishes = _wishes(submission, user)
+        handing = Handing(self._parts, asked, user, wanted)
+
+        def warn(field: str, message: str) -> None:
+            handing.warnings.append(FieldError(field, message))
 
         async def write(draft: Draft) -> None:
-            await self._write(draft, letter, wishes)
+            await self._write(draft, letter, wishes, named.held, warn)
 
         if submission.account_id:
             self._check_limit(submission, user.name)
-        return await Handing(self._parts, asked, user, wanted).run(write)
+        if submission.dry_run:
+            self._weigh(letter, named.held, warn)
+        return await handing.run(write)
+
+    def _weigh(self, letter: Letter, held: Held, warn: Warn) -> None:
+        """Warn of what is large as far as that is known without fetching anything."""
+        for place, attachment in enumerate(letter.attachments):
+            if place in held or attachment.content is not None:
+                size = held[place].size if place in held else len(attachment.content or b"")
+                self._parts.attaching.measured(place, size, warn)
 
     def _check_limit(self, submission: Submission, tenant: str) -> None:
         """Refuse what is beyond the limits of an account that lets no mail wait, and count what is not.
@@ -135,24 +159,26 @@ class Submit:
         if not submission.dry_run:
             accounts.take(tenant, account)
 
-    async def _write(self, draft: Draft, letter: Letter, wishes: bytes) -> None:
+    async def _write(self, draft: Draft, letter: Letter, wishes: bytes, held: Held, warn: Warn) -> None:
         """Write a letter into a draft, behind the fields that say what is wished of the relay."""
         # Not a system call for each message; nobody who sees one can tell another.
         self._count += 1
         unique = hashlib.blake2b(b"%d" % self._count, digest_size=16, key=self._secret).hexdigest()
-        hostname = self._parts.reception_terms().hostname
-        composed = compose(letter, Stamp(draft.arrival.at, hostname, unique))
+        stamp = Stamp(draft.arrival.at, self._parts.reception_terms().hostname, unique)
         if wishes:
             draft.write(wishes)
         if not letter.attachments:
-            for piece in composed.pieces:
+            for piece in compose(letter, stamp).pieces:
                 draft.write(piece)  # type: ignore[arg-type]  # without attachments there is no slot
             return
-        async with aclosing(self._parts.sources.message(composed, letter, draft.arrival.identity)) as pieces:
+        attaching = self._parts.attaching
+        async with aclosing(attaching.message(letter, stamp, draft.arrival.identity, warn, held)) as pieces:
             async for each in pieces:
                 if isinstance(each, SourceFault):
                     raise _not_had(each)
                 draft.write(each)
+                if draft.refused is not None:
+                    return  # the commit says why
                 await drained(draft)
 
     async def _take_raw(self, asked: Asked, user: User) -> Answer:
@@ -231,11 +257,9 @@ def _wishes(submission: Submission, user: User) -> bytes:
     return fields
 
 
-def _refuse_unsupported(submission: Submission) -> None:
-    """Say what this release cannot do yet, rather than to do something else."""
+def _check_names(submission: Submission) -> None:
+    """Refuse what can be no name of a route or an account."""
     faults = []
-    if submission.retry is not None:
-        faults.append(FieldFault("retry", "is not supported by this release"))
     for name in ("route", "account_id"):
         text = getattr(submission, name)
         if text and (len(text) > 200 or not text.isascii() or not text.isprintable()):
