@@ -51,3 +51,14 @@ def test_listeners_of_http(tmp_path: Path) -> None:
         assert f": listener[0].{key}: " in caught.value.render()
     warned = read(tmp_path, "[[listener]]\nprotocol = 'http'\naddress = '0.0.0.0:80'\ntls = 'none'").warnings
     assert any("keys cross the network" in warning for warning in warned)
+
+
+def test_a_trusted_network_is_warned_of(tmp_path: Path) -> None:
+    """Nobody is trusted unless a network is named, which is said; all of the Internet cannot be named."""
+    assert read(tmp_path, "[http]").http.trusted_networks == ()
+    config = read(tmp_path, '[http]\ntrusted_networks = ["10.0.0.0/8"]')
+    assert config.http.trusted_networks == ("10.0.0.0/8",)
+    assert any("without a token" in warning for warning in config.warnings)
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, '[http]\ntrusted_networks = ["0.0.0.0/0"]')
+    assert ": http.trusted_networks" in caught.value.render()

@@ -115,7 +115,8 @@ async def explain(known: Known, question: Question) -> Row:
     sources = (Source(given),) if given else _sources(route, site)
     hello = hello_name(known.config)
     named = [msgspec.structs.replace(source, hello=source.hello or hello) for source in sources]
-    row |= await explain_author(known.rules.keyring, known.resolver, sending, named)
+    leaving = _as_it_leaves(known, sending, route, notes)
+    row |= await explain_author(known.rules.keyring, known.resolver, leaving, named)
     for spf in row["spf"]:
         if not given and not ip_address(spf["address"]).is_global:
             spf["notes"].append(PRIVATE)
@@ -150,6 +151,17 @@ def _read(known: Known, question: Question) -> tuple[Sending, list[str]]:
     envelope = Envelope(changed["reverse_path"], (Recipient(address, domain),))
     message = Message(0, Arrival(known.clock(), identity=question.user), envelope, 0, tag=question.tag)
     return Sending(message, changed["header_from"]), notes
+
+
+def _as_it_leaves(known: Known, sending: Sending, route: Route, notes: list[str]) -> Sending:
+    """Give the message with the reverse-path that receivers see, which is another where bounces come back to us."""
+    terms, envelope = known.config.bounces, sending.envelope
+    user = sending.message.arrival.identity
+    if not terms.domain or not envelope.reverse_path or not terms.mean(envelope.reverse_path, user, route.name):
+        return sending
+    notes.append(f"[bounces] has it leave with a return path of our own at {terms.domain}: SPF is judged there")
+    seen = msgspec.structs.replace(envelope, reverse_path=terms.mailbox)
+    return Sending(msgspec.structs.replace(sending.message, envelope=seen), sending.author)
 
 
 def _address(text: str, config: Config) -> str:

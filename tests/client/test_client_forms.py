@@ -10,6 +10,7 @@ from smarthost.client import dead_letters as our_dead_letters
 from smarthost.client import events as our_events
 from smarthost.client import keys as our_keys
 from smarthost.client import messages as our_messages
+from smarthost.client import metrics as our_metrics
 from smarthost.client import suppressions as our_suppressions
 from smarthost.client import templates as our_templates
 from smarthost.client import webhooks as our_webhooks
@@ -22,6 +23,7 @@ from smarthost.reception.http import (
     handing,
     keys_admin,
     listing,
+    metrics,
     standing,
     suppressions,
     templates,
@@ -70,6 +72,8 @@ def test_what_is_sent_is_known(ours: type[msgspec.Struct], theirs: type[msgspec.
         (our_batches.BatchEvent, batches.BatchEvent),
         (our_batches.BatchSummary, batches.BatchSummary),
         (our_events.Event, EventLine),
+        (our_metrics.Metrics, metrics.Metrics),
+        (our_metrics.AdminMetrics, metrics.AdminMetrics),
     ],
 )
 def test_what_is_needed_is_sent(ours: type[msgspec.Struct], theirs: type[msgspec.Struct]) -> None:

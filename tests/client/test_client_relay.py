@@ -15,6 +15,7 @@ from relay_house import FAST, SLOW
 from smarthost.client import (
     Address,
     Attachment,
+    Client,
     Conflict,
     DeliveryResult,
     DeliveryStatus,
@@ -263,9 +264,37 @@ async def test_health(house: HttpHouse, hand: Any) -> None:
         await hand.first(client.messages.list())
 
 
+async def test_metrics(house: HttpHouse, hand: Any) -> None:
+    """What became of mail is counted, of the tenant and by the hour."""
+    client = await open_client(house, hand)
+    taken = await hand.call(client.messages.send, hello("ada@example.net"))
+    await hand.call(client.wait, taken.id, 15.0)
+    counted = await hand.call(client.metrics, 2)
+    assert (counted.tenant, counted.hours, counted.totals.accepted, counted.totals.sent) == ("shop", 2, 1, 1)
+    told = await hand.call(client.admin_metrics)
+    assert told.hours == 24 and told.tenants[0].tenant == "shop" and sum(each.counts.sent for each in told.buckets) == 1
+
+
 async def test_bounces(house: HttpHouse, hand: Any) -> None:
     """A notification and a mail that reports a failure are handed in; what says nothing is taken for nothing."""
     client = await open_client(house, hand)
     bounce = {"bounceType": "Permanent", "bouncedRecipients": [{"emailAddress": "gone@example.net"}]}
     assert await hand.call(client.bounces.ses, {"bounce": bounce}) == 1
     assert await hand.call(client.bounces.report, b"Subject: I am on holiday\r\n\r\nHi\r\n") == 0
+
+
+async def test_threads_share_a_client(house: HttpHouse) -> None:
+    """Threads send by one client at the same time, each gets the answer to its own, and connections are kept."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    with Client(f"http://{house.http[0]}:{house.http[1]}", token) as client:
+
+        def send(number: int) -> list[tuple[str, str]]:
+            taken = [client.messages.send(hello(f"{number}.{turn}@example.net")) for turn in range(5)]
+            return [(each.id, each.recipients[0].address) for each in taken]
+
+        found = await asyncio.gather(*(asyncio.to_thread(send, number) for number in range(6)))
+        assert len({identity for each in found for identity, _ in each}) == 30
+        for number, each in enumerate(found):
+            assert [address for _, address in each] == [f"{number}.{turn}@example.net" for turn in range(5)]
+        assert len(client._connections._idle) <= 6

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from relay_house import SLOW
 
 from smarthost.compose.letter import Letter
 from smarthost.compose.mime import Composed, Stamp
+from smarthost.config_types import DkimKey
+from smarthost.crypto.dkim_keys import Algorithm, generate_key
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.key import Scope
 from smarthost.mail.message import parse_id
@@ -402,3 +405,54 @@ async def test_batches_are_a_tenants_own(house: HttpHouse) -> None:
     assert (await house.ask("POST", BATCHES, other, batch_of(1))).status == 422
     assert (await house.ask("POST", BATCHES, reader, batch_of(1))).status == 403
     assert (await house.ask("POST", BATCHES, "", batch_of(1))).status == 401
+
+
+async def test_a_batch_is_signed(house: HttpHouse, tmp_path: Path) -> None:
+    """Messages that are signed beside the loop, and come back in any order, go with their part all the same."""
+    keys = []
+    for algorithm in Algorithm:
+        path = tmp_path / f"{algorithm}.pem"
+        generate_key(algorithm, path)
+        keys.append(DkimKey("example.org", algorithm[:3], path))
+    house.sink = Sink(SinkSettings(keep=1000))
+    await house.open_http(dkim=tuple(keys))
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    name = (await house.ask("POST", BATCHES, token, batch_of(230))).json["id"]
+    await until(house, token, name, is_("COMPLETED"))
+    assert sorted(recipients(house)) == sorted(f"r{n}@example.net" for n in range(230))
+    assert {each.content.lower().count(b"dkim-signature:") for each in house.sink.messages} == {2}
+
+
+async def test_suspend_and_cancel_while_it_is_sent(house: HttpHouse) -> None:
+    """Suspended in the middle nothing more goes; resumed it goes on; cancelled what has not gone never does."""
+    house.sink = Sink(SinkSettings(keep=5000))
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    name = (await house.ask("POST", BATCHES, token, batch_of(1500))).json["id"]
+    place = f"{BATCHES}/{name}"
+    await house.until(lambda: len(house.sink.messages) > 20)
+    assert (await house.ask("POST", f"{place}/suspend", token)).json["status"] == "SUSPENDED"
+    count = (await house.server.spool.count())["active"]
+    assert count == 0
+    gone = len(house.sink.messages)
+    assert gone < 1500
+    assert (await house.ask("POST", f"{place}/resume", token)).json["status"] == "SENDING"
+    await house.until(lambda: len(house.sink.messages) > gone + 20)
+    assert (await house.ask("POST", f"{place}/cancel", token)).json["status"] == "CANCELLED"
+    await house.empty()
+    gone = len(house.sink.messages)
+    shown = await until(house, token, name, lambda shown: bool(shown["counts"]["sent"] == gone))
+    assert shown["counts"]["cancelled"] == 1500 - gone
+    assert len(set(recipients(house))) == gone
+
+
+async def test_a_full_disk_refuses_a_batch(house: HttpHouse) -> None:
+    """Without space it is 503, with a time to come again."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    house.server.relay.has_space = False
+    said = await house.ask("POST", BATCHES, token, batch_of(1))
+    assert said.status == 503 and said.headers["retry-after"]

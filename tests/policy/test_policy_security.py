@@ -63,10 +63,18 @@ def test_what_requiretls_raises(route: Route, level: TlsLevel, raised: TlsLevel)
     assert bool(asked.demand) is (level not in (TlsLevel.NONE, TlsLevel.VERIFY))
 
 
-def test_pools_go_as_they_are() -> None:
-    """Where mail of a pool goes is not decided by one message."""
-    pool = msgspec.structs.replace(RELAYHOST, pool=(Upstream(RELAYHOST, 0),))
-    assert as_asked(pool, REQUIRED) == as_asked(pool, OPTIONAL) == pool
+def test_a_pool_is_raised_member_by_member() -> None:
+    """REQUIRETLS takes the members that use TLS, each verified; where none does, and for the opposite, all stay."""
+    may, none, verify = (msgspec.structs.replace(RELAYHOST, tls=TlsLevel(level)) for level in ("may", "none", "verify"))
+    pool = msgspec.structs.replace(
+        RELAYHOST, pool=(Upstream(may, 0), Upstream(none, 1), Upstream(verify, 2, 3, ("5/h",)))
+    )
+    asked = as_asked(pool, REQUIRED)
+    raised = msgspec.structs.replace(RELAYHOST, tls=TlsLevel.VERIFY, demand="requiretls")
+    assert asked.pool == (Upstream(raised, 0), Upstream(raised, 2, 3, ("5/h",))) and asked.demand == "requiretls"
+    assert as_asked(pool, OPTIONAL) == pool
+    plain = msgspec.structs.replace(RELAYHOST, pool=(Upstream(none, 0),))
+    assert as_asked(plain, REQUIRED) == plain
 
 
 def test_with_requiretls_dane_falls_back_to_authorities() -> None:

@@ -21,6 +21,7 @@ from smarthost.mail.entry import Why
 from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, Source, TlsLevel, Upstream
 from smarthost.policy.admission import User
+from smarthost.policy.bounce_terms import BounceTerms
 from smarthost.policy.limits import Limit, LimitMatch
 from smarthost.policy.rewriting import Rewrite
 from smarthost.policy.routing import Match, RouteRule
@@ -140,6 +141,17 @@ async def test_signature_spf_and_dmarc(house: House, server: DnsServer, tmp_path
     unpublished = await ask(house, sender="a@mail.strict.example", address="192.0.2.26")
     assert unpublished["signatures"][0]["published"] is False
     assert unpublished["dmarc"]["result"] == "fail" and unpublished["spf"][0]["result"] == "none"
+
+
+async def test_bounces_that_come_back_are_judged_by_their_own_domain(house: House, server: DnsServer) -> None:
+    """Mail that leaves with a return path of ours has its SPF judged at that domain, and a note says so."""
+    terms = BounceTerms(domain="null.example", senders=("app@example.org",))
+    await house.open(dns=Dns((server.address,)), bounces=terms)
+    row = await ask(house, address="192.0.2.25")
+    assert (row["spf"][0]["domain"], row["sender"]["reverse_path"]) == ("null.example", "app@example.org")
+    assert any("[bounces]" in note for note in row["notes"])
+    other = await ask(house, sender="other@example.org", address="192.0.2.25")
+    assert other["spf"][0]["domain"] == "example.org" and not any("[bounces]" in note for note in other["notes"])
 
 
 async def test_each_source_address_is_judged(house: House, server: DnsServer) -> None:

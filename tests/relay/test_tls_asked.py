@@ -1,23 +1,20 @@
 """Messages that ask something of TLS themselves, through a whole relay: TLS-Required: No, and REQUIRETLS (RFC 8689)."""
 
-import asyncio
 import json
-import smtplib
 import ssl
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 import trustme
+from asking import DOOR, send, told
 from dns_server import DnsServer, dns_server
 from relay_house import SLOW, House
 from tls_names import server_side
 
 from smarthost.config_types import Dns
-from smarthost.mail.event import Event, Kind
-from smarthost.mail.message import parse_id
+from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
-from smarthost.policy.admission import Auth, Listener, Tls
 from smarthost.policy.routing import Match, RouteRule
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
@@ -43,40 +40,10 @@ async def sink_with(context: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPa
     return sink
 
 
-async def send(house: House, recipient: str, content: str, *options: str) -> int:
-    """Send one message over TLS; gives its id."""
-
-    def talk() -> int:
-        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-        with smtplib.SMTP(*house.address, timeout=20) as client:
-            client.starttls(context=trusting)
-            client.ehlo()
-            assert client.mail("app@example.org", list(options))[0] == 250
-            assert client.rcpt(recipient)[0] == 250
-            code, text = client.data(content.encode())
-            assert code == 250, text
-            number = parse_id(text.decode().rsplit(" ", 1)[1])
-            assert number is not None
-            return number
-
-    return await asyncio.to_thread(talk)
-
-
-async def told(house: House, number: int, kind: Kind) -> Event:
-    """Wait for an event of a message."""
-    try:
-        await house.until(lambda: kind in house.kinds(number))
-    except TimeoutError:
-        raise AssertionError(f"no {kind} of {number}: {house.events}") from None
-    return next(event for event in house.events if event.message == number and event.event is kind)
-
-
 async def opened(house: House, zone: DnsServer, route: Route) -> None:
     """Open a house whose mail goes by a route."""
     rules = (RouteRule(Match(recipient=("*@to.example",)), route),)
-    door = Listener(address="127.0.0.1:0", tls=Tls.STARTTLS, auth=Auth.NONE)
-    await house.open(route_rules=rules, listeners=(door,), dns=Dns((zone.address,)), retry=SLOW)
+    await house.open(route_rules=rules, listeners=(DOOR,), dns=Dns((zone.address,)), retry=SLOW)
 
 
 @pytest.mark.parametrize("demand", ["sts", "dane"])

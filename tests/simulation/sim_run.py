@@ -148,10 +148,9 @@ class Run:
     def _bury(self, loop: SimLoop) -> None:
         """End the tasks of a life, so that nothing of it runs later; time stands still meanwhile."""
         now = self.clock.now
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        while tasks := asyncio.all_tasks(loop):  # the end of one may begin another, as who waits has its turn
+            for task in tasks:
+                task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.close()
         self.clock.now = now

@@ -30,7 +30,7 @@ class World:
         self.oracle = Oracle(clock, self.say, self._patience_for, plan)
         self._wires: dict[Wire, None] = {}
         self._reached: dict[Wire, str] = {}
-        self._connections = 0
+        self._connections = self._crashes = 0
         self.most_open: dict[str, int] = {}  # connections at once, by site
         self.tls, self.tokens = Tls(self, plan), TokenServer(self, plan)
 
@@ -107,6 +107,7 @@ class World:
         self._reached.clear()
         for site in self.plan.sites:
             site.open = 0
+        self._crashes += 1
         self.oracle.crashed()
 
     def accepted(
@@ -122,7 +123,7 @@ class World:
 
     async def dial(self, address: str, _port: int) -> None:
         """Let a connection stand after a while, or not."""
-        site = self.plan.owner[address]
+        site, crashes = self.plan.owner[address], self._crashes
         site.open += 1
         self.most_open[site.name] = max(self.most_open.get(site.name, 0), site.open)
         if site.limits and site.open > site.limits.max_connections:
@@ -141,7 +142,7 @@ class World:
         finally:
             if not stands:
                 self.say("%s cannot be reached", address)
-                site.open -= 1
+                site.open -= crashes == self._crashes  # a crash has forgotten those that were being opened
 
     def connect(self, address: str, protocol: asyncio.Protocol) -> Wire:
         """Give the transport of a connection that stands now."""

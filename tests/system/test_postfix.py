@@ -100,3 +100,34 @@ def test_what_postfix_refuses_is_reported(
     failed = wait_until(lambda: relay.events("failed"), "the recipient failed")
     assert failed[0]["code"] == 550
     assert "nobody@example.com" in failed[0]["reply"]
+
+
+def test_postfix_bounces_to_us(
+    make_postfix: Callable[..., Postfix], make_relay: Callable[..., Relay], sink: Sink, certificates: dict[str, str]
+) -> None:
+    """Postfix takes our mail and bounces it later: its report is an event of the message, and outlives a kill."""
+    bounces = free_port()
+    postfix = make_postfix(
+        bounces,
+        "transport_maps = inline:{ { dead.example = error:5.1.1 nobody by that name } }\n"
+        "smtpd_reject_unlisted_recipient = no\n",
+    )
+    postfix.start()
+    relay = make_relay(
+        relayhost=f"[127.0.0.1]:{postfix.port}",
+        relayhost_tls="none",
+        bounces={"domain": "bounces.relay.test", "senders": ["*@example.org"]},
+        suppression={"enabled": True},
+    )
+    relay.config["listener"].append({"address": f"127.0.0.1:{bounces}", "role": "bounces"})
+    relay.start()
+    name = submit(relay.port, "will bounce", "bob@dead.example")
+    said = wait_until(lambda: [each for each in relay.events() if each["event"] == "bounced"], "a bounce", 30)
+    assert (said[0]["id"], said[0]["recipient"], said[0]["status"]) == (name, "bob@dead.example", "5.1.1")
+    assert "nobody by that name" in said[0]["reply"]
+    wait_until(lambda: "status=sent" in postfix.log(), "Postfix was answered")
+    relay.kill()
+    relay.start()
+    assert "bounced" in relay.run("trace", name).stdout
+    assert "bob@dead.example" in relay.run("suppress", "list", "--origin", "reported").stdout
+    assert "to=<bounces+" in postfix.log() and "250 2.0.0 taken" in postfix.log()

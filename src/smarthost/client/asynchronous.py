@@ -30,6 +30,7 @@ from smarthost.client.events import Event
 from smarthost.client.faults import Unreachable
 from smarthost.client.following import Following
 from smarthost.client.health import Health, ask_health, ask_ready
+from smarthost.client.metrics import AdminMetrics, Metrics, admin_metrics, metrics
 from smarthost.client.result import DeliveryResult
 from smarthost.client.settings import RETRIES, Retries, Settings
 from smarthost.client.trial import Trial
@@ -313,6 +314,14 @@ class AsyncClient:
     async def ready(self) -> Health:
         """Ask whether the relay takes mail; needs no key."""
         return await self.run(ask_ready())
+
+    async def metrics(self, hours: int = 24) -> Metrics:
+        """Give what became of the tenant's mail in the last hours."""
+        return await self.run(metrics(hours))
+
+    async def admin_metrics(self, hours: int = 24) -> AdminMetrics:
+        """Give what became of mail in each of the last hours; of all tenants for an operator's token."""
+        return await self.run(admin_metrics(hours))
 
     async def close(self) -> None:
         """Close the connections; another call opens new ones."""

@@ -8,7 +8,6 @@ import msgspec
 LONGEST_LINE = 990  # octets of a line that goes as it is; RFC 5322 2.1.1 allows 998
 _LINE = 76  # characters of a line of base64, RFC 2045 6.8
 _OCTETS = 57  # that fill it
-_LINE_END = re.compile(r"\r\n?|\n")
 _ODD = re.compile("[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]")  # controls that some relays change or refuse
 
 
@@ -23,7 +22,7 @@ class Body(msgspec.Struct, frozen=True, gc=False):
 def encode_body(text: str) -> Body:
     """Choose how a text is transferred: as it is if it is ASCII in short lines, else by what takes less."""
     if "\r" in text:
-        text = _LINE_END.sub("\n", text)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.endswith("\n"):
         text += "\n"
     is_ascii = text.isascii()

@@ -145,6 +145,10 @@ def convert_fields(value: object, form: type[T]) -> T | tuple[FieldFault, ...]:
     """Make a struct of what JSON was decoded to; gives all faults where there is any, not the first one only."""
     if not isinstance(value, dict):
         return (FieldFault("", "is not a JSON object"),)
+    try:
+        return msgspec.convert(value, form)
+    except msgspec.ValidationError:
+        pass  # it says the first fault only
     faults: list[FieldFault] = []
     types = {each.encode_name: each.type for each in msgspec.structs.fields(form)}
     for name, given in value.items():

@@ -34,6 +34,7 @@ MOST_HOSTS = 1000
 _BODY = EnhancedStatus(5, 6, 3)  # RFC 3463 3.7, conversion required but not supported
 _ADDRESS = EnhancedStatus(5, 6, 7)  # RFC 6531 3.5
 _TROUBLE = EnhancedStatus(4, 3, 0)
+_NO_REQUIRETLS = "it does not offer REQUIRETLS, or its certificate proves nothing"
 _NO_SMTPUTF8 = "the host does not offer SMTPUTF8, and"
 
 
@@ -61,11 +62,22 @@ class Dispatching(Protocol):
 
     ready: ReadyQueue
 
+    @property
+    def pool(self) -> "Pooled | None":
+        """The pool that its site is an upstream of."""
+
     def returned(self, job: Job) -> None:
         """Take a job back to the front, for any session."""
 
     def held_back(self, transfer: Any, job: Job) -> None:
         """Take a job back, and wake the session when there is work for it."""
+
+
+class Pooled(Protocol):
+    """A pool of upstreams, as far as adapting is concerned with it."""
+
+    def passes_on(self, dispatcher: Any, reason: str) -> bool:
+        """Have what waits at an upstream that cannot take mail with REQUIRETLS wait for the others, if there are."""
 
 
 class _FileContent(Content, frozen=True, gc=True, weakref=True):
@@ -120,6 +132,13 @@ class Adapter:
             dispatcher.returned(job)
             return Adapted(stops=True)
         if obstacle is NetFault.REQUIRETLS_MISSING:
+            if dispatcher.pool is not None and dispatcher.ready.site.route.demand:
+                # It is there for the others to take where it waits with the rest.
+                dispatcher.ready.push_back(job.entry)
+                if dispatcher.pool.passes_on(dispatcher, _NO_REQUIRETLS):
+                    transfer.take_no_more()
+                    return Adapted(stops=True)
+                dispatcher.ready.take()
             return Adapted(outcomes=refuse_locally(job, peer, obstacle))
         extensions, message = transfer.session.extensions, job.entry.message
         needs_body = message.eight_bit and not extensions.eight_bit_mime

@@ -336,7 +336,7 @@ class Dispatcher:
         ready.window.closed()
         if unreached.verdict.scope is Scope.SITE and unreached.verdict.pause:
             ready.window.pause(now + unreached.verdict.pause)
-        spares = self.pool is not None and self.pool.spares(self)
+        spares = self.pool is not None and self.pool.spares(self, unreached)
         if not self.transfers and ready.todo and not spares:
             entry = ready.take()
             ready.done()

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
+from smarthost.delivery.connect import Unreached
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.mail.entry import Entry, Why
+from smarthost.mail.outcome import Action
 from smarthost.mail.route import Route, Upstream
 from smarthost.policy.window import State
 from smarthost.queue.scheduler import Scheduler
@@ -13,6 +15,7 @@ from smarthost.queue.waiting import NEVER
 SHORT = 5.0  # seconds that mail waits in memory for a quota where no upstream has room
 ANOTHER_LOOK = 60.0  # seconds until an upstream that was not found in DNS is looked up again
 PATIENCE = 10.0  # seconds that mail may wait in memory at one upstream before others get it
+LACKS = 3600.0  # seconds for which an upstream is remembered not to have what REQUIRETLS needs
 LEAST = 1.0  # seconds until mail that no upstream could take is looked at again
 _GRACE = 0.05  # seconds of waiting for a quota that lead nobody elsewhere
 
@@ -21,16 +24,27 @@ class Member:
     """One upstream, with the dispatcher of its site. Mutable.
 
     Without a dispatcher it was not found, or is being looked up, and `fault` says so; `expires` is when to look again.
-    `behind` says since when all that waits there has waited.
+    `behind` says since when all that waits there has waited. Until `lacks_until` it is known to lack what the pool's
+    mail needs.
     """
 
-    __slots__ = ("_mark", "_marked_at", "_pushed", "dispatcher", "expires", "fault", "reason", "upstream")
+    __slots__ = (
+        "_mark",
+        "_marked_at",
+        "_pushed",
+        "dispatcher",
+        "expires",
+        "fault",
+        "lacks_until",
+        "reason",
+        "upstream",
+    )
 
     def __init__(self, upstream: Upstream) -> None:
         """Begin with nothing found."""
         self.upstream = upstream
         self.dispatcher: Dispatcher | None = None
-        self.expires = 0.0
+        self.expires = self.lacks_until = 0.0
         self.fault = "it is being looked up in DNS"
         self.reason = ""
         self._pushed = self._mark = 0
@@ -58,7 +72,7 @@ class Member:
     def is_well(self, now: float) -> bool:
         """Whether nothing but a quota may keep mail from going there."""
         dispatcher = self.dispatcher
-        if dispatcher is None or dispatcher.stopping:
+        if dispatcher is None or dispatcher.stopping or self.lacks_until > now:
             return False
         return dispatcher.ready.window.state is State.READY and dispatcher.ready.suspended_until <= now
 
@@ -97,6 +111,8 @@ class Member:
             return ready.suspended_until, ready.suspended_by
         if ready.window.state is not State.READY:
             return max(ready.window.until, now + 1.0), self.reason or "it could not be reached"
+        if self.lacks_until > now:
+            return self.lacks_until, self.reason
         wait = self.quota_wait(now)
         return now + wait, f"its quota of {', '.join(self.upstream.quota)} is used up" if wait else ""
 
@@ -182,16 +198,34 @@ class Pool:
             for each in self.members
         )
 
-    def spares(self, dispatcher: Dispatcher) -> bool:
+    def spares(self, dispatcher: Dispatcher, unreached: Unreached) -> bool:
         """Whether what an upstream could not be reached for need not be an attempt: another one has the mail soon.
 
-        Or may have it: one that is being tried at this moment is waited for, as it may be well again.
+        Or may have it: one that is being tried at this moment is waited for, as it may be well again. One whose TLS
+        proves nothing has been of no use to mail with REQUIRETLS, which another one may take.
         """
+        if unreached.verdict.action is Action.FAILED:
+            return self.passes_on(dispatcher, unreached.reason)
         now = self._clock()
         return self.has_other(dispatcher, SHORT) or any(
             each.dispatcher is not dispatcher and each.is_tried(now) and each.quota_wait(now) <= SHORT
             for each in self.members
         )
+
+    def passes_on(self, dispatcher: Dispatcher, reason: str) -> bool:
+        """Have what waits at an upstream that cannot take mail with REQUIRETLS wait for the others.
+
+        False where no other upstream may take it, either: then each message shows that anew, and fails.
+        """
+        now, member = self._clock(), self._member_of(dispatcher)
+        member.lacks_until, member.reason = now + LACKS, reason
+        if all(each.lacks_until > now for each in self.members):
+            for each in self.members:
+                if each.dispatcher is not None and each.dispatcher.ready.window.state is State.READY:
+                    each.lacks_until = 0.0  # so that the next message goes where this is shown again
+            return False
+        self.spread(dispatcher)
+        return True
 
     def first_usable(self) -> Upstream | None:
         """Give the first upstream to which mail may go at once; None where there is none."""
@@ -295,7 +329,8 @@ class Pool:
         obstacles = [(member.upstream.name, *member.obstacle(now)) for member in self.members]
         # Not at once, whatever the upstreams say: at a shutdown nothing may be read again and again.
         self._blocked_until = max(min(until for _, until, _ in obstacles), now + LEAST)
-        if (route := self._way_round(now)) is not None:
+        # By the name of the queue all mail of the route would be led away, with REQUIRETLS or without.
+        if not self.route.demand and (route := self._way_round(now)) is not None:
             for queue in self.queues:
                 self.lead(queue, route, self._blocked_until)
                 self._scheduler.unblock(queue)

@@ -15,7 +15,7 @@ from smarthost.mail.outcome import Action, Outcome, Scope, Stage
 from smarthost.mail.route import Deliver, Route, Site
 from smarthost.policy.security import as_asked
 from smarthost.policy.suppression import SUPPRESSED, SUPPRESSED_ON_SEND
-from smarthost.queue.rules import Rules, site_queue
+from smarthost.queue.rules import Rules, pool_queue, site_queue
 from smarthost.queue.scheduler import Scheduler
 from smarthost.queue.suppression import SuppressionList
 from smarthost.queue.waiting import NEVER, Key
@@ -86,7 +86,7 @@ class Promoter:
             self._scheduler.contents.drop(entry.message.id)
             self.reoffer(entry)
             return
-        place = site_queue(entry.queue) if route.pool else entry.queue
+        place = pool_queue(entry.queue) if route.pool else entry.queue
         waiting = self._waiting.get(place)
         if waiting is not None:
             waiting.append(entry)
@@ -144,7 +144,7 @@ class Promoter:
 
     def looking_up(self, entry: Entry) -> str:
         """Say what an entry waits for whose site is being looked up, as a sentence; "" for any other."""
-        waiting = self._waiting.get(entry.queue) or self._waiting.get(site_queue(entry.queue)) or ()
+        waiting = self._waiting.get(entry.queue) or self._waiting.get(pool_queue(entry.queue)) or ()
         if not any(each is entry or each.key == entry.key for each in waiting):
             return ""
         return self._sites.looking_up(entry.recipients[0].domain)
@@ -157,7 +157,7 @@ class Promoter:
 
     def looks_up(self, queue: str) -> bool:
         """Whether entries of a queue wait until it is known where they go."""
-        return queue in self._waiting or site_queue(queue) in self._waiting
+        return queue in self._waiting or pool_queue(queue) in self._waiting
 
     def pool_of(self, queue: str) -> Pool | None:
         """Give the pool that serves a queue, if one does."""
@@ -275,7 +275,7 @@ class Promoter:
 
     def _join_pool(self, queue: str) -> "tuple[Pool, float] | None":
         """Have the pool of a route serve one more queue, of mail that is restrained; None where there is no pool."""
-        known = self.known.get(site_queue(queue))
+        known = self.known.get(pool_queue(queue))
         if known is None or not isinstance(known[0], Pool):
             return None
         pool = known[0]

@@ -101,20 +101,30 @@ def as_asked(route: Route, envelope: Envelope) -> Route:
     """Give the route by which a message goes that asks something of TLS itself (RFC 8689); else the route as it is.
 
     With REQUIRETLS, which stands above all else, a route that proves nothing has to: where it may or must use TLS,
-    certificates are verified. With "TLS-Required: No" what recipients' domains demand is not heeded, neither MTA-STS
-    nor DANE (RFC 8689 4.2.2); what the configuration demands of a next hop, or of every host, is. Pools go as they are.
+    certificates are verified; a pool has only those members that use TLS, if there are any. With "TLS-Required: No"
+    what recipients' domains demand is not heeded, neither MTA-STS nor DANE (RFC 8689 4.2.2); what the configuration
+    demands of a next hop, or of every host, is.
     """
-    if route.pool:
-        return route
     if envelope.requiretls:
-        if route.tls in (TlsLevel.MAY, TlsLevel.ENCRYPT):
-            return msgspec.structs.replace(route, tls=TlsLevel.VERIFY, demand=REQUIRETLS)
-        return msgspec.structs.replace(route, demand=REQUIRETLS) if route.tls is TlsLevel.DANE else route
+        if route.pool:
+            able = tuple(
+                msgspec.structs.replace(member, route=_raised(member.route))
+                for member in route.pool
+                if member.route.tls is not TlsLevel.NONE
+            )
+            return msgspec.structs.replace(route, demand=REQUIRETLS, pool=able) if able else route
+        return _raised(route) if route.tls not in (TlsLevel.NONE, TlsLevel.VERIFY) else route
     if envelope.tls_optional and route.deliver is Deliver.MX:
         level = TlsLevel.MAY if route.tls is TlsLevel.DANE else route.tls
         if route.mta_sts or level is not route.tls:
             return msgspec.structs.replace(route, tls=level, mta_sts=False)
     return route
+
+
+def _raised(route: Route) -> Route:
+    """Give a route that uses TLS as one that has to prove whom it reaches."""
+    level = TlsLevel.VERIFY if route.tls in (TlsLevel.MAY, TlsLevel.ENCRYPT) else route.tls
+    return msgspec.structs.replace(route, tls=level, demand=REQUIRETLS)
 
 
 def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:

@@ -36,6 +36,8 @@ class Recall:
         self.keep = KEEP
         self._records, self._clock = records, clock
         self._under_way: dict[RecordKey, asyncio.Event] = {}
+        self._asked: dict[RecordKey, asyncio.Future[Record | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
 
     async def begin(self, key: RecordKey) -> None:
         """Wait until nobody else hands in under the same key, and keep others out; `end` lets them in."""
@@ -50,8 +52,33 @@ class Recall:
             event.set()
 
     async def find(self, key: RecordKey) -> Record | None:
-        """Give the record of a key that has not expired."""
-        return (await self.find_all([key])).get(key)
+        """Give the record of a key that has not expired.
+
+        Who asks while another question is under way is answered together with all others who do: many requests at a
+        time then wake the spool's reader once.
+        """
+        answer = self._asked.get(key)
+        if answer is None:
+            answer = self._asked[key] = asyncio.get_running_loop().create_future()
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name="recall")
+        return await asyncio.shield(answer)
+
+    async def _ask(self) -> None:
+        """Answer those who ask, until nobody does."""
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    found = await self.find_all(list(asked))
+                except Exception as error:
+                    for answer in asked.values():
+                        answer.set_exception(error)
+                else:
+                    for key, answer in asked.items():
+                        answer.set_result(found.get(key))
+        finally:
+            self._asking = None
 
     async def find_all(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Record]:
         """Give those of many records that there are and that have not expired, in one question."""

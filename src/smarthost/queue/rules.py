@@ -53,7 +53,7 @@ class Rules(msgspec.Struct, frozen=True):
         """Name the queue of a recipient: the route's for its domain, or one for what is restrained as it is."""
         queue = route.queue_for(domain)
         envelope = message.envelope
-        if (envelope.requiretls or envelope.tls_optional) and not route.pool:
+        if (envelope.requiretls or envelope.tls_optional) and (not route.pool or route.demand):
             queue += _REQUIRED if envelope.requiretls else _OPTIONAL
         if not self.restraints:
             return queue
@@ -63,6 +63,12 @@ class Rules(msgspec.Struct, frozen=True):
 def facts_of(message: Message, domain: str, route: str) -> Facts:
     """Give what limits ask of a recipient of a message, by its domain and its route."""
     return Facts(domain, sender_domain(message.envelope.reverse_path), message.arrival.identity, message.tag, route)
+
+
+def pool_queue(queue: str) -> str:
+    """Give the name of the queue under which a pool is known: the route's, or that of its mail with REQUIRETLS."""
+    named = site_queue(queue)
+    return named + _REQUIRED if queue.startswith(_REQUIRED, len(named)) else named
 
 
 def site_queue(queue: str) -> str:

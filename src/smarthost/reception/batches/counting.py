@@ -53,10 +53,13 @@ class Counting:
             task.add_done_callback(_tell)
 
     async def resume(self) -> None:
-        """Go on with every tenant that has a cursor."""
-        after = ("", "")
-        while page := await self._spool.records.all(CURSOR, after):
+        """Go on with every tenant that has a cursor and batches."""
+        records, after = self._spool.records, ("", "")
+        while page := await records.all(CURSOR, after):
             for record in page:
+                if not await records.count(BATCH, record.tenant):
+                    records.write((), [record.key])
+                    continue
                 self._cursors[record.tenant] = int(record.data)
                 self.follow(record.tenant)
             after = page[-1].tenant, page[-1].id
