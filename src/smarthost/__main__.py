@@ -11,7 +11,7 @@ from smarthost import __version__
 from smarthost.cli.exits import CommandFailed
 from smarthost.cli.parser import Parser
 
-# Command -> what it does. The file is cli/COMMAND.py; it is imported only when the command is given.
+# Command -> what it does. The file is cli/COMMAND.py, with _ for -; it is imported only when the command is given.
 COMMANDS: Mapping[str, str] = {
     "serve": "run the relay",
     "check": "read the configuration, the keys and the permissions, and say what is wrong",
@@ -22,6 +22,10 @@ COMMANDS: Mapping[str, str] = {
     "trace": "tell the whole story of a message",
     "explain": "say what would become of a message to a recipient, and when it would leave; sends nothing",
     "why": "say what a message waits for, since when and until when",
+    "diagnose": "look for what keeps mail from going: disk, clock, DNS, keys, certificates, upstreams, listeners",
+    "doctor": "the same as diagnose",
+    "check-loop": "say whether delivery goes on: what moves, what waits and why, what is stuck",
+    "test-dispatch": "send one test message through the running relay, and follow it until it is taken or put off",
     "suspend": "let a site, a route or a user send nothing for now, or list what is suspended",
     "resume": "let a site, a route or a user that was suspended send again",
     "status": "say how the running relay is",
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
-    command = importlib.import_module(f"smarthost.cli.{name}")
+    command = importlib.import_module(f"smarthost.cli.{name.replace('-', '_')}")
     parser = Parser(prog=f"smarthost {name}", description=_sentence(COMMANDS[name]))
     command.configure(parser)
     chosen = parser.parse_args(words)

@@ -53,6 +53,16 @@ class KeyOperations(Protocol):
         """Revoke a key. Raises Refusal where there is none."""
 
 
+class TrialOperations(Protocol):
+    """What the relay says of its own delivery, and does to try it."""
+
+    async def progress(self) -> Row:
+        """Give what delivery has done since the start, what it does, and what is due and has not gone yet."""
+
+    async def send_test(self, asked: "TrialMessage") -> Row:
+        """Put a small message into the queue; give its id. Raises Refusal for what is no address, or is refused."""
+
+
 class Operations(Protocol):
     """What the relay does for a person. Rows are plain dictionaries (see `report.rows`); `bytes` become base64.
 
@@ -62,6 +72,7 @@ class Operations(Protocol):
     suppression: SuppressionOperations
     suspension: SuspensionOperations
     keys: KeyOperations
+    trial: TrialOperations
     templates: TemplateOperations
 
     def queue_list(self, wanted: Filter, limit: int) -> AsyncIterator[Row]:
@@ -281,6 +292,13 @@ class KeyName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
 
 
+class TrialMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message of the relay's own; `sender` "" is the postmaster."""
+
+    to: str
+    sender: str = ""
+
+
 class Verb(msgspec.Struct, frozen=True):
     """One verb: the type of its arguments, and either `one` answer or `rows`."""
 
@@ -357,6 +375,8 @@ VERBS: Mapping[str, Verb] = {
     "template.show": Verb(TemplateName, one=lambda relay, asked: relay.templates.show(asked)),
     "template.preview": Verb(TemplatePreview, one=lambda relay, asked: relay.templates.preview(asked)),
     "template.remove": Verb(TemplateName, one=lambda relay, asked: relay.templates.remove(asked)),
+    "progress": Verb(Nothing, one=lambda relay, asked: relay.trial.progress()),
+    "test.send": Verb(TrialMessage, one=lambda relay, asked: relay.trial.send_test(asked)),
     "explain": Verb(Question, one=lambda relay, asked: relay.explain(asked)),
     "status": Verb(Nothing, one=lambda relay, asked: relay.status()),
     "reload": Verb(Nothing, one=lambda relay, asked: relay.reload()),

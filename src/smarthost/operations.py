@@ -7,7 +7,14 @@ from typing import Any
 
 from smarthost import __version__
 from smarthost.control_template_verbs import TemplateOperations
-from smarthost.control_verbs import KeyOperations, Question, Row, SuppressionOperations, SuspensionOperations
+from smarthost.control_verbs import (
+    KeyOperations,
+    Question,
+    Row,
+    SuppressionOperations,
+    SuspensionOperations,
+    TrialOperations,
+)
 from smarthost.mail.entry import Entry
 from smarthost.mail.message import Message, format_id
 from smarthost.queue.operate import Operator, stored_filter
@@ -27,6 +34,7 @@ class RelayOperations:
     suppression: SuppressionOperations
     suspension: SuspensionOperations
     keys: KeyOperations
+    trial: TrialOperations
     templates: TemplateOperations
 
     def __init__(

@@ -28,6 +28,7 @@ from smarthost.operations_keys import KeyOperations
 from smarthost.operations_suppression import ListOperations
 from smarthost.operations_suspension import PauseOperations
 from smarthost.operations_templates import TemplateOperations
+from smarthost.operations_trial import TrialOperations
 from smarthost.queue.burial import bury, forget_records
 from smarthost.report.counters import Counters
 from smarthost.report.feed import Feed
@@ -101,6 +102,7 @@ class Server:
         self.api.tenants, self.api.suspensions = outreach.tenants, suspension
         self.batches = self.api.batches = make_batches(self.relay, self.accounts)
         self.operations.keys = KeyOperations(self.api.keys)
+        self.operations.trial = TrialOperations(self.relay)
         self.operations.templates = TemplateOperations(self.api.templates)
         self.operations.about = self._about
         with _naming(f"http.address {config.http_address}"):

@@ -72,7 +72,7 @@ def clock() -> Clock:
 @pytest.fixture
 def sites(server: DnsServer, clock: Clock) -> Sites:
     """Give what is tested."""
-    resolver = Resolver([server.address], clock, lambda *_: None, lifetime=0.3)
+    resolver = Resolver([server.address], clock, lambda *_: None, lifetime=1.5)
     return Sites(resolver, ["relay.example"], Random(7), clock)
 
 

@@ -18,6 +18,7 @@ from token_server import (
     SECRET,
     WRONG_SECRET,
     TokenServer,
+    by_secret,
     client_certificate,
     service_account,
     token_server,
@@ -35,20 +36,6 @@ def server(tmp_path: Path) -> Iterator[TokenServer]:
     """Give a token endpoint."""
     with token_server(tmp_path) as running:
         yield running
-
-
-def by_secret(server: TokenServer, **changes: object) -> Grant:
-    """Ask as Microsoft's client credentials do."""
-    grant = Grant(
-        name="office",
-        username="app@example.org",
-        token_url=server.url(),
-        client_id=CLIENT_ID,
-        client_secret=SECRET,
-        scope="https://outlook.office365.com/.default",
-        ca_file=str(server.ca_file),
-    )
-    return msgspec.structs.replace(grant, **changes)
 
 
 def by_refresh_token(server: TokenServer, file: Path) -> Grant:
@@ -331,10 +318,10 @@ async def test_a_dead_refresh_token_names_the_remedy(server: TokenServer, tmp_pa
     server.refresh_token = "another"
     fault = await fault_of(asked)
     assert fault.error == "invalid_grant"
-    assert fault.reason.endswith("(Token has been expired or revoked); run: smarthost oauth login office")
+    assert fault.reason.endswith("(Token has been expired or revoked); run: smarthost oauth login relayhost")
     (tmp_path / "refresh").write_text("\n")
     clock.now += 10
-    assert "is empty; run: smarthost oauth login office" in (await fault_of(asked)).reason
+    assert "is empty; run: smarthost oauth login relayhost" in (await fault_of(asked)).reason
     (tmp_path / "refresh").unlink()
     clock.now += 10
     assert "cannot be read: No such file or directory" in (await fault_of(asked)).reason

@@ -42,12 +42,6 @@ async def zone() -> AsyncIterator[DnsServer]:
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    """Give the authority that is trusted."""
-    return trustme.CA()
-
-
-@pytest.fixture
 def web(authority: trustme.CA) -> Iterator[PolicyServer]:
     """Serve a policy."""
     with policy_server(authority, "mta-sts.to.example") as server:

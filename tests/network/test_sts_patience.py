@@ -36,12 +36,6 @@ async def zone() -> AsyncIterator[DnsServer]:
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    """Give the authority that is trusted."""
-    return trustme.CA()
-
-
-@pytest.fixture
 def web(authority: trustme.CA) -> Iterator[PolicyServer]:
     """Serve the policies of all."""
     with policy_server(authority, "mta-sts.to.example", *(f"mta-sts.{domain}" for domain in TARPITS)) as server:

@@ -1,13 +1,12 @@
 """A web server on loopback with TLS that serves MTA-STS policies, and misbehaves when told to."""
 
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trustme
+from https_server import Quiet, https_server
 
 
 class PolicyServer:
@@ -33,7 +32,7 @@ def policy_server(
     """Run one."""
     server = PolicyServer(authority, *names)
 
-    class Responder(BaseHTTPRequestHandler):
+    class Responder(Quiet):
         def do_GET(self) -> None:
             server.asked.append(self.headers["Host"])
             time.sleep(server.delay)
@@ -54,22 +53,5 @@ def policy_server(
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    class Listener(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            """Say nothing of clients that hang up."""
-
-    with Listener(address, Responder) as listener:
-        listener.socket = server.context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
-        server.port = listener.server_address[1]
-        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            listener.shutdown()
-            thread.join()
+    with https_server(server.context, Responder, address) as server.port:
+        yield server

@@ -9,16 +9,19 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from https_server import Quiet, https_server
+
+from smarthost.network.oauth_grant import Grant
 
 CLIENT_ID = "11111111-2222-3333-4444-555555555555"
 SECRET = "the-client-secret~8Q"
@@ -180,7 +183,7 @@ def token_server(folder: Path) -> Iterator[TokenServer]:
     authority = trustme.CA()
     server = TokenServer(folder, authority)
 
-    class Responder(BaseHTTPRequestHandler):
+    class Responder(Quiet):
         def do_POST(self) -> None:
             text = self.rfile.read(int(self.headers["Content-Length"])).decode()
             time.sleep(server.delay)
@@ -199,23 +202,25 @@ def token_server(folder: Path) -> Iterator[TokenServer]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Responder) as listener:
-        listener.daemon_threads = True
-        listener.socket = context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
-        server.port = listener.server_address[1]
-        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            listener.shutdown()
-            thread.join()
+    with https_server(context, Responder) as server.port:
+        yield server
     assert not server.faults, server.faults
+
+
+def by_secret(server: TokenServer, **changes: object) -> Grant:
+    """Ask as Microsoft's client credentials do."""
+    grant = Grant(
+        name="relayhost",
+        username="app@example.org",
+        token_url=server.url(),
+        client_id=CLIENT_ID,
+        client_secret=SECRET,
+        scope="https://outlook.office365.com/.default",
+        ca_file=str(server.ca_file),
+    )
+    return msgspec.structs.replace(grant, **changes)
 
 
 def client_certificate(folder: Path) -> tuple[Path, Path, x509.Certificate]:

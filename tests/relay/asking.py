@@ -1,4 +1,4 @@
-"""Messages that come over TLS, so that they may ask for REQUIRETLS, and what becomes of them."""
+"""Messages that ask for something: over TLS, for REQUIRETLS; after a login, for a route; and what becomes of them."""
 
 import asyncio
 import smtplib
@@ -29,6 +29,22 @@ async def send(house: House, recipient: str, content: str, *options: str) -> int
             number = parse_id(text.decode().rsplit(" ", 1)[1])
             assert number is not None
             return number
+
+    return await asyncio.to_thread(talk)
+
+
+async def submit(house: House, user: str, route: str) -> int:
+    """Send one message that asks for a route, logged in; gives its id, raises SMTPDataError where it is refused."""
+
+    def talk() -> int:
+        with smtplib.SMTP(*house.address, timeout=20) as client:
+            client.login(user, "secret")
+            client.mail("app@example.org")
+            client.rcpt("250@example.net")
+            code, text = client.data(f"Subject: x\r\nX-Smarthost-Route: {route}\r\n\r\nhello\r\n")
+            if code != 250:
+                raise smtplib.SMTPDataError(code, text)
+            return parse_id(text.decode().rpartition(" ")[2]) or 0
 
     return await asyncio.to_thread(talk)
 

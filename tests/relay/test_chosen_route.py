@@ -1,37 +1,20 @@
 """X-Smarthost-Route through a whole relay: the route that a user may choose, and what becomes of it."""
 
-import asyncio
 import smtplib
 
 import msgspec
 import pytest
+from asking import submit
 from relay_house import SLOW, House
 
 from smarthost.crypto.dkim_keys import Keyring
 from smarthost.crypto.password import hash_password
 from smarthost.mail.event import Kind
-from smarthost.mail.message import parse_id
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.admission import Auth, Listener, Tls, User
 from smarthost.policy.routing import Match, RouteRule
 
 pytestmark = pytest.mark.asyncio
-
-
-async def submit(house: House, route: str) -> int:
-    """Send one message that asks for a route, logged in as app1; gives its id."""
-
-    def talk() -> int:
-        with smtplib.SMTP(*house.address, timeout=20) as client:
-            client.login("app1", "secret")
-            client.mail("app@example.org")
-            client.rcpt("250@example.net")
-            code, text = client.data(f"Subject: x\r\nX-Smarthost-Route: {route}\r\n\r\nhello\r\n")
-            if code != 250:
-                raise smtplib.SMTPDataError(code, text)
-            return parse_id(text.decode().rpartition(" ")[2]) or 0
-
-    return await asyncio.to_thread(talk)
 
 
 async def test_a_message_takes_the_route_that_it_names(house: House) -> None:
@@ -43,11 +26,11 @@ async def test_a_message_takes_the_route_that_it_names(house: House) -> None:
         users=(User("app1", hash_password("secret"), allowed_routes=("kept", "relayhost")),),
     )
     await house.open(route_rules=(kept,), retry=SLOW)
-    first = await submit(house, "relayhost")
+    first = await submit(house, "app1", "relayhost")
     await house.until(lambda: Kind.RELAYED in house.kinds(first))
-    second = await submit(house, "kept")
+    second = await submit(house, "app1", "kept")
     with pytest.raises(smtplib.SMTPDataError, match="has no route of that name"):
-        await submit(house, "other")
+        await submit(house, "app1", "other")
     (entry,) = await house.server.spool.entries_of(second)
     assert (entry.queue, entry.message.route, entry.why) == ("kept", "kept", "held")
     await house.server.stop()

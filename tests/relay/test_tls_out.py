@@ -2,13 +2,13 @@
 
 import asyncio
 import errno
-import smtplib
 import ssl
 from pathlib import Path
 
 import msgspec
 import pytest
 import trustme
+from asking import DOOR, send, told
 from dns_server import dns_server
 from policy_server import policy_server
 from relay_house import SLOW, House
@@ -18,15 +18,14 @@ from tls_names import server_side
 from smarthost.config_types import Dns
 from smarthost.crypto.tls import certificate_expiry
 from smarthost.mail.entry import Why
-from smarthost.mail.event import Event, Kind
-from smarthost.mail.message import parse_id
+from smarthost.mail.event import Kind
 from smarthost.mail.route import Deliver, NextHop, Route, TlsLevel
-from smarthost.policy.admission import Auth, Listener, Tls
 from smarthost.policy.routing import Match, RouteRule
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.wire.extensions import Extensions
 
+SECRET = "From: app@example.org\r\nMessage-ID: <known@example.org>\r\nSubject: secret\r\n\r\nsecret\r\n"
 HERE = "127.0.0.77"  # a loopback address whose ports 25 and 443 are likely to be free
 ZONE = f"""
 _mta-sts.good.example. 300 IN TXT "v=STSv1; id=1"
@@ -142,10 +141,12 @@ async def test_requiretls_goes_to_proved_hosts_that_offer_it(house: House, autho
         RouteRule(Match(recipient=(f"*@{name}.example",)), Route(name, Deliver.RELAYHOST, (hop,), level))
         for name, (hop, level) in zip(("good", "unproved", "unoffered"), ways, strict=True)
     ]
-    door = Listener(address="127.0.0.1:0", tls=Tls.STARTTLS, auth=Auth.NONE)
-    await house.open(route_rules=tuple(routes), listeners=(door,))
+    await house.open(route_rules=tuple(routes), listeners=(DOOR,))
     try:
-        numbers = {name: await send_secret(house, f"250@{name}.example") for name in ("good", "unproved", "unoffered")}
+        numbers = {
+            name: await send(house, f"250@{name}.example", SECRET, "REQUIRETLS")
+            for name in ("good", "unproved", "unoffered")
+        }
         relayed = await told(house, numbers["good"], Kind.RELAYED)
         assert relayed.tls.endswith(" verified=ca")
         for name in ("unproved", "unoffered"):
@@ -162,37 +163,6 @@ async def test_requiretls_goes_to_proved_hosts_that_offer_it(house: House, autho
             await sink.stop()
 
 
-async def send_secret(house: House, recipient: str) -> int:
-    """Send one message with REQUIRETLS by smtplib, over TLS; gives its id."""
-
-    def talk() -> int:
-        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-        with smtplib.SMTP(*house.address, timeout=20) as client:
-            client.starttls(context=trusting)
-            client.ehlo()
-            assert client.has_extn("requiretls")
-            assert client.mail("app@example.org", ["REQUIRETLS"])[0] == 250
-            client.rcpt(recipient)
-            content = b"From: app@example.org\r\nMessage-ID: <known@example.org>\r\nSubject: secret\r\n\r\nsecret\r\n"
-            code, text = client.data(content)
-            assert code == 250, text
-            number = parse_id(text.decode().rsplit(" ", 1)[1])
-            assert number is not None
-            return number
-
-    return await asyncio.to_thread(talk)
-
-
-async def told(house: House, number: int, kind: Kind) -> Event:
-    """Wait for an event of a message."""
-    try:
-        await house.until(lambda: kind in house.kinds(number))
-    except TimeoutError:
-        raise AssertionError(f"no {kind} of {number}: {house.events}") from None
-    return next(event for event in house.events if event.message == number and event.event is kind)
-
-
 @pytest.mark.parametrize("is_validating", [True, False])
 async def test_requiretls_does_not_believe_forged_mx_records(
     house: House, authority: trustme.CA, is_validating: bool
@@ -203,13 +173,12 @@ async def test_requiretls_does_not_believe_forged_mx_records(
     await sink.start()
     hop = NextHop("named.example", sink.address[1], by_mx=True)
     named = RouteRule(Match(recipient=("*@any.example",)), Route("named", Deliver.RELAYHOST, (hop,), TlsLevel.VERIFY))
-    door = Listener(address="127.0.0.1:0", tls=Tls.STARTTLS, auth=Auth.NONE)
     zone_text = "named.example. 300 IN MX 10 mx.named.example.\nmx.named.example. 300 IN A 127.0.0.1"
     async with dns_server(zone_text) as zone:
         zone.is_validating = is_validating
-        await house.open(route_rules=(named,), listeners=(door,), dns=Dns((zone.address,)))
+        await house.open(route_rules=(named,), listeners=(DOOR,), dns=Dns((zone.address,)))
         try:
-            number = await send_secret(house, "250@any.example")
+            number = await send(house, "250@any.example", SECRET, "REQUIRETLS")
             await told(house, number, Kind.RELAYED if is_validating else Kind.FAILED)
             assert sink.counts.messages == int(is_validating)
         finally:

@@ -21,6 +21,7 @@ from token_server import (
     TENANT,
     WRONG_SECRET,
     TokenServer,
+    by_secret,
     client_certificate,
     service_account,
     token_server,
@@ -57,20 +58,6 @@ async def guarded(server: TokenServer, **settings: object) -> AsyncIterator[Sink
         yield sink
     finally:
         await sink.stop()
-
-
-def by_secret(server: TokenServer, **changes: object) -> Grant:
-    """Ask as Microsoft's client credentials do."""
-    grant = Grant(
-        name="relayhost",
-        username=USER,
-        token_url=server.url(),
-        client_id=CLIENT_ID,
-        client_secret=SECRET,
-        scope="https://outlook.office365.com/.default",
-        ca_file=str(server.ca_file),
-    )
-    return msgspec.structs.replace(grant, **changes)
 
 
 async def open_house(house: House, sink: Sink, grant: Grant, **changes: object) -> None:

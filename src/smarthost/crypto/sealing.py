@@ -1,6 +1,5 @@
 """Sealing: secrets that the relay keeps for others, encrypted at rest under a key of its own."""
 
-import os
 import secrets
 from pathlib import Path
 
@@ -8,6 +7,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from smarthost.crypto.private_file import write_private
 
 KEY_OCTETS = 32
 _NONCE_OCTETS = 12  # NIST SP 800-38D 8.2.2: random, for at most 2^32 messages under one key
@@ -65,20 +66,7 @@ def load_master_key(path: Path) -> bytes:
 
 
 def _make_key(path: Path) -> bytes:
-    """Write a new key under another name first, so that no half of one is ever found."""
     key = secrets.token_bytes(KEY_OCTETS)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_private(path, key)
     return key

@@ -1,6 +1,5 @@
 """TLS contexts: what our listeners show, made by us or re-read when its files change, and what deliveries demand."""
 
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from smarthost.crypto.dane import check_tlsa
+from smarthost.crypto.private_file import write_private
 from smarthost.mail.route import TlsLevel
 from smarthost.mail.tlsa import Tlsa
 
@@ -120,8 +120,8 @@ def ensure_self_signed(folder: Path, hostname: str, now: float) -> tuple[Path, P
     )
     # The certificate comes last: only both together count as made.
     certificate_path.unlink(missing_ok=True)
-    _write_private(key_path, key_text)
-    _write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
+    write_private(key_path, key_text)
+    write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
     return certificate_path, key_path
 
 
@@ -148,17 +148,6 @@ def _alternative_name(hostname: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(hostname.strip("[]").removeprefix("IPv6:")))
     except ValueError:
         return x509.DNSName(hostname or "localhost")
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 class TlsContexts:
