@@ -33,6 +33,7 @@ from smarthost.policy.attachments import (
     S3Settings,
     UrlSettings,
 )
+from smarthost.policy.http_terms import HttpTerms
 from smarthost.spool.store import Filter
 
 QUICK = UrlSettings(timeout=1.0, attempts=3, pause=0.0)
@@ -234,6 +235,15 @@ async def test_a_large_request_is_held_to_the_limits(house: HttpHouse) -> None:
         assert says in said.json["errors"][0]["message"]
     said = await sent(house, token, metadata={"content": fits})
     assert said.status == 422 and "content" in said.json["detail"]
+
+
+async def test_what_goes_to_the_disk_is_no_part_of_the_request(house: HttpHouse) -> None:
+    """The size of a request is that of what stays in memory; text that is too long is 413 with an attachment, too."""
+    await house.open_http(http=HttpTerms(max_request_size=400_000))
+    _, token = await house.make_key("shop")
+    file = {"filename": "a", "content": b64encode(b"x" * 900_000).decode()}
+    assert (await sent(house, token, file)).status == 202
+    assert (await sent(house, token, file, text="x" * 500_000)).status == 413
 
 
 async def test_a_large_attachment_is_warned_of(house: HttpHouse, web: HttpPeer) -> None:

@@ -8,7 +8,8 @@ import msgspec
 
 LONG = 64 * 1024  # characters; a content that has no more stays where it is
 _KEY = b"content"
-_MARK = re.compile(rb'["\\]')
+_QUOTE = ord('"')
+_RUN = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)  # of a string: up to its end, or half an escape
 _ESCAPE = re.compile(rb"\\(?:u00([0-9A-Fa-f]{2})|([/nrt]))")
 _BEGUN_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?\Z")
 
@@ -67,23 +68,21 @@ class LongContents:
         return quote + 1
 
     def _inside(self, block: bytes, position: int) -> int:
-        """Go on to the end of a string, or to the next escape in it."""
+        """Go on to the end of a string."""
         if self._is_escaped:
             self._is_escaped = False
             self._add(block[position : position + 1])
             return position + 1
-        mark = _MARK.search(block, position)
-        if mark is None:
-            self._add(block[position:])
-            return len(block)
-        at = mark.start()
-        if mark[0] == b"\\":
-            self._is_escaped = True
-            self._add(block[position : at + 1])
-        else:
-            self._add(block[position:at])
+        end = _RUN.match(block, position).end()  # type: ignore[union-attr]  # it matches nothing, too
+        self._add(block[position:end])
+        if end == len(block):
+            return end
+        if block[end] == _QUOTE:
             self._end_string()
-        return at + 1
+        else:
+            self._is_escaped = True
+            self._add(b"\\")
+        return end + 1
 
     def _add(self, part: bytes) -> None:
         """Take a part of a string: it is decoded, or kept, or nobody can tell yet."""

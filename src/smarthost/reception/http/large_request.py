@@ -15,6 +15,7 @@ from smarthost.compose.long_contents import LongContents, Span
 from smarthost.compose.submission import NOT_RADIX64, Submission
 from smarthost.network.held_content import NOTHING_HELD, Held, HeldContents
 from smarthost.reception.http.bodies import read_blocks, read_whole
+from smarthost.reception.http.bodies import too_large as too_large_request
 from smarthost.reception.http.front import Asked
 from smarthost.reception.http.problem import disk_full, wrong_fields
 
@@ -67,7 +68,10 @@ class JsonRequest(msgspec.Struct, frozen=True):
 
 
 async def read_json(asked: Asked, most: int, folder: Path, room: int, with_digest: bool) -> JsonRequest:
-    """Read a message in JSON; of a large one, contents of up to `room` octets go below a folder. Raises Refused."""
+    """Read a message in JSON; of a large one, contents of up to `room` octets go below a folder. Raises Refused.
+
+    `most` octets may be in memory: what goes to the disk is not counted.
+    """
     announced = asked.headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) <= LARGE:
         octets = await read_whole(asked, most)
@@ -77,12 +81,14 @@ async def read_json(asked: Asked, most: int, folder: Path, room: int, with_diges
     waiting: list[bytes] = []
     size = 0
     try:
-        async for block in read_blocks(asked, most):
+        async for block in read_blocks(asked, most + room * 3 // 2):  # base64, its line ends and their escapes
             if with_digest:
                 digest.update(block)
             if taken := scan.feed(block):
                 waiting.append(taken)
                 size += len(taken)
+            if len(scan.kept) > most:
+                raise too_large_request(most)
             if size > _BLOCK:
                 await contents.write(b"".join(waiting))
                 waiting, size = [], 0
