@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,20 @@ import pytest
 from http_house import HttpHouse, Said
 from relay_house import SLOW
 
+from smarthost.compose.batch_form import BatchForm
 from smarthost.compose.letter import Letter
 from smarthost.compose.mime import Composed, Stamp
+from smarthost.compose.template_record import read_template
 from smarthost.config_types import DkimKey
 from smarthost.crypto.dkim_keys import Algorithm, generate_key
 from smarthost.mail.event import Event, Kind
 from smarthost.mail.key import Scope
-from smarthost.mail.message import parse_id
+from smarthost.mail.message import format_id, parse_id
 from smarthost.mail.record import Record
 from smarthost.policy.suppression import SuppressionRules
 from smarthost.reception.batches import expanding
 from smarthost.reception.batches.counting import LOG
-from smarthost.reception.batches.record import CURSOR, DRAFT, PART
+from smarthost.reception.batches.record import CURSOR, DRAFT, PART, Batch
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
 from smarthost.spool.store import Fault, Group
@@ -482,3 +485,23 @@ async def test_a_batch_that_could_not_be_written_takes_nothing_from_the_next(
     assert await spool.records.find([cursor]) == {}
     assert (await house.ask("POST", BATCHES, token, batch_of(1))).status == 201
     assert await spool.records.find([cursor]) != {}
+
+
+async def test_who_gives_up_waiting_takes_no_recipients_away(house: HttpHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is cancelled while its batch is being committed leaves the recipients to the batch."""
+    await house.open_http()
+    desk, spool, held = house.server.batches, house.server.spool, list[Callable[[], None]]()
+    accept = spool.accept_group
+    batch = Batch(format_id(1 << 40), "shop", 1.0, 1, BatchForm(template_id="welcome", author="shop@example.org"))
+    receiving = desk.receive(batch)
+    await receiving.put([b'{"email":"r0@example.net","variables":{"name":"x"}}'])
+    await receiving.finish()
+    monkeypatch.setattr(spool, "accept_group", lambda group, done: held.append(partial(accept, group, done)))
+    waiting = asyncio.create_task(desk.take(batch, read_template(json.dumps(TEMPLATE).encode()), receiving, ()))
+    while not held:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    receiving.abandon()
+    monkeypatch.setattr(spool, "accept_group", accept)
+    held[0]()
+    await house.until(lambda: recipients(house) == ["r0@example.net"])

@@ -79,7 +79,10 @@ class Batches:
     async def take(
         self, batch: Batch, template: StoredTemplate, receiving: Receiving, more: tuple[Record, ...]
     ) -> None:
-        """Make a batch durable whose recipients are, with more records, and go on with it; raises Unwritten."""
+        """Make a batch durable whose recipients are, with more records, and go on with it; raises Unwritten.
+
+        Who gives up waiting changes nothing: the batch is on its way to disk, and needs its recipients.
+        """
         records = (
             self._record(batch),
             Record(FORM, batch.tenant, batch.id, write_template(template)),
@@ -87,12 +90,19 @@ class Batches:
             *more,
         )
         written: asyncio.Future[Fault | None] = asyncio.get_running_loop().create_future()
-        group = Group(records=records, removed=(receiving.draft_key,))
-        self.parts.spool.accept_group(group, lambda fault: None if written.done() else written.set_result(fault))
+
+        def taken(fault: Fault | None) -> None:
+            receiving.is_given = fault is None
+            if fault is None:
+                self._add(self.counting.add(batch))
+                self.counting.follow(batch.tenant)
+            if not written.done():
+                written.set_result(fault)
+
+        receiving.is_given = True
+        self.parts.spool.accept_group(Group(records=records, removed=(receiving.draft_key,)), taken)
         if await asyncio.shield(written) is not None:
             raise Unwritten
-        self._add(self.counting.add(batch))
-        self.counting.follow(batch.tenant)
 
     async def find(self, tenant: str, name: str) -> Tally | None:
         """Give a tenant's batch, None when there is none."""

@@ -31,7 +31,10 @@ class Checked:
 
 
 class Receiving:
-    """The parts of one batch on their way to disk. `abandon` removes them; so does the next start after a crash."""
+    """The parts of one batch on their way to disk. `abandon` removes them; so does the next start after a crash.
+
+    `is_given` says that the batch itself is on its way there, or is there: then they are not removed any more.
+    """
 
     def __init__(self, spool: Spool, batch: Batch) -> None:
         """Begin with nothing; `batch` names the records, and is not written here."""
@@ -41,6 +44,7 @@ class Receiving:
         self._under_way = 0
         self._moved = asyncio.Event()
         self._fault: Fault | None = None
+        self.is_given = False
 
     @property
     def draft_key(self) -> RecordKey:
@@ -80,7 +84,9 @@ class Receiving:
         return checked
 
     def abandon(self) -> None:
-        """Remove everything; it goes with the next transaction."""
+        """Remove everything that no batch has; it goes with the next transaction."""
+        if self.is_given:
+            return
         keys = [self._batch.part_key(PART, number) for number in range(self._count)]
         self._spool.records.write((), [*keys, self.draft_key])
 
