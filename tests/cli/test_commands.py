@@ -57,6 +57,13 @@ def test_start_is_quick() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_what_is_not_used_is_not_loaded() -> None:
+    """A relay whose HTTP door nobody has knocked at, and that asks nobody over HTTP, has loaded nothing for either."""
+    heavy = ("aiohttp", "yarl", "litestar", "uvicorn")
+    code = f"import sys, smarthost.server; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

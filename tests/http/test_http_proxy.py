@@ -331,3 +331,19 @@ async def test_a_trusted_network_needs_no_token(house: HttpHouse) -> None:
         assert (await house.ask("GET", "/status", "", None, {name: value})).status == 401, name
     house.server.api.follow(msgspec.structs.replace(house.server.config, http=HttpTerms()))
     assert (await house.ask("GET", "/status")).status == 401
+
+
+async def test_the_routes_of_the_last_release(house: HttpHouse) -> None:
+    """Its lists are bare, and accounts are shown and deleted by routes of their own."""
+    await house.open_http(http=TERMS)
+    await call(house, "POST", "/tenants/add", {"id": "acme"})
+    await call(house, "POST", "/accounts/add", account_of(house))
+    await call(house, "POST", "/messages/add", message("m-1"))
+    assert [each["id"] for each in (await call(house, "GET", "/tenants/list")).json] == ["acme"]
+    assert [each["id"] for each in (await call(house, "GET", "/messages/list?tenant_id=acme")).json] == ["m-1"]
+    assert [each["id"] for each in (await call(house, "GET", "/accounts/list?tenant_id=acme")).json] == ["main"]
+    assert (await call(house, "GET", "/accounts/get?tenant_id=acme&account_id=main")).json["host"] == "127.0.0.1"
+    gone = await call(house, "POST", "/accounts/delete", {"tenant_id": "acme", "account_id": "main"})
+    assert gone.json == {"ok": True}
+    assert (await call(house, "GET", "/accounts/get?tenant_id=acme&account_id=main")).status == 404
+    assert (await call(house, "POST", "/instance/run_now", {})).json == {"ok": True}

@@ -6,6 +6,7 @@ from typing import Any
 
 from http_house import HttpHouse
 
+from smarthost.mail.event import Kind
 from smarthost.mail.key import Scope
 
 HELLO = {"from": "shop@example.org", "to": "secret@example.net", "subject": "secret-subject", "tag": "secret-tag"}
@@ -49,6 +50,19 @@ async def test_no_route_shows_another_tenants_objects(house: HttpHouse) -> None:
     assert (await house.ask("GET", "/api/v1/admin/keys", theirs)).json["keys"][1]["revoked_at"] is None
     assert house.server.api.keys.verify(made.json["key"]) is not None
     assert (await house.ask("GET", f"/api/v1/batches/{batch['id']}", theirs)).json["status"] == "SCHEDULED"
+
+
+async def test_a_report_belongs_to_whose_message_it_is_about(house: HttpHouse) -> None:
+    """Events of a report of the relay's own, which name addresses, have the tenant of the message it is about."""
+    await house.open_http()
+    _, default = await house.make_key()
+    _, theirs = await house.make_key("theirs")
+    await house.ask("POST", "/api/v1/messages", theirs, {**HELLO, "to": "550@example.net"})
+    await house.until(lambda: any(event.event is Kind.RELAYED for event in house.events))
+    told = [event for event in house.events if event.event in (Kind.REPORTED, Kind.RELAYED)]
+    assert [(event.event, event.user) for event in told] == [(Kind.REPORTED, "theirs"), (Kind.RELAYED, "theirs")]
+    assert (await house.ask("GET", "/api/v1/events", default)).json["events"] == []
+    assert b"shop@example.org" in (await house.ask("GET", "/api/v1/events", theirs)).body
 
 
 async def test_every_route_wants_a_key(house: HttpHouse) -> None:

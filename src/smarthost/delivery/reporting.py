@@ -4,6 +4,7 @@ import asyncio
 import logging
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -103,6 +104,7 @@ class Reporter:
             sender=message.envelope.reverse_path,
             recipient=message.envelope.recipients[0].address,
             size=message.size,
+            user=message.user,
             signed=message.signatures,
         )
 
@@ -157,17 +159,16 @@ class Reporter:
             smtputf8=not to.isascii(),
         )
         answer: asyncio.Future[Accepted] = self._loop.create_future()
-        self._intake.threads.submit(lambda: self._sign(answer, number, built, envelope, now))
+        make = partial(self._intake.make_report, number, built, envelope, now, message.user)
+        self._intake.threads.submit(lambda: self._sign(answer, make))
         accepted = await answer
         accepted.events = (self._told(accepted.message),)
         return accepted
 
-    def _sign(
-        self, answer: "asyncio.Future[Accepted]", number: int, built: bytes, envelope: Envelope, now: float
-    ) -> None:
+    def _sign(self, answer: "asyncio.Future[Accepted]", make: Callable[[], Accepted]) -> None:
         """Signer thread: sign and hand back to the loop."""
         try:
-            accepted = self._intake.make_report(number, built, envelope, now)
+            accepted = make()
         except Exception as error:
             self._loop.call_soon_threadsafe(_fail, answer, error)
         else:

@@ -8,6 +8,7 @@ import msgspec
 from smarthost.delivery.connect import Unreached
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event, Kind, Seconds
+from smarthost.mail.message import REPORTS
 from smarthost.mail.outcome import Action, Outcome
 from smarthost.mail.route import Site
 from smarthost.queue.suppression import SuppressionList
@@ -98,7 +99,8 @@ class Teller:
                 entry.attempts + 1,
                 tls,
                 message.size,
-                arrival.identity,
+                message.user,
+                listener=REPORTS if message.report else "",
                 seconds=seconds,
             )
             self._feed.publish(event)
@@ -138,7 +140,7 @@ class Teller:
             envid=message.envelope.envid,
             sender=message.envelope.reverse_path,
             recipient=recipients[0].address if len(recipients) == 1 else "",
-            user=message.arrival.identity,
+            user=message.user,
             reply=reason,
         )
         self._feed.publish(event)

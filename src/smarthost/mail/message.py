@@ -12,6 +12,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 ID_LENGTH = 12
+REPORTS = "report"  # the door of our own reports
 
 
 class Arrival(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -37,7 +38,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
     `size` is the octets of the content as it will be sent, signature included, before transparency; `eight_bit` and
     `utf8_header` are measured: the body has octets above 127, the header has.
     `route` is the name of the one that its sender chose, "" where the rules choose.
-    `report` is true for a report of ours, which is never reported on again (RFC 3461 5.2).
+    `report` is true for a report of ours, which is never reported on again (RFC 3461 5.2); `owner` is the user whose
+    message it is about.
     """
 
     id: int
@@ -50,6 +52,12 @@ class Message(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
     tag: str = ""
     signatures: tuple[str, ...] = ()
     route: str = ""
+    owner: str = ""
+
+    @property
+    def user(self) -> str:
+        """Whose it is: who handed it in or, of a report of ours, whose message it is about; "" for nobody's."""
+        return self.arrival.identity or self.owner
 
     @property
     def released_at(self) -> float:

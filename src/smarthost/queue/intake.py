@@ -6,7 +6,7 @@ from collections.abc import Callable
 from smarthost.crypto.dkim import BodyHash, sign
 from smarthost.mail.entry import Entry, Why
 from smarthost.mail.envelope import Envelope
-from smarthost.mail.message import Arrival, Message, MessageIds
+from smarthost.mail.message import REPORTS, Arrival, Message, MessageIds
 from smarthost.mail.reply import Reply, make_reply
 from smarthost.mail.route import Deliver, Route
 from smarthost.policy.backoff import at_pace, deadline, lifetime
@@ -105,8 +105,8 @@ class Intake:
             entries.append(entry)
         return tuple(entries)
 
-    def make_report(self, number: int, content: bytes, envelope: Envelope, now: float) -> Accepted:
-        """Sign a report of ours and give it ready for the spool; may run in any thread."""
+    def make_report(self, number: int, content: bytes, envelope: Envelope, now: float, owner: str) -> Accepted:
+        """Sign a report of ours on a message of a user's and give it ready for the spool; may run in any thread."""
         end = split_header(content)
         fields = parse_fields(content[:end])
         keys = self.rules.keyring.for_domain(_domain(fields))
@@ -116,7 +116,7 @@ class Intake:
             body.update(content[end:])
             signature = sign(keys, fields, body.digest(), int(now))
         whole = signature + content
-        arrival = Arrival(at=now, door="report", protocol="")
+        arrival = Arrival(at=now, door=REPORTS, protocol="")
         message = Message(
             number,
             arrival,
@@ -126,6 +126,7 @@ class Intake:
             utf8_header=not content[:end].isascii(),
             report=True,
             signatures=signature_names(keys),
+            owner=owner,
         )
         entries = self.entries_for(message)
         return Accepted(message, Content(whole, "", len(whole)), () if isinstance(entries, Reply) else entries)

@@ -299,7 +299,7 @@ class Operator:
             envid=entry.message.envelope.envid,
             sender=entry.message.envelope.reverse_path,
             recipient=entry.recipients[0].address if len(entry.recipients) == 1 else "",
-            user=entry.message.arrival.identity,
+            user=entry.message.user,
         )
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import msgspec
 
 from smarthost.mail.event import Event, Kind
+from smarthost.mail.message import REPORTS
 from smarthost.policy.account import account_of
 from smarthost.policy.suppression import SUPPRESSED_ON_SEND
 from smarthost.spool.cursor import cursor_at
@@ -108,7 +109,8 @@ class Traffic:
         return self._cursor >= head
 
     def _count(self, tenant: str, event: Event) -> None:
-        field = _FIELDS.get(event.event, "")
+        # A report of ours belongs to a tenant, who has not sent it.
+        field = _FIELDS.get(event.event, "") if event.listener != REPORTS else ""
         if not field:
             return
         if field == "failed" and event.reply == SUPPRESSED_ON_SEND:

@@ -72,6 +72,13 @@ class AccountList(msgspec.Struct, frozen=True):
     ok: bool = True
 
 
+class WhichAccount(msgspec.Struct, frozen=True):
+    """An account to be removed."""
+
+    account_id: str
+    tenant_id: str | None = None
+
+
 class Done(msgspec.Struct, frozen=True):
     """That it was done."""
 
@@ -107,8 +114,32 @@ async def keep_account(request: Asking, data: JSONBody[NewAccount]) -> AccountKe
 @get(["/accounts", "/api/v1/accounts"], opt={NEEDS: Scope.ADMIN})
 async def list_accounts(request: Asking, tenant_id: Annotated[str, QueryParameter()] = "") -> AccountList:
     """List a tenant's upstreams."""
-    tenant = _tenant(request, tenant_id)
-    return AccountList([_shown(tenant, account) for account in _desk(request).of(tenant)])
+    return AccountList(_listed(request, tenant_id))
+
+
+@get("/accounts/list", opt={NEEDS: Scope.ADMIN})
+async def list_account_rows(request: Asking, tenant_id: Annotated[str, QueryParameter()] = "") -> list[ShownAccount]:
+    """List a tenant's upstreams, and nothing beside them."""
+    return _listed(request, tenant_id)
+
+
+@get("/accounts/get", opt={NEEDS: Scope.ADMIN})
+async def show_account(
+    request: Asking,
+    account_id: Annotated[str, QueryParameter(max_length=128)],
+    tenant_id: Annotated[str, QueryParameter()] = "",
+) -> ShownAccount:
+    """Show an upstream."""
+    for account in _listed(request, tenant_id):
+        if account.id == account_id:
+            return account
+    raise not_found("account")
+
+
+@post("/accounts/delete", opt={NEEDS: Scope.ADMIN}, status_code=200)
+async def delete_account(request: Asking, data: JSONBody[WhichAccount]) -> Done:
+    """Remove an upstream. Mail that waits for it is held, for nobody else's may have it."""
+    return await _remove(request, data.account_id, data.tenant_id or "")
 
 
 @delete(["/account/{account_id:str}", "/api/v1/accounts/{account_id:str}"], opt={NEEDS: Scope.ADMIN}, status_code=200)
@@ -116,6 +147,10 @@ async def remove_account(
     request: Asking, account_id: FromPath[str], tenant_id: Annotated[str, QueryParameter()] = ""
 ) -> Done:
     """Remove an upstream. Mail that waits for it is held, for nobody else's may have it."""
+    return await _remove(request, account_id, tenant_id)
+
+
+async def _remove(request: Asking, account_id: str, tenant_id: str) -> Done:
     try:
         found = await _desk(request).remove(_tenant(request, tenant_id), account_id)
     except Unwritten:
@@ -123,6 +158,11 @@ async def remove_account(
     if not found:
         raise not_found("account")
     return Done()
+
+
+def _listed(request: Asking, tenant_id: str) -> list[ShownAccount]:
+    tenant = _tenant(request, tenant_id)
+    return [_shown(tenant, account) for account in _desk(request).of(tenant)]
 
 
 def _desk(request: Asking) -> AccountDesk:
@@ -137,4 +177,11 @@ def _shown(tenant: str, account: UpstreamAccount) -> ShownAccount:
     return ShownAccount(tenant_id=tenant, **msgspec.structs.asdict(account))
 
 
-ACCOUNTS: tuple[HTTPRouteHandler, ...] = (keep_account, list_accounts, remove_account)
+ACCOUNTS: tuple[HTTPRouteHandler, ...] = (
+    keep_account,
+    list_accounts,
+    list_account_rows,
+    show_account,
+    delete_account,
+    remove_account,
+)

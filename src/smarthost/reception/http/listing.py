@@ -177,7 +177,7 @@ async def _act(request: Asking, message_id: str, change: Callable[[Filter], Awai
     parts, tenant = parts_of(request), caller_of(request).tenant
     number = parse_id(message_id)
     entries = await parts.spool.entries_of(number) if number is not None else []
-    if number is None or not entries or (entries[0].message.arrival.identity or DEFAULT_TENANT) != tenant:
+    if number is None or not entries or (entries[0].message.user or DEFAULT_TENANT) != tenant:
         await _find(parts, tenant, message_id)
         raise Refused(409, "nothing of this message is in the queue any more")
     try:

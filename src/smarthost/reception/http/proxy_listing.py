@@ -80,14 +80,27 @@ class Cleaned(msgspec.Struct, frozen=True):
     ok: bool = True
 
 
-@get(["/messages", "/messages/list"], opt={NEEDS: Scope.READ})
+ActiveOnly = Annotated[bool, QueryParameter(description="only those that are still to be sent")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+
+
+@get("/messages", opt={NEEDS: Scope.READ})
 async def list_proxy_messages(
-    request: Asking,
-    tenant_id: WhichTenant = "",
-    active_only: Annotated[bool, QueryParameter(description="only those that are still to be sent")] = False,
-    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 500,
+    request: Asking, tenant_id: WhichTenant = "", active_only: ActiveOnly = False, limit: Limit = 500
 ) -> ProxyMessageList:
     """List a tenant's messages, newest first."""
+    return ProxyMessageList(await _listed(request, tenant_id, active_only, limit))
+
+
+@get("/messages/list", opt={NEEDS: Scope.READ})
+async def list_proxy_rows(
+    request: Asking, tenant_id: WhichTenant = "", active_only: ActiveOnly = False, limit: Limit = 500
+) -> list[ProxyMessageRow]:
+    """List a tenant's messages, newest first, and nothing beside them."""
+    return await _listed(request, tenant_id, active_only, limit)
+
+
+async def _listed(request: Asking, tenant_id: str, active_only: bool, limit: int) -> list[ProxyMessageRow]:
     parts, tenant = parts_of(request), tenant_named(caller_of(request), tenant_id)
     found: list[ProxyMessageRow] = []
     read, after = 0, ""
@@ -99,10 +112,10 @@ async def list_proxy_messages(
             if not active_only or row.status in ("pending", "deferred"):
                 found.append(row)
             if len(found) == limit:
-                return ProxyMessageList(found)
+                return found
         if len(records) < PAGE:
             break
-    return ProxyMessageList(found)
+    return found
 
 
 @get("/messages/get", opt={NEEDS: Scope.READ})
@@ -262,6 +275,7 @@ def _error(events: Sequence[Event], entries: Sequence[Entry]) -> str | None:
 
 PROXY_LISTING: tuple[HTTPRouteHandler, ...] = (
     list_proxy_messages,
+    list_proxy_rows,
     get_proxy_message,
     delete_proxy_messages,
     clean_up_proxy_messages,

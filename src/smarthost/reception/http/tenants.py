@@ -154,14 +154,25 @@ async def get_tenant(request: Asking, tenant_id: Annotated[str, QueryParameter(m
     return _shown(request, _find(request, tenant_named(caller_of(request), tenant_id)))
 
 
-@get(["/tenants", "/tenants/list"], opt={NEEDS: Scope.ADMIN})
-async def list_tenants(
-    request: Asking, active_only: Annotated[bool, QueryParameter(description="not those that are told nothing")] = False
-) -> TenantList:
+ActiveOnly = Annotated[bool, QueryParameter(description="not those that are told nothing")]
+
+
+@get("/tenants", opt={NEEDS: Scope.ADMIN})
+async def list_tenants(request: Asking, active_only: ActiveOnly = False) -> TenantList:
     """List the tenants that were made over HTTP: all for the operator, else the caller's own."""
+    return TenantList(_listed(request, active_only))
+
+
+@get("/tenants/list", opt={NEEDS: Scope.ADMIN})
+async def list_tenant_rows(request: Asking, active_only: ActiveOnly = False) -> list[ShownTenant]:
+    """List the tenants that were made over HTTP, and nothing beside them."""
+    return _listed(request, active_only)
+
+
+def _listed(request: Asking, active_only: bool) -> list[ShownTenant]:
     caller = caller_of(request)
     mine = [each for each in _desk(request).all() if caller.is_operator or each.id == caller.tenant]
-    return TenantList([_shown(request, each) for each in mine if each.active or not active_only])
+    return [_shown(request, each) for each in mine if each.active or not active_only]
 
 
 @delete("/tenant/{tenant_id:str}", opt={NEEDS: Scope.ADMIN}, status_code=200)
@@ -304,6 +315,7 @@ TENANTS: tuple[HTTPRouteHandler, ...] = (
     show_tenant,
     get_tenant,
     list_tenants,
+    list_tenant_rows,
     delete_tenant,
     remove_tenant,
     make_tenant_key,
