@@ -22,9 +22,11 @@ from smarthost.mail.message import parse_id
 from smarthost.mail.record import Record
 from smarthost.policy.suppression import SuppressionRules
 from smarthost.reception.batches import expanding
-from smarthost.reception.batches.record import DRAFT, PART
+from smarthost.reception.batches.counting import LOG
+from smarthost.reception.batches.record import CURSOR, DRAFT, PART
 from smarthost.sink.desk import SinkSettings
 from smarthost.sink.server import Sink
+from smarthost.spool.store import Fault, Group
 
 BATCHES = "/api/v1/batches"
 TEMPLATE = {
@@ -456,3 +458,27 @@ async def test_a_full_disk_refuses_a_batch(house: HttpHouse) -> None:
     house.server.relay.has_space = False
     said = await house.ask("POST", BATCHES, token, batch_of(1))
     assert said.status == 503 and said.headers["retry-after"]
+
+
+async def test_a_batch_that_could_not_be_written_takes_nothing_from_the_next(
+    house: HttpHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where a tenant's events are counted comes with its first batch that is written, not with one that is not."""
+    await house.open_http()
+    _, token = await house.make_key("shop")
+    await keep_template(house)
+    spool, accept = house.server.spool, house.server.spool.accept_group
+
+    def refuse(group: Group, done: Callable[[Fault | None], None]) -> None:
+        if group.removed:
+            done(Fault.DISK_FULL)
+        else:
+            accept(group, done)
+
+    monkeypatch.setattr(spool, "accept_group", refuse)
+    assert (await house.ask("POST", BATCHES, token, batch_of(1))).status == 503
+    monkeypatch.setattr(spool, "accept_group", accept)
+    cursor = (CURSOR, "shop", LOG)
+    assert await spool.records.find([cursor]) == {}
+    assert (await house.ask("POST", BATCHES, token, batch_of(1))).status == 201
+    assert await spool.records.find([cursor]) != {}

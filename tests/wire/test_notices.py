@@ -253,3 +253,11 @@ def test_no_address_breaks_the_reading(text: str) -> None:
     """Whatever comes as a return path is read as nobody's."""
     assert read_return_path(text, "bounces@example.org", KEY) is None
     assert read_return_path(f"bounces+{text}@example.org", "bounces@example.org", KEY) is None
+
+
+@pytest.mark.parametrize("filler", [b"\r\n" * 10_000, b"boundary=x; " * 20])
+def test_a_mail_made_to_slow_the_reader_is_read_in_part(filler: bytes) -> None:
+    """Lines and parts within parts are read up to a bound: what anybody may send to us must not take seconds."""
+    assert len(read_report(DSN)) == 3
+    assert read_report(DSN.replace(b"It failed.", b"It failed." + filler)) == []
+    assert len(read_report(DSN.replace(b"--b--", filler + b"\r\n--b--"))) == 3

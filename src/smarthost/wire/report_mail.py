@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import Message as Mail
 from email.policy import compat32
+from itertools import islice
 
 from smarthost.wire.notice import MOST_NOTICES, Notice, NoticeKind, kind_of_status, tidy
 
@@ -12,6 +13,9 @@ _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})")
 _STATUS_PARTS = frozenset({"message/delivery-status", "message/global-delivery-status"})
 _ORIGINAL_PARTS = frozenset({"message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers"})
 _ABUSE = frozenset({"abuse", "fraud", "virus", "other", "opt-out", "opt-out-list", "not-spam"})
+_BOUNDARY = re.compile(rb"boundary[ \t*0-9]*=", re.IGNORECASE)
+# A report stands before what it returns. Beyond these bounds the parser would take seconds for a mail made to slow it.
+_MOST_LINES, _MOST_BOUNDARIES = 10_000, 20
 _MOST_PARTS = 50
 
 
@@ -19,9 +23,9 @@ def read_report(content: bytes, return_path: str = "") -> list[Notice]:
     """Give what a mail reports of each recipient; nothing for mail that is no report, as an answer of a person.
 
     `return_path` is the address to which the report was sent, by which the message is known; without it the
-    Return-Path of the message that is returned stands in its place.
+    Return-Path of the message that is returned stands in its place. What comes late in a long mail is not read.
     """
-    mail = message_from_bytes(content, policy=compat32)
+    mail = message_from_bytes(_begin_of(content), policy=compat32)
     if mail.get_content_type() != "multipart/report":
         return []
     parts = [part for part, _ in zip(_parts(mail), range(_MOST_PARTS), strict=False)]
@@ -36,6 +40,15 @@ def read_report(content: bytes, return_path: str = "") -> list[Notice]:
         elif part.get_content_type() == "message/feedback-report":
             found += _feedback(part, original, came_from, message_id)
     return found[:MOST_NOTICES]
+
+
+def _begin_of(content: bytes) -> bytes:
+    """Give as much of a mail as is read: up to a number of lines, and of parts within parts."""
+    lines = content.split(b"\n", _MOST_LINES)
+    if len(lines) > _MOST_LINES:
+        content = content[: -len(lines[-1])]
+    late = next(islice(_BOUNDARY.finditer(content), _MOST_BOUNDARIES, None), None)
+    return content if late is None else content[: late.start()]
 
 
 def _parts(mail: Mail) -> Iterator[Mail]:

@@ -39,10 +39,13 @@ class Counting:
         self.finished: Callable[[Batch], None] = lambda batch: None
 
     def cursor_record(self, tenant: str) -> tuple[Record, ...]:
-        """Give what has to be written with a tenant's first batch: from where its events are read."""
-        if tenant in self._cursors:
+        """Give what has to be written with a tenant's first batch: from where its events are read.
+
+        It is given until `follow` says that one of those was written: without it nothing is counted after a restart.
+        """
+        if tenant in self._readers:
             return ()
-        self._cursors[tenant] = self._spool.event_log.head
+        self._cursors.setdefault(tenant, self._spool.event_log.head)
         return (self._record(tenant),)
 
     def follow(self, tenant: str) -> None:
