@@ -8,7 +8,7 @@ from http_house import HttpHouse
 
 from smarthost.mail.key import Scope
 from smarthost.mail.message import parse_id
-from smarthost.policy.admission import User
+from smarthost.policy.admission import Submission, User
 from smarthost.policy.http_terms import HttpTerms
 
 MESSAGES = "/api/v1/messages"
@@ -151,13 +151,12 @@ async def test_a_tenant_sends_as_its_user_may(house: HttpHouse) -> None:
 
 async def test_a_full_disk_is_503(house: HttpHouse) -> None:
     """Where there is no space, the client is told to come again."""
-    await house.open_http(http=HttpTerms(max_request_size=1000))
+    await house.open_http(http=HttpTerms(max_request_size=1000), submission=Submission(min_free_space=2**60))
     _, token = await house.make_key("shop", Scope.SEND)
-    house.server.relay.has_space = False
+    await house.until(lambda: not house.server.relay.has_space)
     said = await house.ask("POST", MESSAGES, token, HELLO)
     assert said.status == 503
     assert said.headers["Retry-After"]
-    house.server.relay.has_space = True
     assert (await house.ask("POST", MESSAGES, token, HELLO | {"text": "x" * 2000})).status == 413
 
 

@@ -43,6 +43,23 @@ def test_what_one_attempt_decided_does_not_count_in_the_next() -> None:
     assert max(ends.values()) - min(ends.values()) < 10.0
 
 
+def test_a_time_that_was_named_is_kept_when_the_site_goes_down_between_two_parts() -> None:
+    """What a recipient was told is not forgotten when its message's next transaction is given up with its site."""
+    temper = Temper()
+    temper.latency, temper.down = 0.1, [(0.75, 10.0)]
+    plan = scenario(
+        temper,
+        [(0.1, ("ann", "bob")), (0.1, ("ann", "bob"))],
+        {"ann": (10.0, b"450 4.2.1 not now, try again in 5 minutes")},
+        max_recipients_per_transaction=1,
+        max_messages_per_connection=1,
+        max_connections=2,
+    )
+    found = run(plan)
+    ends = [at for at, text, values in found.world.trace if text.startswith("%s to %s:") and "ann" in values[1]]
+    assert len(ends) == 2 and min(ends) > 300.0
+
+
 def test_a_reload_gives_a_site_no_more_connections() -> None:
     """Sessions of the configuration before count until they have ended."""
     temper = Temper()

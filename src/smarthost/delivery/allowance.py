@@ -1,6 +1,7 @@
 """Asks limits of recipients, users, senders, destinations and tags once more when a session would take an entry."""
 
 from smarthost.delivery.hall import Hall
+from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Recipient
 from smarthost.mail.outcome import Outcome
 from smarthost.queue.ready import ReadyQueue
@@ -29,6 +30,27 @@ def give_way(hall: Hall, ready: ReadyQueue, partial: dict[Key, list[Outcome]]) -
     if not earlier:
         hall.gates.turn_back(entry)
         return
+    _put_off(hall, entry, earlier)
+
+
+def end_begun(hall: Hall, entries: list[Entry], partial: dict[Key, list[Outcome]]) -> list[Entry]:
+    """End the attempts of those entries that have been tried in part, so that none forgets what it was told; gives the
+    others. What was relayed of one without anything being put off is on its way to disk: it waits there.
+    """
+    fresh: list[Entry] = []
+    for entry in entries:
+        earlier = partial.pop(entry.key, None)
+        if earlier is None:
+            fresh.append(entry)
+        elif earlier:
+            _put_off(hall, entry, earlier)
+        else:
+            hall.scheduler.unload((entry,))
+    return fresh
+
+
+def _put_off(hall: Hall, entry: Entry, earlier: list[Outcome]) -> None:
+    """Settle an entry whose attempt ends behind one of its parts; those that were not reached wait with the delayed."""
     decided = {outcome.recipient for outcome in earlier}
     rest = tuple(recipient for recipient in entry.recipients if recipient not in decided)
     hall.settler.attempted(entry, earlier, rest)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from smarthost.delivery.allowance import allowed, give_way
+from smarthost.delivery.allowance import allowed, end_begun, give_way
 from smarthost.delivery.connect import Unreached, outcomes_of
 from smarthost.delivery.front import Front
 from smarthost.delivery.hall import Hall
@@ -379,19 +379,14 @@ class Dispatcher:
             transfer.close()
 
     def release(self, queue: str = "") -> list[Entry]:
-        """Give up what waits here, or of one queue, to go elsewhere; an entry that is partly tried goes to disk."""
+        """Give up what waits here, or of one queue, to go elsewhere; the attempt of one that is partly tried ends."""
         every = self.ready.drain()
         entries = [entry for entry in every if not queue or entry.queue == queue]
         for entry in every if len(entries) < len(every) else ():
             if entry.queue != queue:
                 self.ready.push(entry)
-        begun = {entry.key for entry in entries if self._partial.pop(entry.key, None) is not None}
-        self._hall.scheduler.unload([entry for entry in entries if entry.key in begun])
-        return [entry for entry in entries if entry.key not in begun]
+        return end_begun(self._hall, entries, self._partial)
 
     def _unload(self) -> None:
         """Give all that waits here back to the disk."""
-        entries = self.ready.drain()
-        for entry in entries:
-            self._partial.pop(entry.key, None)
-        self._hall.scheduler.unload(entries)
+        self._hall.scheduler.unload(end_begun(self._hall, self.ready.drain(), self._partial))
