@@ -11,6 +11,8 @@ import trustme
 from relay_process import PASSWORD, USER, Relay, free_port
 from sink_process import Sink
 
+_ALONE = ("test_real_servers.py",)  # two Exims on one machine share the name of a socket
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of this folder as a system test."""
@@ -18,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.system)
+            if item.path.name in _ALONE:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture
