@@ -298,6 +298,8 @@ async def test_a_tenant_and_its_key(house: HttpHouse, application: Application) 
         {"client_auth": {"method": "bearer"}},
         {"client_base_url": "ftp://x"},
         {"client_sync_path": "sync"},
+        {"client_base_url": "http://thief.example"},
+        {"client_base_url": "http://127.0.0.1:9"},
     ):
         assert (await call(house, "PUT", "/tenant/acme", wrong, key)).status == 422, wrong
     await house.server.stop()

@@ -4,11 +4,12 @@ import asyncio
 from collections import Counter
 
 import pytest
-from queue_house import House
+from queue_house import T0, House
 
 from smarthost.mail.entry import Entry
 from smarthost.mail.envelope import Priority
 from smarthost.queue import room
+from smarthost.queue.waiting import Lane
 
 pytestmark = pytest.mark.asyncio
 
@@ -105,3 +106,13 @@ async def test_what_a_person_removes_makes_room(house: House) -> None:
     for key in removed:
         house.scheduler.forget(key, "relayhost")
     await house.until(lambda: len(house.offered) == 25)
+
+
+async def test_a_clock_that_is_set_back_makes_nobody_wait() -> None:
+    """Full memory counts as stuck after its seconds, however far back the clock went."""
+    memory, lane = room.Room(), Lane("2app")
+    for number in range(40):
+        memory.enter(lane, (number, 1))
+    assert memory.is_full(T0) and memory.is_full(T0 - 10.0)
+    assert not memory.is_stuck(T0 - 10.0)
+    assert memory.is_stuck(T0 - 10.0 + room.STUCK)

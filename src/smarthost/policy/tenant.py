@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -74,6 +75,11 @@ _NEEDED = MappingProxyType({AuthMethod.BEARER: "token", AuthMethod.BASIC: "passw
 def sync_url(tenant: ProxyTenant) -> str:
     """Give where reports of a tenant are posted."""
     return tenant.client_base_url.rstrip("/") + (tenant.client_sync_path or SYNC_PATH)
+
+
+def is_elsewhere(former: ProxyTenant, tenant: ProxyTenant) -> bool:
+    """Whether the application of a changed tenant is at another server: scheme, host or port (RFC 6454 4)."""
+    return urlsplit(former.client_base_url)[:2] != urlsplit(tenant.client_base_url)[:2]
 
 
 def target_of(tenant: ProxyTenant, secret: str) -> SyncTarget | None:

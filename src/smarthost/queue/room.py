@@ -46,7 +46,7 @@ class Room:
         """Whether others have to move on before more is read."""
         taken = self.total - len(self._sure)
         if taken > TOTAL_BOUND - CROWDED_BOUND:  # a queue that is read in a crowd shall get its whole share
-            if self._full_since is None:
+            if self._full_since is None or self._full_since > now:  # the clock may be set back
                 self._full_since = now
         elif taken <= TOTAL_BOUND - max(TOTAL_BOUND // MOVING, CROWDED_BOUND):
             self._full_since = None

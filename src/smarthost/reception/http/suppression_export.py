@@ -17,6 +17,8 @@ from smarthost.reception.http.routes import NEEDS
 from smarthost.reception.http.suppressions import PAGE, read_rows, visible_owners
 from smarthost.report.timestamp import format_time
 
+# A reason may be the words of any server: a spreadsheet shall show them, and not take them for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = ("email", "user", "origin", "reason", "since", "expires")
 
 
@@ -40,7 +42,8 @@ async def _lines(parts: HttpParts, owners: tuple[str, ...] | None) -> AsyncItera
 
 def _cells(row: Suppression) -> tuple[str, ...]:
     expires = "" if row.expires == math.inf else format_time(row.expires)
-    return row.address, row.owner, str(row.origin), row.reason, format_time(row.since), str(expires)
+    reason = f"'{row.reason}" if row.reason.startswith(_FORMULA) else row.reason
+    return row.address, row.owner, str(row.origin), reason, format_time(row.since), str(expires)
 
 
 def _csv(rows: list[tuple[str, ...]]) -> bytes:

@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from smarthost.mail.key import Scope
-from smarthost.policy.tenant import AuthMethod, ProxyTenant, check_tenant
+from smarthost.policy.tenant import AuthMethod, ProxyTenant, check_tenant, is_elsewhere
 from smarthost.reception.http.asking import Asking, caller_of, parts_of, tenant_named
 from smarthost.reception.http.callers import Caller
 from smarthost.reception.http.desks import TenantDesk, Unwritten
@@ -223,6 +223,10 @@ async def _keep(request: Asking, former: ProxyTenant, wish: TenantWish) -> Shown
     tenant = msgspec.structs.replace(former, **told, others=others, updated=parts_of(request).clock())
     if faults := check_tenant(tenant, "-" if secret is None else secret):
         raise Refused(422, "a field is wrong", errors=[(fault.field, fault.message) for fault in faults])
+    if secret is None and former.method is not AuthMethod.NONE and is_elsewhere(former, tenant):
+        # Who may change the address need not know the secret, and shall not learn it by having it sent there.
+        wrong = ("client_auth", "has to be given again where client_base_url names another server")
+        raise Refused(422, "a field is wrong", errors=[wrong])
     try:
         await _desk(request).put(tenant, secret)
     except Unwritten:
