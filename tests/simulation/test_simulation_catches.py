@@ -7,6 +7,7 @@ from sim_run import Run
 
 from smarthost.delivery.dispatcher import Dispatcher
 from smarthost.delivery.settle import Settler
+from smarthost.delivery.sharing import Sharing
 from smarthost.delivery.transaction import Transaction
 from smarthost.mail.entry import Entry
 from smarthost.mail.event import Event, Kind
@@ -60,6 +61,8 @@ def ignore_connections(patch: pytest.MonkeyPatch) -> None:
     """Sessions are opened as long as there is work."""
     patch.setattr(Dispatcher, "_wants_session", lambda self: bool(self.ready.todo) and self.opening < 30)
     patch.setattr("smarthost.policy.window.Window.may_open", lambda self, now: True)
+    take = Sharing.take
+    patch.setattr(Sharing, "take", lambda self, claimant, hosts, most: take(self, claimant, hosts, 1000))
 
 
 def forget_to_come_back(patch: pytest.MonkeyPatch) -> None:
