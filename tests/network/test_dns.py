@@ -37,12 +37,6 @@ async def server() -> AsyncIterator[DnsServer]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """Give a clock that a test moves."""
-    return Clock()
-
-
-@pytest.fixture
 def resolver(server: DnsServer, clock: Clock) -> Resolver:
     """Give a resolver that asks the server."""
     return Resolver([server.address], clock, lambda *_: None, lifetime=0.4)

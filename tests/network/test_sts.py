@@ -15,7 +15,6 @@ from dns_server import Clock, DnsServer, dns_server
 from policy_server import PolicyServer, policy_server
 
 from smarthost.mail.route import StsMode
-from smarthost.network.dns import Resolver
 from smarthost.network.sts import StsPolicies
 
 DAY = 86_400.0
@@ -26,12 +25,6 @@ none.example. 60 IN A 127.0.0.1
 _mta-sts.lost.example. 60 IN TXT "v=STSv1; id=1;"
 example. 300 IN SOA ns.example. root.example. 1 2 3 4 30
 """
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that a test moves."""
-    return Clock()
 
 
 @pytest.fixture
@@ -49,18 +42,9 @@ def web(authority: trustme.CA) -> Iterator[PolicyServer]:
 
 
 @pytest.fixture
-def make(
-    tmp_path: Path, authority: trustme.CA, zone: DnsServer, web: PolicyServer, clock: Clock
-) -> Callable[[], StsPolicies]:
+def make(make_policies: Callable[..., StsPolicies]) -> Callable[[], StsPolicies]:
     """Give what makes what is tested, as after a restart."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-
-    def make() -> StsPolicies:
-        resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0)
-        return StsPolicies(resolver, tmp_path / "mta-sts", lambda: context, clock, port=web.port, timeout=1.0)
-
-    return make
+    return make_policies
 
 
 async def settled(policies: StsPolicies) -> None:

@@ -1,17 +1,14 @@
 """MTA-STS where many domains' policies are slow to come: nobody waits long, and what is known still holds."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 
 import pytest
 import trustme
 from dns_server import Clock, DnsServer, dns_server
 from policy_server import PolicyServer, policy_server
 
-from smarthost.network.dns import Resolver
 from smarthost.network.sts import MOST_FETCHES, MOST_FETCHING, StsPolicies
 
 DAY = 86_400.0
@@ -20,12 +17,6 @@ ZONE = "\n".join(
     f'_mta-sts.{domain}. 60 IN TXT "v=STSv1; id=1;"\nmta-sts.{domain}. 60 IN A 127.0.0.1'
     for domain in (*TARPITS, "to.example")
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Give a clock that a test moves."""
-    return Clock()
 
 
 @pytest.fixture
@@ -43,17 +34,11 @@ def web(authority: trustme.CA) -> Iterator[PolicyServer]:
 
 
 @pytest.fixture
-def make(
-    tmp_path: Path, authority: trustme.CA, zone: DnsServer, web: PolicyServer, clock: Clock
-) -> Callable[[], StsPolicies]:
+def make(make_policies: Callable[..., StsPolicies]) -> Callable[[], StsPolicies]:
     """Give what makes what is tested: a fetch takes 5 s at most, and mail waits half a second for one."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
 
     def make() -> StsPolicies:
-        resolver = Resolver([zone.address], clock, lambda *_: None, lifetime=3.0)
-        folder = tmp_path / "mta-sts"
-        policies = StsPolicies(resolver, folder, lambda: context, clock, port=web.port, timeout=5.0)
+        policies = make_policies(timeout=5.0)
         policies.patience = 0.5
         return policies
 
